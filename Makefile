@@ -1,0 +1,42 @@
+# Everything runs in .venv, built from requirements.lock (pinned, hashed).
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: repro env test smoke bench lint lock clean
+
+repro: env  ## the default study, from data to reports/index.html
+	@dvc repro
+	@echo "The report is $(CURDIR)/reports/index.html"
+
+env: $(VENV)/ready  ## the environment alone
+
+# uv installs in seconds what takes pip minutes; pip fetches uv itself, by the same lock.
+$(VENV)/ready: requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"Python 3.11 or newer is needed; {sys.executable} is {sys.version.split()[0]} (make PYTHON=python3.12 names another)")'
+	@echo "Making $(VENV) from requirements.lock"
+	@$(PYTHON) -m venv --clear $(VENV)
+	@sed -n '/^uv==/,/[^\\]$$/p' requirements.lock > $(VENV)/uv.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(VENV)/uv.txt
+	@$(BIN)/uv pip sync --quiet --compile-bytecode --python $(BIN)/python --require-hashes requirements.lock
+	@$(BIN)/python -c 'import torch, torchvision'
+	@$(BIN)/python .dvc/plots/page.py
+	@touch $@
+
+test: env
+	python -m pytest -q
+
+lint: env
+	ruff check .
+	ruff format --check .
+
+bench: env
+	python -m benchmarks
+
+lock: env  ## resolve the dependencies anew
+	uv pip compile pyproject.toml --quiet --all-extras --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --output-file requirements.lock
+
+clean:  ## what can be made again; the cache of DVC stays
+	rm -rf $(VENV) artifacts .pytest_cache .ruff_cache
+	find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +

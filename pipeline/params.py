@@ -1,0 +1,255 @@
+"""params.yaml as typed objects: unknown keys, wrong types and values out of range are refused in one line."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from ruamel.yaml import YAML, YAMLError
+
+from sagd.errors import InputError
+
+FILE = Path("params.yaml")
+
+
+def _ordered(band: list[float]) -> list[float]:
+    if not 0 <= band[0] < band[1]:
+        raise ValueError("a band is [low, high] with 0 <= low < high")
+    return band
+
+
+Band = Annotated[list[float], Field(min_length=2, max_length=2), AfterValidator(_ordered)]
+Positive = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0)]
+
+
+class Section(BaseModel):
+    """A mapping of params.yaml."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class Dataset(Section):
+    name: Literal["mnist_5k", "mnist", "folder"]
+    path: str | None = None
+    size: Annotated[int, Field(ge=2)]
+    channels: Literal[1, 3] | None = None
+    held_out: Annotated[int, Field(ge=2)]
+    split_seed: Seed = 0
+
+
+class Noise(Section):
+    operator: Literal["isotropic", "power_law", "band_pass", "two_band", "exponential"] = "isotropic"
+    alpha: float = 0.0
+    beta: float = 1.0
+    band: Band = [0.0, 1.0]
+    gamma_low: Annotated[float, Field(ge=0, le=1)] = 0.5
+    low: Band = [0.0, 0.5]
+    high: Band = [0.5, 1.0]
+    bands: Literal["joint", "per_band"] = "joint"
+    units: Literal["corner", "nyquist", "cycles"] = "corner"
+    grid: Literal["fftfreq", "linspace"] = "fftfreq"
+    dc: Literal["lowest", "floor"] = "lowest"
+    normalize: Literal["expected", "sample", "none"] = "expected"
+
+    def spectrum(self, size: tuple[int, int]):
+        """The `sagd.Spectrum` that this section describes, at an image size."""
+        from sagd import spectrum
+
+        shared = {"grid": self.grid, "normalize": self.normalize}
+        if self.operator == "isotropic":
+            return spectrum.isotropic(size, normalize=self.normalize)
+        if self.operator == "power_law":
+            return spectrum.power_law(size, self.alpha, dc=self.dc, **shared)
+        if self.operator == "band_pass":
+            return spectrum.band_pass(size, *self.band, units=self.units, **shared)
+        if self.operator == "two_band":
+            edges = {"low": tuple(self.low), "high": tuple(self.high), "bands": self.bands, "units": self.units}
+            return spectrum.two_band(size, self.gamma_low, **edges, **shared)
+        return spectrum.exponential(size, self.beta, **shared)
+
+
+class Corrupt(Section):
+    band: Band | None = None
+    gamma: Annotated[float, Field(ge=0)] = 1.0
+    units: Literal["corner", "nyquist", "cycles"] = "corner"
+
+
+class Encode(Section):
+    kind: Literal["pixel"] = "pixel"
+
+
+class UNet(Section):
+    widths: Annotated[list[Positive], Field(min_length=1)]
+    layers: Positive
+    attention: list[bool]
+    groups: Positive
+
+
+class Train(Section):
+    steps: Positive
+    batch_size: Positive
+    lr: Annotated[float, Field(gt=0)]
+    warmup: Annotated[int, Field(ge=0)] = 500
+    betas: Annotated[list[Annotated[float, Field(ge=0, lt=1)]], Field(min_length=2, max_length=2)] = [0.95, 0.999]
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.9999
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    repeats: Positive = 1
+    unet: UNet
+
+
+class Sample(Section):
+    n: Positive
+    steps: Positive
+    spacing: Literal["leading", "trailing"] = "leading"
+    start: Literal["noise", "marginal"] = "noise"
+    sampler: Literal["ddim", "ddpm"] = "ddim"
+    eta: Annotated[float, Field(ge=0, le=1)] = 0.0
+    clip: Literal["auto", "on", "off"] = "auto"
+    batch_size: Positive = 32
+
+
+class Evaluate(Section):
+    features: Literal["efficientnet_lite0"]
+    kid_subsets: Annotated[int, Field(ge=2)] = 50
+    kid_size: Annotated[int, Field(ge=2)] = 200
+
+
+class GridSetting(Section):
+    noise: Noise
+    corrupt: Corrupt = Corrupt()
+
+
+class GridTrain(Train):
+    """The grid's runs are named by grid.seeds."""
+
+    @model_validator(mode="after")
+    def _no_repeats(self):
+        if "repeats" in self.model_fields_set:
+            raise ValueError("repeats has no meaning here; grid.seeds names the runs")
+        return self
+
+
+class Grid(Section):
+    seeds: Annotated[list[Seed], Field(min_length=1)]
+    train: GridTrain
+    sample: Sample
+    settings: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], GridSetting]
+
+
+SECTIONS = {
+    "dataset": Dataset,
+    "noise": Noise,
+    "corrupt": Corrupt,
+    "encode": Encode,
+    "train": Train,
+    "sample": Sample,
+    "evaluate": Evaluate,
+}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One setting of the study: the focus (name None) or an entry of the grid, and where its files are."""
+
+    name: str | None
+    seeds: list[int]
+    noise: Noise
+    corrupt: Corrupt
+    train: Train
+    sample: Sample
+
+    def artifacts(self, stage: str) -> Path:
+        """The folder of a stage's large files."""
+        return Path("artifacts", stage) if self.name is None else Path("artifacts", "grid", stage, self.name)
+
+    def report(self, stage: str, ending: str) -> Path:
+        """A small file of a stage, kept in git."""
+        if self.name is None:
+            return Path("reports", f"{stage}.{ending}")
+        return Path("reports", "grid", stage, f"{self.name}.{ending}")
+
+    @property
+    def title(self) -> str:
+        return self.name or "focus"
+
+
+@dataclass(frozen=True)
+class Params:
+    """params.yaml, read once; each section is checked when a stage first asks for it, so it checks what it uses."""
+
+    raw: dict
+
+    def section(self, name: str) -> Section:
+        """A top-level section, such as `dataset`."""
+        return _parse(SECTIONS[name], self.raw.get(name), name)
+
+    @property
+    def settings(self) -> list[Setting]:
+        """The grid's settings, in the order of the file."""
+        grid = _parse(Grid, self.raw.get("grid"), "grid")
+        return [
+            Setting(name, grid.seeds, s.noise, s.corrupt, grid.train, grid.sample) for name, s in grid.settings.items()
+        ]
+
+    def chosen(self, options) -> list[Setting]:
+        """The settings that a command line asks for: the grid's, one of them, or the focus."""
+        if getattr(options, "grid", False):
+            return self.settings
+        return [self.setting(getattr(options, "setting", None))]
+
+    def setting(self, name: str | None) -> Setting:
+        """The focus (None), or a setting of the grid."""
+        if name is None:
+            train = self.section("train")
+            seed = self.raw.get("seed")
+            if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
+                raise InputError(f"{FILE}: seed is {seed!r}; it must be an integer, 0 or more")
+            seeds = [seed + k for k in range(train.repeats)]
+            return Setting(None, seeds, self.section("noise"), self.section("corrupt"), train, self.section("sample"))
+        for setting in self.settings:
+            if setting.name == name:
+                return setting
+        raise InputError(f"no setting {name!r} in grid.settings; there are {', '.join(s.name for s in self.settings)}")
+
+
+def load() -> Params:
+    """Read params.yaml from the working directory."""
+    try:
+        # Not PyYAML: DVC writes 1e-5 as 1e-05, which YAML 1.1 reads as a string.
+        raw = YAML(typ="safe", pure=True).load(FILE.read_bytes())
+    except (OSError, YAMLError) as error:
+        raise InputError(f"cannot read {FILE}: {' '.join(str(error).split())}") from error
+    if not isinstance(raw, dict):
+        raise InputError(f"{FILE} must be a mapping of sections")
+    known = {"seed", "grid", *SECTIONS}
+    for key in raw:
+        if key not in known:
+            raise InputError(f"{FILE}: unknown section {key!r}; there are {', '.join(sorted(known))}")
+    return Params(raw)
+
+
+def _parse(model: type[Section], content: object, where: str) -> Section:
+    try:
+        return model.model_validate(content if content is not None else {})
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        key = ".".join([where, *map(str, first["loc"])])
+        message = first["msg"].removeprefix("Value error, ")
+        if first["type"] == "extra_forbidden":
+            raise InputError(f"{FILE}: unknown key {key}; {_known(model, first['loc'])}") from None
+        if first["type"] == "missing":
+            raise InputError(f"{FILE}: {key} is missing") from None
+        kept = " (a value set with -S stays in the file; set it anew)" if "DVC_STAGE" in os.environ else ""
+        raise InputError(f"{FILE}: {key} is {first['input']!r}: {message}{kept}") from None
+
+
+def _known(model: type[Section], place: tuple) -> str:
+    """The keys that are allowed where an unknown one stands, as far as they can be told."""
+    for part in place[:-1]:
+        field = model.model_fields.get(str(part))
+        if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, Section)):
+            return "it is not one of that section's keys"
+        model = field.annotation
+    return f"allowed: {', '.join(model.model_fields)}"

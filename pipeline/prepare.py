@@ -1,0 +1,34 @@
+"""Read the data set, resize it, split it: uint8 arrays of training and held-out images."""
+
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.console import stage
+from sagd import data
+from sagd.files import write_array, write_json
+
+
+def main(params, options):
+    dataset = params.section("dataset")
+    path = Path(dataset.path).expanduser() if dataset.path else None
+    images, held_out, source = data.read(dataset.name, path, dataset.size, dataset.channels)
+    if held_out is None:
+        held_out = data.split(len(images), dataset.held_out, dataset.split_seed)
+    folder = Path("artifacts/prepare")
+    write_array(folder / "train.npy", images[~held_out])
+    write_array(folder / "held_out.npy", images[held_out])
+    record = {
+        "source": source,
+        "shape": list(images.shape[1:]),
+        "train": int((~held_out).sum()),
+        "held_out": int(held_out.sum()),
+        "split_seed": dataset.split_seed,
+        "held_out_indices": np.flatnonzero(held_out).tolist() if len(images) <= 20_000 else "the last ones",
+    }
+    write_json(Path("reports/prepare.json"), record)
+    print(f"prepare: {record['train']} images to train on, {record['held_out']} held out, {record['shape']}")
+
+
+if __name__ == "__main__":
+    stage(main, settings=False)

@@ -1,0 +1,51 @@
+"""Render the report: execute notebooks/report.ipynb on the small files in reports/, then one self-contained page."""
+
+import logging
+import os
+from pathlib import Path
+
+from pipeline.console import stage
+from sagd.files import write_bytes
+
+
+def main(params, options):
+    # A kernel in a child process, spoken to through files: no port is opened.
+    import nbformat
+    import papermill
+    from jupyter_client.manager import KernelManager
+
+    KernelManager.transport.default_value = "ipc"
+    logging.getLogger("papermill").setLevel(logging.WARNING)
+    os.environ["PYTHONPATH"] = os.pathsep.join([os.getcwd(), os.environ.get("PYTHONPATH", "")])
+    executed = Path("reports/report.ipynb")
+    notebook = papermill.execute_notebook(
+        "notebooks/report.ipynb", None, kernel_name="python3", progress_bar=False, record_timing=False, log_output=False
+    )
+    _settle(notebook)
+    write_bytes(executed, nbformat.writes(notebook).encode() + b"\n")
+    write_bytes(Path("reports/index.html"), _html(notebook).encode())
+    print(f"The report is {Path('reports/index.html').absolute()}")
+
+
+def _settle(notebook) -> None:
+    """Drop what differs from run to run, so that the same results give the same bytes."""
+    notebook.metadata.pop("papermill", None)
+    notebook.metadata.get("language_info", {}).pop("version", None)
+    for cell in notebook.cells:
+        for key in ("papermill", "execution", "tags"):
+            cell.metadata.pop(key, None)
+
+
+def _html(notebook) -> str:
+    from nbconvert import HTMLExporter
+
+    exporter = HTMLExporter(
+        embed_images=True, exclude_input=True, require_js_url="", mathjax_url="", mermaid_js_url="", theme="light"
+    )
+    exporter.exclude_input_prompt = exporter.exclude_output_prompt = True
+    page, _ = exporter.from_notebook_node(notebook, {"metadata": {"name": "sagd: the default study"}})
+    return page
+
+
+if __name__ == "__main__":
+    stage(main, settings=False)

@@ -1,0 +1,100 @@
+"""The study's numbers as tables, read from the small files in reports/ for the settings that params.yaml lists."""
+
+import itertools
+import math
+
+import numpy as np
+import pandas as pd
+
+from pipeline.params import Params, Setting
+from sagd.files import read_json
+
+
+def settings(params: Params) -> list[Setting]:
+    """The focus, then the grid."""
+    return [params.setting(None), *params.settings]
+
+
+def describe(setting: Setting) -> str:
+    """The noise of a setting, in a few words."""
+    noise = setting.noise
+    return {
+        "isotropic": "isotropic",
+        "power_law": f"power law, alpha {noise.alpha:g}",
+        "band_pass": f"band pass {noise.band}",
+        "two_band": f"two-band {noise.low} {noise.gamma_low:g}, {noise.high} {1 - noise.gamma_low:g}",
+        "exponential": f"exponential, beta {noise.beta:g}",
+    }[noise.operator]
+
+
+def alpha(setting: Setting) -> float | None:
+    """The exponent, of settings that have one and whose data are clean."""
+    if setting.corrupt.band is not None or setting.noise.operator not in ("isotropic", "power_law"):
+        return None
+    return setting.noise.alpha if setting.noise.operator == "power_law" else 0.0
+
+
+def table(params: Params, features: str) -> pd.DataFrame:
+    """One row a setting: what it is, its distances with their standard errors, and what they rest on."""
+    rows = []
+    for setting in settings(params):
+        result = read_json(setting.report("evaluate", "json"))
+        detail = read_json(setting.report("evaluate", "seeds.json"))
+        rows.append(
+            {
+                "setting": setting.title,
+                "noise": describe(setting),
+                "alpha": alpha(setting),
+                "corrupted": str(setting.corrupt.band or "no"),
+                "distance": result[f"fd_{features}"],
+                "distance_se": result[f"fd_{features}_se"],
+                "kid": result[f"kid_{features}"],
+                "kid_se": result[f"kid_{features}_se"],
+                "real": result[f"fd_{features}_of_real"],
+                "per_seed": detail["per_seed"][f"fd_{features}"],
+                "seeds": len(detail["seeds"]),
+                "samples": result["samples"],
+                "images_per_second": result["train_images_per_second"],
+                "device": detail["run"]["device"],
+            }
+        )
+    return pd.DataFrame(rows).set_index("setting")
+
+
+def comparisons(results: pd.DataFrame) -> pd.DataFrame:
+    """Differences of distance between settings trained on the same data, each against isotropic noise.
+
+    The standard deviation over seeds is pooled over all settings, because two or three seeds do not give one of their
+    own; the interval is Student's, at 95 %. A difference whose interval holds 0 is within the noise.
+    """
+    from scipy.stats import t
+
+    freedom = sum(len(v) - 1 for v in results.per_seed)
+    pooled = math.sqrt(sum(np.var(v) * len(v) for v in results.per_seed) / freedom) if freedom else math.nan
+    rows = []
+    for a, b in itertools.permutations(results.itertuples(), 2):
+        if a.corrupted != b.corrupted or b.noise != "isotropic" or a.noise == "isotropic":
+            continue
+        difference = a.distance - b.distance
+        half = t.ppf(0.975, freedom) * pooled * math.sqrt(1 / a.seeds + 1 / b.seeds) if freedom else math.nan
+        verdict = "undecided: one seed a setting" if not freedom else "within the noise"
+        if abs(difference) > half:
+            verdict = f"{a.Index} is {'closer to' if difference < 0 else 'further from'} the held-out images"
+        rows.append({"setting": a.Index, "against": b.Index, "difference": difference, "±": half, "verdict": verdict})
+    return pd.DataFrame(rows)
+
+
+def distance_by_alpha(results: pd.DataFrame) -> pd.DataFrame:
+    """The rows that `dvc plots` draws: distance over alpha, with one standard error on each side."""
+    rows = results[results.alpha.notna()].sort_values("alpha")
+    error = rows.distance_se.astype(float)
+    return pd.DataFrame(
+        {
+            "setting": rows.index,
+            "alpha": rows.alpha.astype(float),
+            "distance": rows.distance,
+            "standard_error": error,
+            "low": rows.distance - error,
+            "high": rows.distance + error,
+        }
+    )

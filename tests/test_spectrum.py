@@ -1,0 +1,186 @@
+"""The noise is N(0, Sigma_w), exactly, under every convention."""
+
+import json
+import math
+
+import pytest
+import torch
+
+import sagd
+from sagd.spectrum import radius, rapsd
+
+SIZES = [(8, 8), (7, 9), (6, 5), (5, 8)]
+SPECTRA = {
+    "isotropic": lambda size: sagd.isotropic(size),
+    "power law": lambda size: sagd.power_law(size, -0.5),
+    "power law, high": lambda size: sagd.power_law(size, 0.3, grid="linspace"),
+    "power law, floor": lambda size: sagd.power_law(size, 0.08, dc="floor", normalize="none"),
+    "band pass": lambda size: sagd.band_pass(size, 0.2, 0.7),
+    "two-band": lambda size: sagd.two_band(size, 0.3, low=(0, 0.4), high=(0.6, 1)),
+    "two-band, per band": lambda size: sagd.two_band(size, 0.3, bands="per_band", units="nyquist", high=(0.5, 1.5)),
+    "exponential": lambda size: sagd.exponential(size, 4.0),
+}
+
+
+def cases(test):
+    """Every convention at every size."""
+    sized = pytest.mark.parametrize("size", SIZES, ids=str)
+    return sized(pytest.mark.parametrize("make", SPECTRA.values(), ids=SPECTRA.keys())(test))
+
+
+def basis(size):
+    return torch.eye(size[0] * size[1], dtype=torch.float64).reshape(-1, *size)
+
+
+def dense_covariance(weight):
+    """Sigma_w = F^-1 Diag(w^2) F (eq. 7) as a matrix, from the definition of the DFT."""
+    h, w = weight.shape
+    fy = torch.exp(-2j * math.pi * torch.outer(torch.arange(h), torch.arange(h)).double() / h) / math.sqrt(h)
+    fx = torch.exp(-2j * math.pi * torch.outer(torch.arange(w), torch.arange(w)).double() / w) / math.sqrt(w)
+    f = torch.kron(fy, fx)
+    return (f.conj().T @ torch.diag(weight.flatten().to(f.dtype) ** 2) @ f).real
+
+
+@cases
+def test_operators_are_the_dense_matrices(make, size):
+    spectrum, n = make(size), size[0] * size[1]
+    sigma = dense_covariance(spectrum.weight)
+    x = basis(size)
+    torch.testing.assert_close(spectrum.covariance(x).reshape(n, n), sigma, atol=1e-12, rtol=1e-9)
+    torch.testing.assert_close(spectrum.sqrt(spectrum.sqrt(x)), spectrum.covariance(x), atol=1e-12, rtol=1e-9)
+    torch.testing.assert_close(
+        spectrum.inverse(x).reshape(n, n), torch.linalg.pinv(sigma, hermitian=True), atol=1e-9, rtol=1e-7
+    )
+    torch.testing.assert_close(spectrum.project(x), spectrum.inverse(spectrum.covariance(x)), atol=1e-9, rtol=1e-9)
+
+
+@cases
+def test_sample_has_exactly_the_covariance(make, size, monkeypatch):
+    """The draw is linear in its normals, y = A z: feed it the unit vectors, and A^T A is the covariance, no statistics."""
+    spectrum, n = make(size), size[0] * size[1]
+    monkeypatch.setattr(
+        torch, "randn", lambda shape, **_: torch.eye(math.prod(shape[1:]), dtype=torch.float64).reshape(shape)
+    )
+    constant = bool((spectrum.weight == spectrum.weight[0, 0]).all())
+    normals = n if constant else size[0] * (size[1] // 2 + 1) * 2
+    a = spectrum.sample((normals, *size), generator=None, dtype=torch.float64).reshape(normals, n)
+    torch.testing.assert_close(a.T @ a, dense_covariance(spectrum.weight), atol=1e-12, rtol=1e-9)
+
+
+@cases
+def test_weight_is_real_symmetric_and_survives_json(make, size):
+    spectrum = make(size)
+    w = spectrum.weight
+    mirrored = w[[-i % size[0] for i in range(size[0])]][:, [-j % size[1] for j in range(size[1])]]
+    torch.testing.assert_close(w, mirrored, atol=0, rtol=0)
+    again = sagd.Spectrum.from_dict(json.loads(json.dumps(spectrum.to_dict())))
+    assert torch.equal(again.weight, w) and again.per_sample == spectrum.per_sample
+
+
+def test_own_weight_survives_json():
+    spectrum = sagd.Spectrum(torch.rand(4, 6, dtype=torch.float64), per_sample=True)
+    again = sagd.Spectrum.from_dict(json.loads(json.dumps(spectrum.to_dict())))
+    assert torch.equal(again.weight, spectrum.weight) and again.per_sample
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("alpha", [-0.5, -0.06, 0.06, 0.5])
+def test_power_law_is_equation_10_with_unit_pixel_variance(size, alpha):
+    spectrum, r = sagd.power_law(size, alpha), radius(size)
+    ratio = spectrum.weight[r > 0] / r[r > 0] ** alpha
+    torch.testing.assert_close(ratio, ratio[:1].expand_as(ratio), rtol=1e-7, atol=0)
+    assert spectrum.weight.square().mean().item() == pytest.approx(1, abs=1e-12)
+    assert spectrum.weight[0, 0].item() == pytest.approx(spectrum.weight[r == r[r > 0].min()][0].item())
+
+
+def test_floor_is_the_papers_listing():
+    weight = sagd.power_law((32, 32), -0.5, dc="floor", normalize="none").weight
+    assert weight[0, 0].item() == pytest.approx(1e-10**-0.5)
+
+
+@pytest.mark.parametrize("alpha", [-0.5, 0.0, 0.5])
+def test_slope_of_rapsd_is_twice_alpha(alpha, generator):
+    """Section 2.3, by regression; the tolerance is four standard errors of the slope."""
+    radii, power = rapsd(sagd.power_law((64, 64), alpha).sample((400, 64, 64), generator=generator))
+    x, y = radii[1:33].log(), power[1:33].log()
+    x, y = x - x.mean(), y - y.mean()
+    slope = (x @ y) / (x @ x)
+    error = ((y - slope * x).square().sum() / (len(x) - 2) / (x @ x)).sqrt()
+    assert abs(slope - 2 * alpha) < 4 * error + 0.01
+
+
+def test_even_strong_tilts_are_well_scaled(generator):
+    """The paper's listing draws images of mean std 1698 at alpha -0.5; here a user's first experiment is finite."""
+    x = sagd.power_law((32, 32), -0.5).sample((4000, 32, 32), generator=generator)
+    assert torch.isfinite(x).all() and x.mean((-2, -1)).std() < 0.2
+    assert x.std().item() == pytest.approx(1, abs=0.02)
+
+
+def test_isotropic_is_randn(generator):
+    same = torch.Generator().manual_seed(0)
+    for spectrum in (sagd.isotropic((8, 6)), sagd.power_law((8, 6), 0.0), sagd.two_band((8, 6), 0.5)):
+        x = spectrum.sample((3, 2, 8, 6), generator=generator)
+        assert torch.equal(x, torch.randn((3, 2, 8, 6), generator=same))
+
+
+def test_one_generator_an_image():
+    spectrum = sagd.power_law((8, 8), -0.3)
+    sources = [torch.Generator().manual_seed(k) for k in range(4)]
+    together = spectrum.sample((4, 1, 8, 8), generator=sources)
+    third = spectrum.sample((1, 8, 8), generator=torch.Generator().manual_seed(2))
+    assert torch.equal(together[2], third)
+
+
+def test_per_sample_normalisation_divides_by_each_images_deviation(generator):
+    x = sagd.power_law((16, 16), -0.5, normalize="sample").sample((5, 3, 16, 16), generator=generator)
+    torch.testing.assert_close(x.std((-2, -1), correction=0), torch.ones(5, 3))
+
+
+def test_bands():
+    low, high = sagd.band_pass((32, 32), 0, 0.5), sagd.band_pass((32, 32), 0.5, 1)
+    assert low.support[0, 0] and not high.support[0, 0]
+    assert (low.support | high.support).all() and high.support[16, 16]
+    omitted = sagd.band_pass((32, 32), 0.4, 0.5).support
+    kept = sagd.two_band((32, 32), 0.5, low=(0, 0.4), high=(0.5, 1)).support
+    assert not (omitted & kept).any() and (omitted | kept).all()
+    # (8, 8) lies at exactly half the corner radius: an edge decides it by the rule, not by rounding.
+    assert omitted[8, 8]
+
+
+def test_two_band_weighs_as_asked():
+    w = sagd.two_band((32, 32), 0.3).weight
+    assert w[0, 0] / w[16, 16] == pytest.approx(0.3 / 0.7)
+
+
+def test_half_precision_and_shapes(generator):
+    spectrum = sagd.power_law((8, 6), -0.2)
+    assert spectrum.sample((2, 8, 6), generator=generator, dtype=torch.bfloat16).dtype == torch.bfloat16
+    x = torch.randn((2, 3, 8, 6), generator=generator).bfloat16()
+    assert spectrum.sqrt(x).dtype == torch.bfloat16 and spectrum.sqrt(x).shape == x.shape
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda: sagd.power_law((8, 8), math.nan), "alpha"),
+        (lambda: sagd.power_law((8, 8), math.inf), "alpha"),
+        (lambda: sagd.power_law((8, 8), -40.0, dc="floor"), "alpha"),
+        (lambda: sagd.power_law((8, 8), 0.1, dc="zero"), "lowest, floor"),
+        (lambda: sagd.power_law((8, 8), 0.1, grid="dct"), "fftfreq, linspace"),
+        (lambda: sagd.power_law((8,), 0.1), "size"),
+        (lambda: sagd.band_pass((8, 8), 0.5, 0.4), "low < high"),
+        (lambda: sagd.band_pass((8, 8), 0.41, 0.42), "no frequency"),
+        (lambda: sagd.two_band((8, 8), 1.5), "gamma_low"),
+        (lambda: sagd.two_band((8, 8), 0.5, low=(0, 0.6)), "overlap"),
+        (lambda: sagd.exponential((8, 8), math.inf), "beta"),
+        (lambda: sagd.Spectrum(torch.zeros(4, 4)), "> 0"),
+        (lambda: sagd.Spectrum(-torch.ones(4, 4)), ">= 0"),
+        (lambda: sagd.Spectrum.from_dict({"operator": "pink", "size": [8, 8]}), "pink"),
+        (lambda: sagd.Spectrum.from_dict({"operator": "power_law", "size": [8, 8], "slope": 1}), "slope"),
+        (lambda: sagd.isotropic((8, 8)).sample((2, 8, 9), generator=None), "size"),
+    ],
+)
+def test_bad_input_is_told_in_one_line(make, says):
+    with pytest.raises(sagd.InputError, match=says) as failure:
+        make()
+    assert "\n" not in str(failure.value)

@@ -1,0 +1,224 @@
+"""Training goes on after a kill to the same bits, and samples do not depend on what is drawn beside them."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+import sagd
+from sagd.data import statistics
+from sagd.files import read_tensors
+from sagd.randomness import generator as stream
+from sagd.sampling import draw
+from sagd.training import Interrupted, Recipe, batch_indices, draw_batch, train
+
+SCHEDULE = sagd.Schedule.linear()
+NOISE = sagd.power_law((8, 8), -0.3)
+IMAGES = torch.randint(0, 256, (40, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(3))
+RECIPE = Recipe(steps=12, batch_size=8, lr=1e-3, warmup=3)
+
+
+def run(make_unet, recipe=RECIPE, **options):
+    return train(make_unet(), IMAGES, NOISE, SCHEDULE, recipe, seed=0, **options)
+
+
+def assert_same(a, b):
+    assert a.weights.keys() == b.weights.keys()
+    assert all(torch.equal(a.weights[k], b.weights[k]) for k in a.weights)
+    assert torch.equal(a.losses, b.losses)
+
+
+def test_loss_falls(make_unet):
+    losses = run(make_unet, Recipe(steps=150, batch_size=8, lr=3e-3, warmup=5)).losses
+    assert losses[-20:].mean() < 0.8 * losses[:20].mean()
+
+
+def test_stopped_and_resumed_run_ends_in_the_same_bits(make_unet, tmp_path):
+    whole = run(make_unet)
+    file, steps = tmp_path / "run.safetensors", iter(range(100))
+    with pytest.raises(Interrupted):
+        run(make_unet, checkpoint=file, stop=lambda: next(steps) == 4)
+    assert int(read_tensors(file)["step"]) == 5
+    begun = []
+    assert_same(run(make_unet, checkpoint=file, resumed=begun.append), whole)
+    assert begun == [5]
+
+
+def test_killed_process_goes_on_to_the_same_bits(tmp_path):
+    """SIGKILL in the middle of a real process, twice, at whatever step it is; then compare with a run left alone."""
+    script = tmp_path / "run.py"
+    script.write_text(
+        f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).parent.parent)!r})
+from pathlib import Path
+import torch
+from sagd import Schedule, power_law
+from sagd.files import write_tensors
+from sagd.models import unet
+from sagd.training import Recipe, train
+
+torch.set_num_threads(1)
+images = torch.randint(0, 256, (40, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(3))
+torch.manual_seed(0)
+network = unet((8, 8), 1, [8, 8], 1, [False, False], 4)
+folder = Path(sys.argv[1])
+done = train(network, images, power_law((8, 8), -0.3), Schedule.linear(), Recipe(60, 8, lr=1e-3, warmup=3), seed=0,
+             checkpoint=folder / "checkpoint", checkpoint_seconds=0, report=lambda loss: print("step", flush=True),
+             resumed=lambda step: print("resumed", flush=True))
+write_tensors(folder / "weights", done.weights | {{"losses": done.losses}})
+"""
+    )
+
+    def start(folder):
+        folder.mkdir(exist_ok=True)
+        return subprocess.Popen([sys.executable, script, folder], stdout=subprocess.PIPE, text=True)
+
+    with start(tmp_path / "whole") as whole:
+        whole.communicate()
+    assert whole.returncode == 0
+
+    resumed = []
+    for steps in (7, 11, None):
+        with start(tmp_path / "killed") as process:
+            if steps is None:
+                lines = process.communicate()[0].split()
+            else:
+                lines = [process.stdout.readline().strip() for _ in range(steps)]
+                process.send_signal(signal.SIGKILL)
+        assert (process.returncode == 0) if steps is None else (process.returncode == -signal.SIGKILL)
+        resumed.append("resumed" in lines)
+    assert resumed == [False, True, True]
+    a, b = (read_tensors(tmp_path / name / "weights") for name in ("whole", "killed"))
+    assert a.keys() == b.keys()
+    assert all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_checkpoint_of_another_run_is_refused(make_unet, tmp_path):
+    steps = iter(range(100))
+    with pytest.raises(Interrupted):
+        run(make_unet, checkpoint=tmp_path / "c", stop=lambda: next(steps) == 2)
+    with pytest.raises(sagd.InputError, match="another run"):
+        run(make_unet, Recipe(steps=12, batch_size=8, lr=2e-3, warmup=3), checkpoint=tmp_path / "c")
+
+
+def test_truncated_checkpoint_is_named(make_unet, tmp_path):
+    file = tmp_path / "c"
+    file.write_bytes(b"\x08\x00\x00")
+    with pytest.raises(sagd.InputError, match=str(file)):
+        run(make_unet, checkpoint=file)
+
+
+def test_full_disk_keeps_the_last_checkpoint(make_unet, tmp_path):
+    """A limit on file size stands for the full disk: the write fails half way, and what was there stays."""
+    script = f"""
+import resource, sys
+sys.path.insert(0, {str(Path(__file__).parent.parent)!r})
+from sagd.errors import InputError
+from sagd.files import write_bytes
+write_bytes("{tmp_path}/c", b"good")
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+try:
+    write_bytes("{tmp_path}/c", b"x" * 5000)
+except InputError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert f"cannot write {tmp_path}/c" in done.stdout
+    assert len(done.stdout.splitlines()) == 1
+    assert (tmp_path / "c").read_bytes() == b"good"
+    assert [p.name for p in tmp_path.iterdir()] == ["c"]
+
+
+def test_loss_that_is_not_finite_is_told(make_unet):
+    with pytest.raises(sagd.InputError, match=r"train\.lr"):
+        run(make_unet, Recipe(steps=40, batch_size=8, lr=1e30, warmup=0))
+
+
+def test_batch_larger_than_the_data_is_refused(make_unet):
+    with pytest.raises(sagd.InputError, match=r"batch_size is 41; the data set has 40"):
+        run(make_unet, Recipe(steps=1, batch_size=41))
+
+
+def test_each_epoch_sees_every_image_once():
+    for epoch in (0, 1):
+        seen = torch.cat([batch_indices(40, 8, seed=5, step=5 * epoch + k) for k in range(5)])
+        assert sorted(seen.tolist()) == list(range(40))
+    assert not torch.equal(batch_indices(40, 8, 5, 0), batch_indices(40, 8, 5, 5))
+
+
+def test_timesteps_are_uniform_and_corruption_is_drawn_anew():
+    t = torch.cat([draw_batch(IMAGES, SCHEDULE, NOISE, None, 8, 0, step)[1] for step in range(2000)])
+    counts = torch.histc(t.float(), 10, 0, 1000)
+    assert t.min() >= 0
+    assert t.max() <= 999
+    assert (counts / len(t) - 0.1).abs().max() < 0.01
+    band = sagd.band_pass((8, 8), 0.4, 0.6)
+    draws = [draw_batch(IMAGES, SCHEDULE, NOISE, (band, 2.0), 8, 0, step)[0] for step in (0, 5)]
+    clean = draw_batch(IMAGES, SCHEDULE, NOISE, None, 8, 0, 0)[0]
+    added = draws[0] - clean
+    torch.testing.assert_close(added, band.project(added), atol=1e-5, rtol=0)
+    assert 1.5 < added.std() < 2.5
+
+
+def test_streams_do_not_collide():
+    seeds = {stream(0, "sample", k).initial_seed() for k in range(1000)} | {stream(1, "sample", 0).initial_seed()}
+    assert len(seeds) == 1001
+
+
+@pytest.mark.parametrize("eta", [0.0, 1.0])
+@pytest.mark.parametrize("start", ["noise", "marginal"])
+def test_a_sample_does_not_depend_on_the_batch_or_the_count(make_unet, start, eta):
+    network = make_unet().eval().requires_grad_(False)
+    data = statistics(IMAGES.numpy())
+
+    def sample(n, batch_size):
+        return draw(
+            network, SCHEDULE, NOISE, data, n=n, steps=5, seed=0, start=start, eta=eta, clip=True, batch_size=batch_size
+        )
+
+    reference = sample(8, 4)
+    assert torch.equal(sample(6, 4), reference[:6])  # another count, in batches of one size: the same bits
+    torch.testing.assert_close(sample(8, 3), reference, atol=1e-4, rtol=1e-4)  # another size: but for rounding
+    assert not torch.allclose(reference[0], reference[1], atol=0.1)
+
+
+def test_weights_are_read_by_diffusers_without_pickle(make_unet, tmp_path):
+    from diffusers import UNet2DModel
+
+    from sagd import models
+
+    network = make_unet().eval()
+    models.save(tmp_path / "m", network)
+    x, t = torch.randn((2, 1, 8, 8), generator=torch.Generator().manual_seed(0)), torch.tensor([5, 900])
+    for again in (models.load(tmp_path / "m"), UNet2DModel.from_pretrained(tmp_path / "m", use_safetensors=True)):
+        assert torch.equal(again(x, t).sample, network(x, t).sample)
+    assert sorted(p.name for p in (tmp_path / "m").iterdir()) == [models.CONFIG, models.WEIGHTS]
+
+
+def test_killed_parent_takes_the_trainer_along(tmp_path):
+    """A killed dvc must not leave a trainer running beside the next one."""
+    if sys.platform != "linux":
+        pytest.fail("the stages ask Linux's kernel; another system needs its own way")
+    child = (
+        "import sys; sys.path.insert(0, %r); from pipeline.console import _die_with_parent; _die_with_parent();"
+        "import os, time; print(os.getpid(), flush=True); time.sleep(60)" % str(Path(__file__).parent.parent)
+    )
+    parent = subprocess.Popen(
+        [sys.executable, "-c", f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    pid = int(parent.stdout.readline())
+    parent.kill()
+    parent.wait()
+    deadline = time.monotonic() + 10
+    while Path(f"/proc/{pid}").exists() and Path(f"/proc/{pid}/stat").read_text().split(")")[1].split()[0] != "Z":
+        assert time.monotonic() < deadline, f"process {pid} outlives its parent"
+        time.sleep(0.05)
+    assert os.getpid() != pid
