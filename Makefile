@@ -27,6 +27,16 @@ $(VENV)/ready: requirements.lock
 test: env
 	python -m pytest -q
 
+# The whole pipeline in a clean clone, with a network and samples too small to mean anything.
+TINY := train.steps=4 train.warmup=1 sample.n=8 sample.steps=2 evaluate.kid_size=8
+GRID_TINY := grid.train.steps=4 grid.train.warmup=1 grid.sample.n=8 grid.sample.steps=2
+
+smoke: env
+	rm -rf $(VENV)/smoke && git clone --quiet . $(VENV)/smoke && rm -f $(VENV)/smoke/dvc.lock
+	cd $(VENV)/smoke && SAGD_SCRATCH=$$PWD/scratch dvc exp run --quiet $(addprefix -S ,$(TINY) $(GRID_TINY))
+	cd $(VENV)/smoke && test -s reports/index.html && dvc metrics show
+	rm -rf $(VENV)/smoke
+
 lint: env
 	ruff check .
 	ruff format --check .

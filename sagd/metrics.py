@@ -13,7 +13,9 @@ from sagd.errors import InputError
 from sagd.files import read_array, write_array
 from sagd.parallel import concurrently
 
-BATCH = 25  # features depend on the batch in the last bits of float32, so it is part of what defines them
+# Features depend on the batch in the last bits of float32, so it is fixed, and part of what names them in the cache.
+# On a CPU a few images at a time stay in its cache: 4 run twice as fast as 24.
+BATCH = {"cpu": 4, "cuda": 64}
 
 
 @dataclass(frozen=True)
@@ -93,10 +95,11 @@ def features(
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3):
         raise InputError(f"images are {images.dtype} of shape {images.shape}; they must be uint8, (N, 1 or 3, H, W)")
     device = torch.device(device)
+    size = BATCH[device.type]
     kept = None
     if cache is not None:
         content = np.ascontiguousarray(images)
-        key = hashlib.sha256(f"{of.name} {BATCH} {device.type} {content.shape} {torch.__version__}".encode())
+        key = hashlib.sha256(f"{of.name} {size} {device.type} {content.shape} {torch.__version__}".encode())
         key.update(content.tobytes())
         kept = cache / f"{of.name}-{key.hexdigest()[:32]}.npy"
         if kept.exists():
@@ -106,11 +109,11 @@ def features(
 
     def batch(start: int) -> Tensor:
         with torch.inference_mode():
-            out = function(torch.from_numpy(np.array(images[start : start + BATCH]))).float().cpu()
+            out = function(torch.from_numpy(np.array(images[start : start + size]))).float().cpu()
         report(len(out))
         return out
 
-    result = torch.cat(concurrently(batch, range(0, len(images), BATCH), device)).numpy()
+    result = torch.cat(concurrently(batch, range(0, len(images), size), device)).numpy()
     if not np.isfinite(result).all():
         raise InputError(f"{of.name} gives features that are not finite; are the images whole?")
     if kept is not None:

@@ -95,9 +95,7 @@ def draw_batch(
     device = images.device
     source = generator(seed, "train", step, device)
     x0 = images[batch_indices(len(images), batch_size, seed, step).to(device)].float() / 127.5 - 1
-    # One step from each of B equal strata: every t is uniform, as eq. 26 asks, and the gradient's variance is lower.
-    place = torch.rand((), generator=source, device=device) + torch.arange(batch_size, device=device) / batch_size
-    t = (place % 1 * len(schedule)).long()
+    t = torch.randint(len(schedule), (batch_size,), generator=source, device=device)
     eps = spectrum.sample(x0.shape, generator=source)
     if corruption is not None:
         noise, gamma = corruption

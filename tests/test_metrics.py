@@ -53,9 +53,7 @@ def test_kid_is_its_definition():
     a, b = RNG.standard_normal((2, 5, 3))
     k = lambda x, y: (x @ y / 3 + 1) ** 3  # noqa: E731
     pairs = [(i, j) for i in range(5) for j in range(5) if i != j]
-    expected = np.mean([k(a[i], a[j]) + k(b[i], b[j]) for i, j in pairs]) - 2 * np.mean(
-        [k(x, y) for x in a for y in b]
-    )
+    expected = np.mean([k(a[i], a[j]) + k(b[i], b[j]) for i, j in pairs]) - 2 * np.mean([k(x, y) for x in a for y in b])
     assert kid(a, b, subsets=1, size=5, rng=np.random.default_rng(0))[0] == pytest.approx(expected, rel=1e-12)
 
 
