@@ -30,7 +30,7 @@ def save_grid(path: Path, images: np.ndarray, columns: int, pixels: int = 768) -
 
 
 def distance_by_alpha(rows, label: str, floor: float):
-    """Distance over alpha with error bars (columns setting, alpha, distance, standard_error); ``floor``, of real images."""
+    """Distance over alpha with error bars (setting, alpha, distance, standard_error); ``floor``: of real images."""
     figure, axes = _axes(6, 3.6)
     axes.errorbar(rows.alpha, rows.distance, yerr=rows.standard_error, fmt="o-", color=BLUE, capsize=4, label="samples")
     for row in rows.itertuples():

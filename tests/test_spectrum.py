@@ -56,11 +56,13 @@ def test_operators_are_the_dense_matrices(make, size):
 
 @cases
 def test_sample_has_exactly_the_covariance(make, size, monkeypatch):
-    """The draw is linear in its normals, y = A z: feed it the unit vectors, and A^T A is the covariance, no statistics."""
+    """The draw is linear in its normals, y = A z: feed it unit vectors, and A^T A is the covariance, no statistics."""
     spectrum, n = make(size), size[0] * size[1]
-    monkeypatch.setattr(
-        torch, "randn", lambda shape, **_: torch.eye(math.prod(shape[1:]), dtype=torch.float64).reshape(shape)
-    )
+
+    def unit_vectors(shape, **_):
+        return torch.eye(math.prod(shape[1:]), dtype=torch.float64).reshape(shape)
+
+    monkeypatch.setattr(torch, "randn", unit_vectors)
     constant = bool((spectrum.weight == spectrum.weight[0, 0]).all())
     normals = n if constant else size[0] * (size[1] // 2 + 1) * 2
     a = spectrum.sample((normals, *size), generator=None, dtype=torch.float64).reshape(normals, n)

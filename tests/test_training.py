@@ -207,8 +207,9 @@ def test_killed_parent_takes_the_trainer_along(tmp_path):
     if sys.platform != "linux":
         pytest.fail("the stages ask Linux's kernel; another system needs its own way")
     child = (
-        "import sys; sys.path.insert(0, %r); from pipeline.console import _die_with_parent; _die_with_parent();"
-        "import os, time; print(os.getpid(), flush=True); time.sleep(60)" % str(Path(__file__).parent.parent)
+        f"import sys; sys.path.insert(0, {str(Path(__file__).parent.parent)!r});"
+        "from pipeline.console import _die_with_parent; _die_with_parent();"
+        "import os, time; print(os.getpid(), flush=True); time.sleep(60)"
     )
     parent = subprocess.Popen(
         [sys.executable, "-c", f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"],
