@@ -110,7 +110,8 @@ class Spectrum:
     weight: Tensor
     per_sample: bool = False
     recipe: dict = field(default_factory=lambda: {"operator": "custom"})
-    _tables: dict = field(default_factory=dict, repr=False)
+    _constant: float | None = field(init=False, repr=False)
+    _tables: dict = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self):
         w = torch.as_tensor(self.weight, dtype=torch.float64, device="cpu")
@@ -119,7 +120,10 @@ class Spectrum:
                 f"a weight must be (H, W), finite, >= 0 and somewhere > 0; this one has shape {tuple(w.shape)} "
                 f"and values in [{w.min():.3g}, {w.max():.3g}]"
             )
-        object.__setattr__(self, "weight", (w + _mirror(w)) / 2)
+        w = (w + _mirror(w)) / 2
+        object.__setattr__(self, "weight", w)
+        # Where the weight is the same at every frequency, T_w is a number.
+        object.__setattr__(self, "_constant", w[0, 0].item() if bool((w == w[0, 0]).all()) else None)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -170,12 +174,13 @@ class Spectrum:
             eps = torch.randn(shape, generator=generator, device=source, dtype=working)
             eps = eps if self._constant == 1 else eps * self._constant
         else:
-            # White noise is white in any orthonormal basis, so the spectrum itself is drawn: half the plane, and one
-            # FFT. irfft2 reads only the Hermitian part of the self-conjugate columns; _half makes up for it.
-            half = (*shape[:-1], shape[-1] // 2 + 1)
-            z = torch.randn((*half, 2), generator=generator, device=source, dtype=working)
-            z *= self._half("sample", source, working)[..., None]
-            eps = torch.fft.irfft2(torch.view_as_complex(z), s=self.size, norm="ortho")
+            # White noise is white in any orthonormal basis, so the spectrum itself is drawn. T_w is real, so one complex
+            # FFT shapes two independent images, its real and its imaginary part: half the work of a pair of real FFTs.
+            count = math.prod(shape[:-2])
+            z = torch.randn((-(-count // 2), *self.size, 2), generator=generator, device=source, dtype=working)
+            z *= self._table("complex", source, working)
+            pairs = torch.fft.fft2(torch.view_as_complex(z), norm="ortho")
+            eps = torch.view_as_real(pairs).movedim(-1, 0).reshape(-1, *self.size)[:count].reshape(shape)
         if self.per_sample:
             eps = eps / eps.std(dim=(-2, -1), correction=0, keepdim=True)
         return eps.to(device=device or source, dtype=dtype)
@@ -215,33 +220,24 @@ class Spectrum:
         except TypeError as error:
             raise InputError(f"operator {name}: {error}") from None
 
-    @property
-    def _constant(self) -> float | None:
-        """The weight, where it is the same at every frequency: T_w is then a number."""
-        first = self.weight[0, 0].item()
-        return first if bool((self.weight == first).all()) else None
-
-    def _half(self, what: str, device: torch.device, dtype: torch.dtype) -> Tensor:
-        """The multiplier on the half-plane of rfft2, (H, W // 2 + 1), kept for each device and dtype."""
+    def _table(self, what: str, device: torch.device, dtype: torch.dtype) -> Tensor:
+        """The multiplier of an operator, kept for each device and dtype: on the half-plane of rfft2, (H, W // 2 + 1), or
+        for ``complex`` w itself on real and imaginary parts, (H, W, 2), as broadcasting the last axis is slow.
+        """
         key = (what, str(device), dtype)
         if key not in self._tables:
             w, on = self.weight, self.support
-            full = {
-                "sqrt": w,
-                "covariance": w**2,
-                "inverse": torch.where(on, w, 1) ** -2 * on,
-                "project": on.double(),
-                "sample": w,
-            }[what]
-            half = full[:, : self.size[1] // 2 + 1].clone()
-            if what == "sample":  # a complex normal has variance 2; the self-conjugate columns keep half of it
-                half[:, 1 : (self.size[1] + 1) // 2] *= math.sqrt(0.5)
-            self._tables[key] = half.to(device, dtype)
+            if what == "complex":
+                table = torch.stack([w, w], -1)
+            else:
+                full = {"sqrt": w, "covariance": w**2, "inverse": torch.where(on, w, 1) ** -2 * on, "project": on}[what]
+                table = full[:, : self.size[1] // 2 + 1]
+            self._tables[key] = table.to(device, dtype).contiguous()
         return self._tables[key]
 
     def _multiply(self, x: Tensor, what: str) -> Tensor:
         working = x if x.dtype in (torch.float32, torch.float64) else x.float()
-        spectrum = torch.fft.rfft2(working, norm="ortho") * self._half(what, x.device, working.dtype)
+        spectrum = torch.fft.rfft2(working, norm="ortho") * self._table(what, x.device, working.dtype)
         return torch.fft.irfft2(spectrum, s=self.size, norm="ortho").to(x.dtype)
 
 

@@ -60,13 +60,19 @@ def test_sample_has_exactly_the_covariance(make, size, monkeypatch):
     spectrum, n = make(size), size[0] * size[1]
 
     def unit_vectors(shape, **_):
-        return torch.eye(math.prod(shape[1:]), dtype=torch.float64).reshape(shape)
+        return torch.eye(shape[0], dtype=torch.float64).reshape(shape)
 
     monkeypatch.setattr(torch, "randn", unit_vectors)
-    constant = bool((spectrum.weight == spectrum.weight[0, 0]).all())
-    normals = n if constant else size[0] * (size[1] // 2 + 1) * 2
-    a = spectrum.sample((normals, *size), generator=None, dtype=torch.float64).reshape(normals, n)
-    torch.testing.assert_close(a.T @ a, dense_covariance(spectrum.weight), atol=1e-12, rtol=1e-9)
+    sigma = dense_covariance(spectrum.weight)
+    if (spectrum.weight == spectrum.weight[0, 0]).all():
+        a = spectrum.sample((n, *size), generator=None, dtype=torch.float64).reshape(n, n)
+        torch.testing.assert_close(a.T @ a, sigma, atol=1e-12, rtol=1e-9)
+        return
+    # Images come in pairs, from 2 n normals each; those of a pair must be independent of each other, too.
+    a, b = spectrum.sample((4 * n, *size), generator=None, dtype=torch.float64).reshape(2, 2 * n, n)
+    torch.testing.assert_close(a.T @ a, sigma, atol=1e-12, rtol=1e-9)
+    torch.testing.assert_close(b.T @ b, sigma, atol=1e-12, rtol=1e-9)
+    torch.testing.assert_close(a.T @ b, torch.zeros_like(sigma), atol=1e-12, rtol=0)
 
 
 @cases

@@ -1,0 +1,173 @@
+"""params.yaml is refused in one line that names the key, the value and what is allowed."""
+
+import math
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from ruamel.yaml import YAML
+
+from pipeline import params as parameters
+from sagd.errors import InputError
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """An empty working directory with the study's params.yaml, and a function that changes keys of it."""
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    monkeypatch.chdir(tmp_path)
+
+    def change(**keys):
+        yaml = YAML()
+        content = yaml.load(Path("params.yaml"))
+        for path, value in keys.items():
+            *sections, key = path.split("__")
+            place = content
+            for section in sections:
+                place = place[section]
+            place[key] = value
+        yaml.dump(content, Path("params.yaml"))
+        return parameters.load()
+
+    return change
+
+
+def everything(params):
+    for name in parameters.SECTIONS:
+        params.section(name)
+    return [params.setting(None), *params.settings]
+
+
+def test_the_default_study_is_valid(project):
+    titles = [s.title for s in everything(project())]
+    assert titles == ["focus", "iso", "plw_p006", "omit_iso", "omit_bpm"]
+    assert len({s.train.model_dump_json(exclude={"repeats"}) for s in everything(project())}) == 1
+
+
+def test_every_operator_makes_a_spectrum(project):
+    for operator in ("isotropic", "power_law", "band_pass", "two_band", "exponential"):
+        noise = project(noise__operator=operator).section("noise")
+        assert noise.spectrum((16, 16)).to_dict()["operator"] == operator
+
+
+def test_small_learning_rates_are_numbers(project):
+    """DVC writes 1e-5 as 1e-05, which YAML 1.1 takes for a string."""
+    project()
+    text = re.sub(r"lr: .*", "lr: 1e-05", Path("params.yaml").read_text(), count=1)
+    Path("params.yaml").write_text(text)
+    assert parameters.load().section("train").lr == 1e-5
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"noise__alpha": math.nan}, r"noise\.alpha is nan: .*finite"),
+        ({"noise__alpha": math.inf}, r"noise\.alpha is inf: .*finite"),
+        ({"noise__alpha": "low"}, r"noise\.alpha is 'low': .*number"),
+        ({"noise__operator": "pink"}, r"noise\.operator is 'pink': .*'isotropic'.*'exponential'"),
+        ({"noise__slope": 1}, r"unknown key noise\.slope; allowed: operator, alpha"),
+        ({"noise__gamma_low": 1.5}, r"noise\.gamma_low is 1\.5: .*less than or equal to 1"),
+        ({"noise__low": [0.5, 0.5]}, r"noise\.low is \[0\.5, 0\.5\]: .*low < high"),
+        ({"corrupt__band": [0.5, 0.4]}, r"corrupt\.band is \[0\.5, 0\.4\]: .*low < high"),
+        ({"corrupt__band": [0.4]}, r"corrupt\.band is \[0\.4\]"),
+        ({"train__steps": -5}, r"train\.steps is -5: .*greater than or equal to 1"),
+        ({"train__steps": 10.5}, r"train\.steps is 10\.5: .*integer"),
+        ({"train__lr": 0}, r"train\.lr is 0: .*greater than 0"),
+        ({"train__unet__widths": []}, r"train\.unet\.widths is \[\]"),
+        ({"sample__spacing": "linspace"}, r"sample\.spacing is 'linspace': .*'leading' or 'trailing'"),
+        ({"sample__start": "zero"}, r"sample\.start is 'zero'"),
+        ({"evaluate__features": "inception"}, r"evaluate\.features is 'inception'"),
+        ({"encode__kind": "wavelet"}, r"encode\.kind is 'wavelet'"),
+        ({"dataset__name": "imagenet"}, r"dataset\.name is 'imagenet'"),
+        ({"seed": "one"}, r"seed is 'one'"),
+        ({"grid__seeds": []}, r"grid\.seeds is \[\]"),
+        ({"grid__settings__iso__noise__slope": 1}, r"unknown key grid\.settings\.iso\.noise\.slope"),
+        ({"nose": {}}, r"unknown section 'nose'; there are corrupt, dataset"),
+    ],
+)
+def test_bad_values_are_told_in_one_line(project, change, says):
+    with pytest.raises(InputError, match=says) as failure:
+        everything(project(**change))
+    assert "\n" not in str(failure.value)
+
+
+def test_a_stage_checks_only_what_it_uses(project):
+    params = project(sample__n=-1)
+    assert params.section("train").steps > 0
+    with pytest.raises(InputError, match=r"sample\.n"):
+        params.section("sample")
+
+
+def test_unknown_setting_names_those_there_are(project):
+    with pytest.raises(InputError, match=r"no setting 'plw' in grid\.settings; there are iso, plw_p006"):
+        project().chosen(SimpleNamespace(setting="plw", grid=False))
+
+
+def test_broken_yaml_is_one_line(project):
+    Path("params.yaml").write_text("seed: [1\nnoise: }")
+    with pytest.raises(InputError, match=r"cannot read params\.yaml") as failure:
+        parameters.load()
+    assert "\n" not in str(failure.value)
+
+
+def stage(name, *arguments, folder):
+    environment = {"PATH": "", "PYTHONPATH": str(ROOT), "SAGD_SCRATCH": str(folder / "scratch")}
+    command = [sys.executable, "-m", f"pipeline.{name}", *arguments]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+
+
+def assert_one_line(done, says):
+    assert done.returncode != 0
+    assert re.search(says, done.stderr), done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+
+
+def test_stages_end_in_one_line_and_lose_nothing(project, tmp_path):
+    """The scripts themselves, on a small data set of a user's own: what is wrong is told, what was good is kept."""
+    from PIL import Image
+
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    rng = np.random.default_rng(0)
+    for k in range(12):
+        Image.fromarray(rng.integers(0, 256, (20, 24, 3), dtype=np.uint8)).save(pictures / f"{k}.png")
+    project(dataset__name="folder", dataset__path=str(pictures), dataset__size=8, dataset__held_out=4)
+    done = stage("prepare", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert np.load("artifacts/prepare/train.npy", allow_pickle=False).shape == (8, 3, 8, 8)
+    good = Path("artifacts/prepare/train.npy").read_bytes()
+
+    whole = (pictures / "3.png").read_bytes()
+    (pictures / "3.png").write_bytes(whole[: len(whole) // 2])
+    assert_one_line(stage("prepare", folder=tmp_path), r"^prepare: 3\.png is not a whole image")
+    assert Path("artifacts/prepare/train.npy").read_bytes() == good
+    (pictures / "3.png").write_bytes(whole)
+
+    project(dataset__held_out=11)
+    assert_one_line(stage("prepare", folder=tmp_path), r"dataset\.held_out is 11; .*allowed are 2 to 10")
+    project(dataset__held_out=4, train__batch_size=9, train__unet__widths=[8, 8])
+    project(train__unet__attention=[False, False], train__unet__groups=4)
+    for name in ("corrupt", "encode"):
+        assert stage(name, folder=tmp_path).returncode == 0
+    assert_one_line(stage("train", folder=tmp_path), r"^train: train\.batch_size is 9; the data set has 8 images")
+    array = Path("artifacts/prepare/train.npy")
+    array.write_bytes(good[:100])
+    assert_one_line(stage("train", folder=tmp_path), r"cannot read artifacts/prepare/train\.npy")
+
+
+def test_too_few_samples_for_the_metric_is_told(project, tmp_path):
+    project(sample__n=50)
+    for name, count in (("held_out", 300), ("train", 300)):
+        path = Path(f"artifacts/prepare/{name}.npy")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.save(path, np.zeros((count, 1, 8, 8), np.uint8), allow_pickle=False)
+    Path("artifacts/sample").mkdir()
+    np.savez(Path("artifacts/sample/samples.npz"), images=np.zeros((2, 50, 1, 8, 8), np.uint8))
+    assert_one_line(stage("evaluate", folder=tmp_path), r"evaluate\.kid_size is 200; there are 50 samples a seed")
