@@ -174,8 +174,8 @@ class Spectrum:
             eps = torch.randn(shape, generator=generator, device=source, dtype=working)
             eps = eps if self._constant == 1 else eps * self._constant
         else:
-            # White noise is white in any orthonormal basis, so the spectrum itself is drawn. T_w is real, so one complex
-            # FFT shapes two independent images, its real and its imaginary part: half the work of a pair of real FFTs.
+            # White noise is white in any orthonormal basis, so the spectrum itself is drawn. T_w is real, so one
+            # complex FFT shapes two independent images, its real and its imaginary part.
             count = math.prod(shape[:-2])
             z = torch.randn((-(-count // 2), *self.size, 2), generator=generator, device=source, dtype=working)
             z *= self._table("complex", source, working)
@@ -221,8 +221,8 @@ class Spectrum:
             raise InputError(f"operator {name}: {error}") from None
 
     def _table(self, what: str, device: torch.device, dtype: torch.dtype) -> Tensor:
-        """The multiplier of an operator, kept for each device and dtype: on the half-plane of rfft2, (H, W // 2 + 1), or
-        for ``complex`` w itself on real and imaginary parts, (H, W, 2), as broadcasting the last axis is slow.
+        """The multiplier of an operator, kept for each device and dtype: on the half-plane of rfft2, (H, W // 2 + 1),
+        or for ``complex`` w itself on real and imaginary parts, (H, W, 2), as broadcasting the last axis is slow.
         """
         key = (what, str(device), dtype)
         if key not in self._tables:
@@ -230,7 +230,8 @@ class Spectrum:
             if what == "complex":
                 table = torch.stack([w, w], -1)
             else:
-                full = {"sqrt": w, "covariance": w**2, "inverse": torch.where(on, w, 1) ** -2 * on, "project": on}[what]
+                inverse = torch.where(on, w, 1) ** -2 * on
+                full = {"sqrt": w, "covariance": w**2, "inverse": inverse, "project": on}[what]
                 table = full[:, : self.size[1] // 2 + 1]
             self._tables[key] = table.to(device, dtype).contiguous()
         return self._tables[key]
