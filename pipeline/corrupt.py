@@ -10,7 +10,7 @@ from sagd.files import read_array, write_json
 from sagd.randomness import generator
 from sagd.spectrum import Spectrum, band_pass
 
-PREVIEW = 32
+PREVIEW = 24
 
 
 def corruption(description: dict) -> tuple[Spectrum, float] | None:
@@ -29,7 +29,7 @@ def main(params, options):
             spectrum = band_pass(images.shape[-2:], *corrupt.band, units=corrupt.units).to_dict()
         description = {"spectrum": spectrum, "gamma": corrupt.gamma}
         write_json(setting.artifacts("corrupt") / "corruption.json", description)
-        save_grid(setting.report("corrupt", "png"), preview(images, corruption(description)), columns=16)
+        save_grid(setting.report("corrupt", "png"), preview(images, corruption(description)), columns=12)
 
 
 def preview(images: np.ndarray, noise: tuple[Spectrum, float] | None) -> np.ndarray:

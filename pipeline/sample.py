@@ -12,7 +12,7 @@ from sagd.figures import save_grid
 from sagd.files import read_json, read_tensors, writing
 from sagd.sampling import draw
 
-PREVIEW = 64
+PREVIEW = 60
 
 
 def main(params, options):
@@ -41,7 +41,7 @@ def sample(setting):
             images.append(to_uint8(x).numpy())
     with writing(setting.artifacts("sample") / "samples.npz") as beside, open(beside, "wb") as file:
         np.savez_compressed(file, images=np.stack(images), seeds=setting.seeds)
-    save_grid(setting.report("sample", "png"), images[0][:PREVIEW], columns=16)
+    save_grid(setting.report("sample", "png"), images[0][:PREVIEW], columns=12)
 
 
 if __name__ == "__main__":

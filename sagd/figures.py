@@ -17,7 +17,7 @@ def grid(images: np.ndarray, columns: int) -> np.ndarray:
     return tiled.reshape(rows * height, columns * width, channels)
 
 
-def save_grid(path: Path, images: np.ndarray, columns: int, pixels: int = 768) -> None:
+def save_grid(path: Path, images: np.ndarray, columns: int, pixels: int = 960) -> None:
     """Write a PNG of tiled images, enlarged by a whole factor, without smoothing, towards ``pixels`` of width."""
     from PIL import Image
 
@@ -36,8 +36,8 @@ def distance_by_alpha(rows, label: str, floor: float):
     for row in rows.itertuples():
         axes.annotate(row.setting, (row.alpha, row.distance), (6, 6), textcoords="offset points", fontsize=8)
     axes.axhline(floor, color=GREY, linestyle="--", label="real images, as many")
-    axes.set(xlabel="alpha", ylabel=label)
-    axes.margins(x=0.15)
+    axes.set(xlabel="alpha", ylabel=label, ylim=(0, None))
+    axes.margins(x=0.15, y=0.15)
     axes.legend()
     return figure
 

@@ -1,0 +1,200 @@
+"""Print ratios of times, each the median over pairs of runs that alternate: ours, theirs, ours, theirs, ...
+
+Times on shared machines are noisy; the ratio of neighbours is less so. Nothing here asserts anything.
+"""
+
+import contextlib
+import io
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+import sagd
+from sagd import models
+from sagd.parallel import concurrently
+from sagd.sampling import draw
+from sagd.training import Recipe, train
+
+UNET = {"widths": [16, 16, 32], "layers": 1, "attention": [False] * 3, "groups": 8}  # that of the default study
+SIZE = (16, 16)
+
+
+def seconds(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def ratio(ours: Callable[[], object], theirs: Callable[[], object], pairs: int) -> tuple[float, float, float]:
+    """Median of (time of ours / time of theirs) over the pairs, and the smallest and the largest."""
+    ours(), theirs()
+    found = sorted(seconds(ours) / seconds(theirs) for _ in range(pairs))
+    return found[len(found) // 2], found[0], found[-1]
+
+
+def tell(what: str, measured: tuple[float, float, float], invert: bool = False) -> None:
+    middle, low, high = measured if not invert else (1 / measured[0], 1 / measured[2], 1 / measured[1])
+    print(f"{what:<66} {middle:6.2f}  ({low:.2f} to {high:.2f})", flush=True)
+
+
+def noise() -> None:
+    print("\nShaped noise: its time over that of ...")
+    for shape in ((64, 1, 16, 16), (64, 3, 32, 32), (16, 3, 64, 64), (8, 768, 16, 16)):
+        spectrum = sagd.power_law(shape[-2:], -0.06)
+        source = torch.Generator().manual_seed(0)
+        white = torch.randn(shape, generator=source)
+        weight = spectrum.weight.numpy()
+        rng = np.random.default_rng(0)
+
+        def ours(shape=shape, spectrum=spectrum, source=source):
+            return spectrum.sample(shape, generator=source)
+
+        def randn(shape=shape, source=source):
+            return torch.randn(shape, generator=source)
+
+        def pair(shape=shape, white=white):
+            return torch.fft.irfft2(torch.fft.rfft2(white), s=shape[-2:])
+
+        def listing(shape=shape, weight=weight, rng=rng):
+            """The steps of the paper's App. E, in NumPy: draw, transform, weigh, transform back, normalise."""
+            x = np.fft.ifft2(np.fft.fft2(rng.standard_normal(shape)) * weight).real
+            return x / x.std(axis=(-2, -1), keepdims=True)
+
+        for name, peer in (("torch.randn", randn), ("a bare rfft2, irfft2 pair", pair), ("the paper's NumPy", listing)):
+            tell(f"  {shape}: {name}", ratio(ours, peer, 31))
+
+
+def plain_diffusers_training(images: torch.Tensor, steps: int, batch_size: int) -> None:
+    """What diffusers' unconditional training script does for a step, with EMA, without its logging."""
+    from accelerate import Accelerator
+    from diffusers import DDPMScheduler
+    from diffusers.optimization import get_cosine_schedule_with_warmup
+    from diffusers.training_utils import EMAModel
+    from torch.utils.data import DataLoader
+    from torchvision import transforms
+
+    augment = transforms.Compose(
+        [transforms.ToPILImage(), transforms.Resize(SIZE[0]), transforms.ToTensor(), transforms.Normalize([0.5], [0.5])]
+    )
+    loader = DataLoader(_Pictures(images, augment), batch_size, shuffle=True)
+    network = models.unet(SIZE, 1, **UNET)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4, betas=(0.95, 0.999), weight_decay=1e-6, eps=1e-8)
+    schedule = get_cosine_schedule_with_warmup(optimizer, 50, steps)
+    accelerator = Accelerator(cpu=True, mixed_precision="no")
+    network, optimizer, loader, schedule = accelerator.prepare(network, optimizer, loader, schedule)
+    average = EMAModel(network.parameters(), decay=0.9999, use_ema_warmup=True, inv_gamma=1.0, power=0.75)
+    forward = DDPMScheduler()
+    done = 0
+    while done < steps:
+        for clean in loader:
+            eps = torch.randn(clean.shape)
+            t = torch.randint(0, 1000, (len(clean),)).long()
+            predicted = network(forward.add_noise(clean, eps, t), t).sample
+            loss = torch.nn.functional.mse_loss(predicted, eps)
+            accelerator.backward(loss)
+            accelerator.clip_grad_norm_(network.parameters(), 1.0)
+            optimizer.step()
+            schedule.step()
+            optimizer.zero_grad()
+            average.step(network.parameters())
+            done += 1
+            if done == steps:
+                break
+
+
+class _Pictures(torch.utils.data.Dataset):
+    def __init__(self, images: torch.Tensor, augment: Callable):
+        self.images, self.augment = images, augment
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, k: int) -> torch.Tensor:
+        return self.augment(self.images[k])
+
+
+def training(steps: int = 30) -> None:
+    images = torch.randint(0, 256, (4000, 1, *SIZE), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    spectrum, schedule = sagd.power_law(SIZE, -0.06), sagd.Schedule.linear()
+
+    def run(seed: int, batch_size: int):
+        recipe = Recipe(steps, batch_size, warmup=5, precision="fp32")
+        return train(models.unet(SIZE, 1, **UNET), images, spectrum, schedule, recipe, seed=seed)
+
+    print("\nTraining images/s, the study's U-Net, float32: ours (with shaped noise) over a plain diffusers loop")
+    for batch in (16, 64):
+        tell(
+            f"  one run, batch {batch}",
+            ratio(lambda b=batch: run(0, b), lambda b=batch: plain_diffusers_training(images, steps, b), 5),
+            invert=True,
+        )
+        tell(
+            f"  two seeds, batch {batch}: side by side, as the stage does; theirs in turn",
+            ratio(
+                lambda b=batch: concurrently(lambda seed: run(seed, b), [0, 1], torch.device("cpu")),
+                lambda b=batch: [plain_diffusers_training(images, steps, b) for _ in range(2)],
+                5,
+            ),
+            invert=True,
+        )
+
+
+def sampling(n: int = 256, steps: int = 10) -> None:
+    from diffusers import DDIMPipeline, DDIMScheduler
+
+    network = models.unet(SIZE, 1, **UNET).eval().requires_grad_(False)
+    pipeline = DDIMPipeline(network, DDIMScheduler())
+    pipeline.set_progress_bar_config(disable=True)
+    spectrum, schedule = sagd.power_law(SIZE, -0.06), sagd.Schedule.linear()
+    data = {"mean": torch.zeros(1, *SIZE, dtype=torch.float64), "power": torch.ones(1, *SIZE, dtype=torch.float64)}
+
+    print("\nSampling images/s, the study's U-Net, float32: ours (from shaped noise) over DDIMPipeline")
+    for batch in (32, 128):
+        tell(
+            f"  {n} images in batches of {batch}",
+            ratio(
+                lambda b=batch: draw(
+                    network, schedule, spectrum, data, n=n, steps=steps, seed=0, clip=True, batch_size=b
+                ),
+                lambda b=batch: [
+                    pipeline(batch_size=b, num_inference_steps=steps, output_type="np") for _ in range(n // b)
+                ],
+                5,
+            ),
+            invert=True,
+        )
+
+
+def start_up() -> None:
+    needs = {
+        "prepare": "PIL.Image",
+        "corrupt": "PIL.Image",
+        "encode": "",
+        "train": "diffusers; from diffusers import UNet2DModel",
+        "sample": "diffusers; from diffusers import UNet2DModel",
+        "evaluate": "cleanfid.resize, efficientnet_lite_pytorch",
+        "report": "papermill, nbconvert",
+    }
+    print("\nStart-up of each stage: seconds until everything that it uses is loaded, and over `import torch` alone")
+    for stage, modules in needs.items():
+        own = f"import pipeline.{stage}" + (f"; import {modules}" if modules else "")
+        times = {"own": [], "torch": []}
+        for _ in range(4):
+            for key, code in (("own", own), ("torch", "import torch")):
+                command = [sys.executable, "-c", code]
+                times[key].append(seconds(lambda c=command: subprocess.run(c, check=True, capture_output=True)))
+        own_time, torch_time = (sorted(v[1:])[1] for v in times.values())
+        print(f"  {stage:<64} {own_time:6.1f} s  {own_time / torch_time:.2f}", flush=True)
+
+
+if __name__ == "__main__":
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, median (smallest to largest) of paired runs")
+    with contextlib.redirect_stderr(io.StringIO()):
+        noise()
+        training()
+        sampling()
+        start_up()
