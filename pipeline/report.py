@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 from pipeline.console import stage
+from sagd.errors import InputError
 from sagd.files import write_bytes
 
 
@@ -18,9 +19,13 @@ def main(params, options):
     logging.getLogger("papermill").setLevel(logging.WARNING)
     os.environ["PYTHONPATH"] = os.pathsep.join([os.getcwd(), os.environ.get("PYTHONPATH", "")])
     executed = Path("reports/report.ipynb")
-    notebook = papermill.execute_notebook(
-        "notebooks/report.ipynb", None, kernel_name="python3", progress_bar=False, record_timing=False, log_output=False
-    )
+    source = "notebooks/report.ipynb"
+    try:
+        notebook = papermill.execute_notebook(
+            source, None, kernel_name="python3", progress_bar=False, record_timing=False, log_output=False
+        )
+    except papermill.PapermillExecutionError as error:
+        raise InputError(f"{source}: cell {error.cell_index}: {error.ename}: {error.evalue}") from error
     _settle(notebook)
     write_bytes(executed, nbformat.writes(notebook).encode() + b"\n")
     write_bytes(Path("reports/index.html"), _html(notebook).encode())

@@ -81,7 +81,7 @@ def comparisons(results: pd.DataFrame) -> pd.DataFrame:
         if abs(difference) > half:
             verdict = f"{a.Index} is {'closer to' if difference < 0 else 'further from'} the held-out images"
         rows.append({"setting": a.Index, "against": b.Index, "difference": difference, "±": half, "verdict": verdict})
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=["setting", "against", "difference", "±", "verdict"])
 
 
 def distance_by_alpha(results: pd.DataFrame) -> pd.DataFrame:

@@ -29,6 +29,21 @@ def save_grid(path: Path, images: np.ndarray, columns: int, pixels: int = 960) -
         picture.save(beside, format="PNG", optimize=True)
 
 
+def save_stack(path: Path, pictures: list[Path], height: int, gap: int = 12) -> None:
+    """Write one PNG of pictures of equal width, the top ``height`` pixels of each, one below the other."""
+    from PIL import Image
+
+    opened = [Image.open(p).convert("RGB") for p in pictures]
+    opened = [p.crop((0, 0, p.width, min(p.height, height))) for p in opened]
+    canvas = Image.new("RGB", (opened[0].width, sum(p.height + gap for p in opened) - gap), "white")
+    top = 0
+    for picture in opened:
+        canvas.paste(picture, (0, top))
+        top += picture.height + gap
+    with writing(path) as beside:
+        canvas.save(beside, format="PNG", optimize=True)
+
+
 def distance_by_alpha(rows, label: str, floor: float):
     """Distance over alpha with error bars (setting, alpha, distance, standard_error); ``floor``: of real images."""
     figure, axes = _axes(6, 3.6)

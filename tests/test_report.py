@@ -1,0 +1,50 @@
+"""The study's statistics say what the numbers allow, no more."""
+
+import pandas as pd
+import pytest
+
+from pipeline import results
+
+
+def frame(**distances):
+    """A results table of settings with these distances per seed; ``iso`` is the baseline."""
+    rows = {
+        name: {
+            "noise": "isotropic" if name == "iso" else "power law",
+            "corrupted": "no",
+            "distance": sum(values) / len(values),
+            "per_seed": values,
+            "seeds": len(values),
+        }
+        for name, values in distances.items()
+    }
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def test_difference_within_the_noise_is_said_to_be():
+    found = results.comparisons(frame(iso=[10.0, 12.0], plw=[9.0, 11.5])).iloc[0]
+    assert found.verdict == "within the noise"
+    assert found.difference == pytest.approx(-0.75)
+
+
+def test_clear_difference_is_said_to_be():
+    found = results.comparisons(frame(iso=[10.0, 10.2], plw=[5.0, 5.2])).iloc[0]
+    assert found.verdict == "plw is closer to the held-out images"
+
+
+def test_interval_is_students_with_the_pooled_deviation():
+    """Two groups of two: the classical two-sample t interval, t(0.975, 2) = 4.3027 times the pooled s times 1."""
+    found = results.comparisons(frame(iso=[1.0, 3.0], plw=[2.0, 6.0])).iloc[0]
+    pooled = ((2 + 8) / 2) ** 0.5
+    assert found["±"] == pytest.approx(4.302653 * pooled, rel=1e-6)
+
+
+def test_one_seed_decides_nothing():
+    found = results.comparisons(frame(iso=[10.0], plw=[1.0])).iloc[0]
+    assert found.verdict.startswith("undecided")
+
+
+def test_settings_on_other_data_are_not_compared():
+    table = frame(iso=[10.0, 10.1], plw=[1.0, 1.1])
+    table.loc["plw", "corrupted"] = "[0.4, 0.5]"
+    assert results.comparisons(table).empty
