@@ -1,9 +1,10 @@
 """params.yaml as typed objects: unknown keys, wrong types and values out of range are refused in one line."""
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from ruamel.yaml import YAML, YAMLError
@@ -11,6 +12,12 @@ from ruamel.yaml import YAML, YAMLError
 from sagd.errors import InputError
 
 FILE = Path("params.yaml")
+
+
+def _distinct(seeds: list[int]) -> list[int]:
+    if len(set(seeds)) < len(seeds):
+        raise ValueError("every seed may stand once")
+    return seeds
 
 
 def _ordered(band: list[float]) -> list[float]:
@@ -55,6 +62,12 @@ class Noise(Section):
 
     def spectrum(self, size: tuple[int, int]):
         """The `sagd.Spectrum` that this section describes, at an image size."""
+        try:
+            return self._spectrum(size)
+        except InputError as error:
+            raise InputError(f"{FILE}: noise: {error}") from None
+
+    def _spectrum(self, size: tuple[int, int]):
         from sagd import spectrum
 
         shared = {"grid": self.grid, "normalize": self.normalize}
@@ -101,7 +114,7 @@ class Train(Section):
 
 class Sample(Section):
     n: Positive
-    steps: Positive
+    steps: Annotated[int, Field(ge=1, le=1000)]
     spacing: Literal["leading", "trailing"] = "leading"
     start: Literal["noise", "marginal"] = "noise"
     sampler: Literal["ddim", "ddpm"] = "ddim"
@@ -132,7 +145,7 @@ class GridTrain(Train):
 
 
 class Grid(Section):
-    seeds: Annotated[list[Seed], Field(min_length=1)]
+    seeds: Annotated[list[Seed], Field(min_length=1), AfterValidator(_distinct)]
     train: GridTrain
     sample: Sample
     settings: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], GridSetting]
@@ -151,14 +164,33 @@ SECTIONS = {
 
 @dataclass(frozen=True)
 class Setting:
-    """One setting of the study: the focus (name None) or an entry of the grid, and where its files are."""
+    """One setting of the study: the focus (name None) or an entry of the grid, and where its files are.
+
+    A section is checked when it is first asked for, so a stage checks only what it uses.
+    """
 
     name: str | None
-    seeds: list[int]
-    noise: Noise
-    corrupt: Corrupt
-    train: Train
-    sample: Sample
+    section: Callable[[str], Any]
+
+    @property
+    def seeds(self) -> list[int]:
+        return self.section("seeds")
+
+    @property
+    def noise(self) -> Noise:
+        return self.section("noise")
+
+    @property
+    def corrupt(self) -> Corrupt:
+        return self.section("corrupt")
+
+    @property
+    def train(self) -> Train:
+        return self.section("train")
+
+    @property
+    def sample(self) -> Sample:
+        return self.section("sample")
 
     def artifacts(self, stage: str) -> Path:
         """The folder of a stage's large files."""
@@ -177,20 +209,27 @@ class Setting:
 
 @dataclass(frozen=True)
 class Params:
-    """params.yaml, read once; each section is checked when a stage first asks for it, so it checks what it uses."""
+    """params.yaml, read once."""
 
     raw: dict
 
-    def section(self, name: str) -> Section:
-        """A top-level section, such as `dataset`."""
-        return _parse(SECTIONS[name], self.raw.get(name), name)
+    def section(self, name: str) -> Any:
+        """A checked top-level section, such as `dataset`; ``seeds`` are those of the focus."""
+        if name != "seeds":
+            return _parse(SECTIONS[name], self.raw.get(name), name)
+        seed = self.raw.get("seed")
+        if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
+            raise InputError(f"{FILE}: seed is {seed!r}; it must be an integer, 0 or more")
+        return [seed + k for k in range(self.section("train").repeats)]
 
     @property
     def settings(self) -> list[Setting]:
         """The grid's settings, in the order of the file."""
         grid = _parse(Grid, self.raw.get("grid"), "grid")
+        shared = {"seeds": grid.seeds, "train": grid.train, "sample": grid.sample}
         return [
-            Setting(name, grid.seeds, s.noise, s.corrupt, grid.train, grid.sample) for name, s in grid.settings.items()
+            Setting(name, {**shared, "noise": s.noise, "corrupt": s.corrupt}.__getitem__)
+            for name, s in grid.settings.items()
         ]
 
     def chosen(self, options) -> list[Setting]:
@@ -202,12 +241,7 @@ class Params:
     def setting(self, name: str | None) -> Setting:
         """The focus (None), or a setting of the grid."""
         if name is None:
-            train = self.section("train")
-            seed = self.raw.get("seed")
-            if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
-                raise InputError(f"{FILE}: seed is {seed!r}; it must be an integer, 0 or more")
-            seeds = [seed + k for k in range(train.repeats)]
-            return Setting(None, seeds, self.section("noise"), self.section("corrupt"), train, self.section("sample"))
+            return Setting(None, self.section)
         for setting in self.settings:
             if setting.name == name:
                 return setting

@@ -13,7 +13,8 @@ def main(params, options):
     dataset = params.section("dataset")
     path = Path(dataset.path).expanduser() if dataset.path else None
     images, held_out, source = data.read(dataset.name, path, dataset.size, dataset.channels)
-    if held_out is None:
+    given = held_out is not None  # a data set with a test split of its own
+    if not given:
         held_out = data.split(len(images), dataset.held_out, dataset.split_seed)
     folder = Path("artifacts/prepare")
     write_array(folder / "train.npy", images[~held_out])
@@ -23,8 +24,8 @@ def main(params, options):
         "shape": list(images.shape[1:]),
         "train": int((~held_out).sum()),
         "held_out": int(held_out.sum()),
-        "split_seed": dataset.split_seed,
-        "held_out_indices": np.flatnonzero(held_out).tolist() if len(images) <= 20_000 else "the last ones",
+        "split_seed": None if given else dataset.split_seed,
+        "held_out_indices": "the data set's own" if given else np.flatnonzero(held_out).tolist(),
     }
     write_json(Path("reports/prepare.json"), record)
     print(f"prepare: {record['train']} images to train on, {record['held_out']} held out, {record['shape']}")

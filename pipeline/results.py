@@ -46,6 +46,8 @@ def table(params: Params, features: str) -> pd.DataFrame:
                 "noise": describe(setting),
                 "alpha": alpha(setting),
                 "corrupted": str(setting.corrupt.band or "no"),
+                "data": setting.corrupt.model_dump_json() if setting.corrupt.band else "clean",
+                "protocol": setting.train.model_dump_json(exclude={"repeats"}) + setting.sample.model_dump_json(),
                 "distance": result[f"fd_{features}"],
                 "distance_se": result[f"fd_{features}_se"],
                 "kid": result[f"kid_{features}"],
@@ -73,12 +75,14 @@ def comparisons(results: pd.DataFrame) -> pd.DataFrame:
     pooled = math.sqrt(sum(np.var(v) * len(v) for v in results.per_seed) / freedom) if freedom else math.nan
     rows = []
     for a, b in itertools.permutations(results.itertuples(), 2):
-        if a.corrupted != b.corrupted or b.noise != "isotropic" or a.noise == "isotropic":
+        if a.data != b.data or b.noise != "isotropic" or a.noise == "isotropic":
             continue
         difference = a.distance - b.distance
         half = t.ppf(0.975, freedom) * pooled * math.sqrt(1 / a.seeds + 1 / b.seeds) if freedom else math.nan
         verdict = "undecided: one seed a setting" if not freedom else "within the noise"
-        if abs(difference) > half:
+        if a.protocol != b.protocol:
+            verdict = "not comparable: trained or sampled in another way"
+        elif abs(difference) > half:
             verdict = f"{a.Index} is {'closer to' if difference < 0 else 'further from'} the held-out images"
         rows.append({"setting": a.Index, "against": b.Index, "difference": difference, "±": half, "verdict": verdict})
     return pd.DataFrame(rows, columns=["setting", "against", "difference", "±", "verdict"])

@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import signal
+import sys
 import threading
 from pathlib import Path
 
@@ -69,9 +70,10 @@ def train_setting(setting):
         for seed, trained in zip(setting.seeds, runs, strict=True):
             network = models.unet(tuple(size), channels, **choice.unet.model_dump())
             models.save(folder / f"seed_{seed}", network, trained.weights)
-        rates = [r.images_per_second for r in runs if r.images_per_second]
         write_json(folder / "spectrum.json", spectrum.to_dict())
-        write_json(folder / "run.json", {"seeds": setting.seeds, "images_per_second": sum(rates) or None, **_machine()})
+        write_json(
+            folder / "run.json", {"seeds": setting.seeds, "images_per_second": _rate(runs, device), **_machine()}
+        )
         write_bytes(setting.report("train", "csv"), _loss_curve([r.losses for r in runs]))
         for file in run.glob("*.safetensors"):
             file.unlink()
@@ -80,12 +82,17 @@ def train_setting(setting):
 @contextlib.contextmanager
 def _locked(run: Path):
     """Hold a run's scratch folder: two trainers in one folder would destroy each other's checkpoints."""
-    run.mkdir(parents=True, exist_ok=True)
-    with open(run / "lock", "w") as file:
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+        file = open(run / "lock", "w")
+    except OSError as error:
+        raise InputError(f"cannot write {run}: {error.strerror}; SAGD_SCRATCH names another folder") from error
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise InputError(f"another process is training this setting (it holds {run}/lock); wait for it") from None
+            print(f"train: another process trains this setting; waiting for {run}/lock", file=sys.stderr)
+            fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
@@ -122,6 +129,15 @@ def _loss_curve(losses: list[torch.Tensor]) -> bytes:
         error = per_seed.std().item() / len(per_seed) ** 0.5 if len(per_seed) > 1 else float("nan")
         writer.writerow([end, f"{per_seed.mean().item():.6f}", f"{error:.6f}"])
     return table.getvalue().encode()
+
+
+def _rate(runs: list[Trained], device: torch.device) -> float | None:
+    """Images a second of all runs together, without start-up; None if a finished run was only read back."""
+    rates = [r.images_per_second for r in runs]
+    if None in rates:
+        return None
+    side_by_side = min(torch.get_num_threads(), len(runs)) if device.type == "cpu" else 1
+    return side_by_side * sum(rates) / len(rates)
 
 
 def _machine() -> dict:

@@ -3,6 +3,7 @@
 import hashlib
 import importlib.resources
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -74,10 +75,10 @@ def _mnist(path: Path | None):
     for part, count in (("train", 60_000), ("t10k", 10_000)):
         file = root / "MNIST" / "raw" / f"{part}-images-idx3-ubyte"
         content = _read_bytes(file)
-        header = np.frombuffer(content[:16], dtype=">i4").tolist()
-        if header != [2051, count, 28, 28] or len(content) != 16 + count * 784:
+        header = np.array([2051, count, 28, 28], dtype=">i4").tobytes()
+        if content[:16] != header or len(content) != 16 + count * 784:
             raise InputError(
-                f"{file} is not MNIST: header {header}, {len(content)} bytes; put torchvision's file there"
+                f"{file} is not MNIST's, or not whole ({len(content)} bytes); put torchvision's file there"
             )
         parts.append(np.frombuffer(content[16:], dtype=np.uint8).reshape(count, 28, 28))
     images = np.concatenate(parts)
@@ -115,7 +116,7 @@ def _files(root: Path) -> Iterator[tuple[str, bytes]]:
         with zipfile.ZipFile(root) as archive:
             for name in sorted(n for n in archive.namelist() if n.lower().endswith(IMAGE_ENDINGS)):
                 yield name, archive.read(name)
-    except (zipfile.BadZipFile, EOFError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError) as error:  # RuntimeError: encrypted
         raise InputError(f"{root} is neither a folder nor a whole zip file: {error}") from error
 
 
@@ -127,9 +128,11 @@ def _picture(name: str, content: bytes):
     try:
         picture = Image.open(io.BytesIO(content))
         picture.load()
-        return picture
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise InputError(f"{name} is not a whole image: {error}; remove or replace it") from error
+    if picture.mode.startswith(("I", "F")):
+        raise InputError(f"{name} has 16 or more bits a pixel (mode {picture.mode}); convert it to 8 bits")
+    return picture
 
 
 def _read_bytes(path: Path) -> bytes:

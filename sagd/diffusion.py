@@ -6,13 +6,13 @@ are those of Scimeca et al., arXiv 2510.09660; at isotropic noise everything her
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from sagd.errors import InputError
-from sagd.spectrum import Spectrum, _one_of
+from sagd.spectrum import Spectrum, one_of
 
 Predict = Callable[[Tensor, Tensor], Tensor]
 
@@ -28,6 +28,7 @@ class Schedule:
     """
 
     alpha_bar: Tensor
+    _on_device: dict = field(init=False, repr=False, default_factory=dict)
 
     @classmethod
     def linear(cls, steps: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02) -> "Schedule":
@@ -40,10 +41,12 @@ class Schedule:
 
     def signal_and_sigma(self, t: Tensor | int, like: Tensor) -> tuple[Tensor, Tensor]:
         """sqrt(alpha_bar_t) and sigma_t = sqrt(1 - alpha_bar_t), shaped to multiply ``like`` (B, ...)."""
-        t = torch.as_tensor(t, device=self.alpha_bar.device)
-        alpha_bar = torch.where(t < 0, 1.0, self.alpha_bar[t])
+        if like.device not in self._on_device:  # kept there, so that no step of training waits for a copy
+            self._on_device[like.device] = self.alpha_bar.to(like.device)
+        t = torch.as_tensor(t, device=like.device)
+        alpha_bar = torch.where(t < 0, 1.0, self._on_device[like.device][t])
         shape = (-1, *[1] * (like.ndim - 1))
-        return tuple(v.reshape(shape).to(like) for v in (alpha_bar.sqrt(), (1 - alpha_bar).sqrt()))
+        return tuple(v.reshape(shape).to(like.dtype) for v in (alpha_bar.sqrt(), (1 - alpha_bar).sqrt()))
 
     def q_sample(self, x0: Tensor, t: Tensor | int, eps: Tensor) -> Tensor:
         """x_t = sqrt(alpha_bar_t) x0 + sigma_t eps_w (eq. 8, 22)."""
@@ -75,7 +78,7 @@ class Schedule:
 
         ``leading`` is diffusers' default: 50 steps of 1000 run 980 ... 0. ``trailing`` begins at the end: 999 ... 19.
         """
-        _one_of("spacing", spacing, ("leading", "trailing"))
+        one_of("spacing", spacing, ("leading", "trailing"))
         if not 1 <= steps <= len(self):
             raise InputError(f"steps is {steps}; allowed: 1 to {len(self)}")
         if spacing == "leading":
@@ -194,12 +197,12 @@ def sample(
     white
         Draws white noise of x's shape at each step; shaped here by T_w. Needed for ddpm and for eta > 0.
     """
-    _one_of("sampler", sampler, ("ddim", "ddpm"))
+    one_of("sampler", sampler, ("ddim", "ddpm"))
     if white is None and (sampler == "ddpm" or eta > 0):
         raise InputError("sampling with noise (ddpm, or eta > 0) needs `white`, the source of it")
     for t, t_prev in zip(timesteps, [*timesteps[1:], -1], strict=True):
         eps = spectrum.project(predict(x, torch.full((len(x),), t, device=x.device)))
-        noise = spectrum.sqrt(white()) if white is not None else None
+        noise = spectrum.shape(white()) if white is not None else None
         if sampler == "ddim":
             x = ddim_step(schedule, x, t, t_prev, eps, eta=eta, clip=clip, noise=noise)
         else:
@@ -209,7 +212,7 @@ def sample(
 
 def start_from_noise(spectrum: Spectrum, white: Tensor) -> Tensor:
     """x_T = T_w xi ~ N(0, Sigma_w), as the paper starts (App. D.4)."""
-    return spectrum.sqrt(white)
+    return spectrum.shape(white)
 
 
 def start_from_marginal(
@@ -231,6 +234,8 @@ def start_from_marginal(
     white
         (B, C, H, W), N(0, I).
     """
+    if spectrum.per_sample:
+        raise InputError("start marginal needs Gaussian noise; normalize=sample divides each draw by its own deviation")
     alpha_bar = schedule.alpha_bar[t]
     std = (alpha_bar * power.double() + (1 - alpha_bar) * spectrum.weight.to(power.device) ** 2).sqrt()
     shaped = torch.fft.ifft2(torch.fft.fft2(white.double()) * std.to(white.device)).real

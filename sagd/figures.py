@@ -1,5 +1,6 @@
 """Every picture of the study, one function each. matplotlib is loaded only where a chart is drawn."""
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -74,7 +75,7 @@ def spectra(real, samples: dict, band: list[float] | None = None):
     """
     figure, axes = _axes(6, 3.6)
     axes.plot(real.radius, real.held_out, color="black", label="held-out images", linewidth=2)
-    for (name, frame), color in zip(samples.items(), (ORANGE, BLUE, GREEN), strict=False):
+    for (name, frame), color in zip(samples.items(), itertools.cycle((ORANGE, BLUE, GREEN)), strict=False):
         axes.plot(frame.radius, frame.samples, color=color, marker="o", markersize=3, label=name)
     if band is not None:
         axes.axvspan(*band, color=GREY, alpha=0.25, label="corrupted band")

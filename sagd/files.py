@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import threading
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,9 +19,9 @@ from sagd.errors import InputError
 def writing(path: Path | str) -> Iterator[Path]:
     """Yield a path beside ``path``; on success it replaces ``path``, on any failure it is removed."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield beside
         with open(beside, "rb+") as file:
             os.fsync(file.fileno())
@@ -28,7 +29,8 @@ def writing(path: Path | str) -> Iterator[Path]:
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror or error}; what was there before is kept") from error
     finally:
-        beside.unlink(missing_ok=True)
+        with contextlib.suppress(NotADirectoryError):  # then there was nothing to remove
+            beside.unlink(missing_ok=True)
 
 
 def write_bytes(path: Path | str, content: bytes) -> None:

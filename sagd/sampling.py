@@ -6,11 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from sagd.diffusion import Schedule, sample, start_from_marginal, start_from_noise
-from sagd.errors import InputError
 from sagd.models import predictor
 from sagd.parallel import concurrently
 from sagd.randomness import generator
-from sagd.spectrum import Spectrum
+from sagd.spectrum import Spectrum, one_of
 
 
 def draw(
@@ -32,6 +31,8 @@ def draw(
 ) -> Tensor:
     """Draw n samples. Sample k has a generator of its own, so it is the same whatever n and the batch size.
 
+    To the bit on one machine at one batch size; at another, convolutions may round differently in the last place.
+
     Parameters
     ----------
     network
@@ -47,8 +48,8 @@ def draw(
     -------
     (n, C, H, W), float32, on the CPU, not clipped at the end.
     """
-    if start not in ("noise", "marginal"):
-        raise InputError(f"start is {start!r}; allowed: noise, marginal")
+    one_of("start", start, ("noise", "marginal"))
+    batch_size = min(batch_size, n)
     device = next(network.parameters()).device
     visited = schedule.timesteps(steps, spacing)
     shape = tuple(data["mean"].shape)

@@ -18,7 +18,8 @@ UNITS = {"corner": CORNER, "nyquist": 0.5, "cycles": 1.0}
 FLOOR = 1e-10  # eq. 10
 
 
-def _one_of(name: str, value: str, allowed: Sequence[str]) -> None:
+def one_of(name: str, value: str, allowed: Sequence[str]) -> None:
+    """Refuse a value that is not among those allowed."""
     if value not in allowed:
         raise InputError(f"{name} is {value!r}; allowed: {', '.join(allowed)}")
 
@@ -44,7 +45,7 @@ def radius(size: tuple[int, int], grid: str = "fftfreq") -> Tensor:
     Tensor
         (H, W), float64, zero frequency (or what stands for it) at [0, 0].
     """
-    _one_of("grid", grid, ("fftfreq", "linspace"))
+    one_of("grid", grid, ("fftfreq", "linspace"))
     if len(size) != 2 or min(size) < 2:
         raise InputError(f"size is {tuple(size)}; it must be (H, W), each at least 2")
     if grid == "fftfreq":
@@ -78,7 +79,7 @@ def rapsd(x: Tensor) -> tuple[Tensor, Tensor]:
 
 def _band(r: Tensor, low: float, high: float, units: str, name: str = "band") -> tuple[Tensor, float, float]:
     """Radii in the given unit, and the edges once checked. Rounded, so that a bin on an edge is on it."""
-    _one_of("units", units, tuple(UNITS))
+    one_of("units", units, tuple(UNITS))
     if not (math.isfinite(low) and math.isfinite(high) and 0 <= low < high):
         raise InputError(f"{name} is [{low}, {high}]; it needs 0 <= low < high, in units of {units!r}")
     return (r / UNITS[units]).round(decimals=12), low, high
@@ -181,9 +182,11 @@ class Spectrum:
             z *= self._table("complex", source, working)
             pairs = torch.fft.fft2(torch.view_as_complex(z), norm="ortho")
             eps = torch.view_as_real(pairs).movedim(-1, 0).reshape(-1, *self.size)[:count].reshape(shape)
-        if self.per_sample:
-            eps = eps / eps.std(dim=(-2, -1), correction=0, keepdim=True)
-        return eps.to(device=device or source, dtype=dtype)
+        return self._per_sample(eps).to(device=device or source, dtype=dtype)
+
+    def shape(self, white: Tensor) -> Tensor:
+        """Make N(0, Sigma_w) of white noise (..., H, W): T_w, and where `per_sample` asks for it the division."""
+        return self._per_sample(self.sqrt(white))
 
     def sqrt(self, x: Tensor) -> Tensor:
         """T_w x: multiply by w (eq. 5). Shape (..., H, W), kept; so are dtype and device."""
@@ -214,7 +217,7 @@ class Spectrum:
         name = arguments.pop("operator", None)
         if name == "custom":
             return Spectrum(torch.tensor(arguments["weight"], dtype=torch.float64), arguments["per_sample"])
-        _one_of("operator", name, tuple(OPERATORS))
+        one_of("operator", name, tuple(OPERATORS))
         try:
             return OPERATORS[name](**arguments)
         except TypeError as error:
@@ -236,6 +239,9 @@ class Spectrum:
             self._tables[key] = table.to(device, dtype).contiguous()
         return self._tables[key]
 
+    def _per_sample(self, eps: Tensor) -> Tensor:
+        return eps / eps.std(dim=(-2, -1), correction=0, keepdim=True) if self.per_sample else eps
+
     def _multiply(self, x: Tensor, what: str) -> Tensor:
         working = x if x.dtype in (torch.float32, torch.float64) else x.float()
         spectrum = torch.fft.rfft2(working, norm="ortho") * self._table(what, x.device, working.dtype)
@@ -244,7 +250,7 @@ class Spectrum:
 
 def _normalized(weight: Tensor, normalize: str, recipe: dict) -> Spectrum:
     """Apply the normalisation: ``expected`` is eq. 15, the mean of w^2 brought to 1, so pixels have unit variance."""
-    _one_of("normalize", normalize, ("expected", "sample", "none"))
+    one_of("normalize", normalize, ("expected", "sample", "none"))
     symmetric = (weight + _mirror(weight)) / 2
     if normalize != "none" and (symmetric > 0).any() and torch.isfinite(symmetric).all():
         weight = symmetric * symmetric.square().mean().rsqrt()
@@ -285,13 +291,13 @@ def power_law(
         standard deviation (App. E). ``none``.
     """
     _finite("alpha", alpha)
-    _one_of("dc", dc, ("lowest", "floor"))
+    one_of("dc", dc, ("lowest", "floor"))
     r = radius(size, grid)
     if dc == "lowest":
         r = torch.where(r == 0, r[r > 0].min(), r)
     weight = (r + FLOOR) ** alpha
-    if not torch.isfinite(weight.square()).all():
-        raise InputError(f"alpha is {alpha}; the weight overflows")
+    if not torch.isfinite(weight.square()).all() or not weight.square().mean() > 0:
+        raise InputError(f"alpha is {alpha}; the weight over- or underflows")
     recipe = {"operator": "power_law", "size": size, "alpha": alpha, "grid": grid, "dc": dc}
     return _normalized(weight, normalize, recipe)
 
@@ -351,7 +357,7 @@ def two_band(
     units
         See `band_pass`.
     """
-    _one_of("bands", bands, ("joint", "per_band"))
+    one_of("bands", bands, ("joint", "per_band"))
     if not 0 <= gamma_low <= 1:
         raise InputError(f"gamma_low is {gamma_low}; it must lie in [0, 1]")
     d, low_from, low_to = _band(radius(size, grid), *low, units, "low")

@@ -1,5 +1,6 @@
 """The training loop: eps loss, AdamW, EMA, and checkpoints from which it goes on to the same bits."""
 
+import functools
 import json
 import math
 import time
@@ -66,14 +67,18 @@ class Trained:
 
 
 class Interrupted(Exception):
-    """The run was asked to stop, and has saved a checkpoint."""
+    """The run was asked to stop, and has saved its checkpoint, where it has one."""
 
 
 def batch_indices(n: int, batch_size: int, seed: int, step: int) -> Tensor:
     """Which images step ``step`` sees: consecutive slices of a permutation that is drawn anew each epoch."""
     epoch, place = divmod(step, n // batch_size)
-    order = torch.randperm(n, generator=generator(seed, "order", epoch))
-    return order[place * batch_size : (place + 1) * batch_size]
+    return _order(n, seed, epoch)[place * batch_size : (place + 1) * batch_size]
+
+
+@functools.lru_cache(maxsize=16)
+def _order(n: int, seed: int, epoch: int) -> Tensor:
+    return torch.randperm(n, generator=generator(seed, "order", epoch))
 
 
 def draw_batch(
@@ -143,7 +148,7 @@ def train(
     """
     device = images.device
     if recipe.batch_size > len(images):
-        raise InputError(f"train.batch_size is {recipe.batch_size}; the data set has {len(images)} images")
+        raise InputError(f"batch_size is {recipe.batch_size}; the data set has {len(images)} images")
     layout = torch.channels_last if device.type == "cuda" else torch.contiguous_format
     network.to(memory_format=layout).train()
     parameters = dict(network.named_parameters())
@@ -152,12 +157,15 @@ def train(
         parameters.values(), lr=recipe.lr, betas=recipe.betas, weight_decay=recipe.weight_decay, fused=True
     )
     losses = torch.full((recipe.steps,), float("nan"), device=device)
-    state = _State(parameters, averaged, optimizer, losses, describe=json.dumps([asdict(recipe), seed]))
+    use_bf16 = _use_bf16(recipe.precision, device)
+    noises = [spectrum.to_dict(), corruption and [corruption[0].to_dict(), corruption[1]]]
+    describe = json.dumps([asdict(recipe), seed, use_bf16, list(images.shape), len(schedule), *noises])
+    state = _State(parameters, averaged, optimizer, losses, describe)
     started = state.load(checkpoint) if checkpoint is not None and checkpoint.exists() else 0
     if started:
         resumed(started)
     predict = predictor(network)
-    precision = torch.autocast(device.type, torch.bfloat16, enabled=_use_bf16(recipe.precision, device))
+    precision = torch.autocast(device.type, torch.bfloat16, enabled=use_bf16)
 
     clock = saved = time.monotonic()
     for step in range(started, recipe.steps):
@@ -176,18 +184,24 @@ def train(
         losses[step] = loss.detach()
         report(losses[step])
         last = step + 1 == recipe.steps
-        if stop() and not last:
-            state.save(checkpoint, step + 1)
-            raise Interrupted
-        if checkpoint is not None and not last and time.monotonic() - saved > checkpoint_seconds:
+        stopping = stop() and not last
+        due = checkpoint is not None and time.monotonic() - saved > checkpoint_seconds
+        if last or stopping or due:
+            _check_finite(losses[: step + 1], recipe.lr)  # before a good checkpoint is replaced
+        if (stopping or due) and not last:
             state.save(checkpoint, step + 1)
             saved = time.monotonic()
-    if not torch.isfinite(losses).all():
-        first = int((~torch.isfinite(losses)).nonzero()[0, 0])
-        raise InputError(f"the loss is not finite from step {first} on; train.lr is {recipe.lr}: try a smaller one")
+        if stopping:
+            raise Interrupted
     seconds = time.monotonic() - clock
     rate = (recipe.steps - started) * recipe.batch_size / seconds if recipe.steps > started else None
     return Trained(averaged, losses.cpu(), rate)
+
+
+def _check_finite(losses: Tensor, lr: float) -> None:
+    if not torch.isfinite(losses).all():
+        first = int((~torch.isfinite(losses)).nonzero()[0, 0])
+        raise InputError(f"the loss is not finite from step {first} on; the learning rate is {lr}: try a smaller one")
 
 
 def _use_bf16(precision: str, device: torch.device) -> bool:

@@ -1,4 +1,4 @@
-"""Shared by the tests: one thread fewer surprises, and small things to build on."""
+"""Small things that the tests build on."""
 
 import pytest
 import torch

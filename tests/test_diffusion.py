@@ -100,7 +100,7 @@ def test_score_is_the_gradient_of_the_log_density(generator):
     torch.testing.assert_close(SCHEDULE.score_from_eps(spectrum, t, eps).flatten(), xt.grad, atol=1e-8, rtol=1e-8)
 
 
-def posterior_moments(t, t_prev, x0_std, w2):
+def posterior_moments(t, t_prev, w2):
     """Exact mean factor of x_t and variance of q(x_prev | x_t, x0), for a scalar frequency, by conditioning."""
     a, ap = SCHEDULE.alpha_bar[t].item(), SCHEDULE.alpha_bar[t_prev].item()
     r = a / ap
@@ -116,7 +116,7 @@ def test_ddpm_step_has_the_posteriors_moments():
     x0 = torch.zeros((1, 1, 8, 8), dtype=torch.float64)
     xt = spectrum.sample((1, 1, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     eps = SCHEDULE.eps_from_x0(xt, t, x0)
-    gain, unit_variance = posterior_moments(t, t_prev, 0, 1.0)
+    gain, unit_variance = posterior_moments(t, t_prev, 1.0)
     still = sagd.ddpm_step(SCHEDULE, xt, t, t_prev, eps, noise=torch.zeros_like(xt))
     torch.testing.assert_close(still, gain * xt, atol=1e-10, rtol=1e-8)
     white = torch.eye(64, dtype=torch.float64).reshape(64, 1, 8, 8)
@@ -127,6 +127,27 @@ def test_ddpm_step_has_the_posteriors_moments():
     # White step noise, as an isotropic sampler would inject, has another covariance (App. D.4).
     wrong = (sagd.ddpm_step(SCHEDULE, xt, t, t_prev, eps, noise=white) - still).reshape(64, 64)
     assert (wrong.T @ wrong - unit_variance * sigma).abs().max() > 0.1 * unit_variance
+
+
+@pytest.mark.parametrize("alpha", [-0.5, 0.0, 0.3])
+def test_ddim_with_the_oracle_draws_the_gaussian_field_it_knows(alpha):
+    """A field with spectrum S: the exact eps is linear, DDIM a linear map, and its output's covariance is S again."""
+    spectrum, data = sagd.power_law((8, 8), alpha), sagd.power_law((8, 8), -0.8)
+    w2, s = spectrum.weight**2, data.weight**2
+
+    def oracle(x, t):
+        alpha_bar = SCHEDULE.alpha_bar[t[0]]
+        sigma = (1 - alpha_bar).sqrt()
+        gain = sigma * w2 / (alpha_bar * s + sigma**2 * w2)
+        return torch.fft.ifft2(torch.fft.fft2(x) * gain).real
+
+    white = torch.eye(64, dtype=torch.float64).reshape(64, 1, 8, 8)
+    visited = SCHEDULE.timesteps(1000)
+    zero = torch.zeros((1, 8, 8), dtype=torch.float64)
+    start = sagd.start_from_marginal(SCHEDULE, spectrum, visited[0], zero, s[None], white)
+    root = sagd.sample(oracle, SCHEDULE, spectrum, start, visited).reshape(64, 64)
+    found = torch.linalg.eigvalsh(root.T @ root)
+    torch.testing.assert_close(found, s.flatten().sort().values, rtol=0.02, atol=0)  # of 1000 steps
 
 
 @pytest.mark.parametrize("sampler", ["ddim", "ddpm"])

@@ -42,6 +42,7 @@ def project(tmp_path, monkeypatch):
 def everything(params):
     for name in parameters.SECTIONS:
         params.section(name)
+    assert params.setting(None).seeds
     return [params.setting(None), *params.settings]
 
 
@@ -88,6 +89,8 @@ def test_small_learning_rates_are_numbers(project):
         ({"dataset__name": "imagenet"}, r"dataset\.name is 'imagenet'"),
         ({"seed": "one"}, r"seed is 'one'"),
         ({"grid__seeds": []}, r"grid\.seeds is \[\]"),
+        ({"grid__seeds": [0, 0]}, r"grid\.seeds is \[0, 0\]: every seed may stand once"),
+        ({"sample__steps": 1001}, r"sample\.steps is 1001: .*less than or equal to 1000"),
         ({"grid__settings__iso__noise__slope": 1}, r"unknown key grid\.settings\.iso\.noise\.slope"),
         ({"nose": {}}, r"unknown section 'nose'; there are corrupt, dataset"),
     ],
@@ -99,10 +102,11 @@ def test_bad_values_are_told_in_one_line(project, change, says):
 
 
 def test_a_stage_checks_only_what_it_uses(project):
-    params = project(sample__n=-1)
-    assert params.section("train").steps > 0
+    focus = project(sample__n=-1).setting(None)
+    assert focus.train.steps > 0
+    assert focus.corrupt.band is None
     with pytest.raises(InputError, match=r"sample\.n"):
-        params.section("sample")
+        _ = focus.sample
 
 
 def test_unknown_setting_names_those_there_are(project):
@@ -156,10 +160,48 @@ def test_stages_end_in_one_line_and_lose_nothing(project, tmp_path):
     project(train__unet__attention=[False, False], train__unet__groups=4)
     for name in ("corrupt", "encode"):
         assert stage(name, folder=tmp_path).returncode == 0
-    assert_one_line(stage("train", folder=tmp_path), r"^train: train\.batch_size is 9; the data set has 8 images")
+    assert_one_line(stage("train", folder=tmp_path), r"^train: batch_size is 9; the data set has 8 images")
     array = Path("artifacts/prepare/train.npy")
     array.write_bytes(good[:100])
     assert_one_line(stage("train", folder=tmp_path), r"cannot read artifacts/prepare/train\.npy")
+
+
+def test_stopped_stage_saves_fails_and_goes_on_to_the_same_bits(project, tmp_path):
+    """SIGTERM to the real script, two seeds side by side: non-zero exit, then the weights of a run left alone."""
+    tiny = {"widths": [8, 8], "layers": 1, "attention": [False, False], "groups": 4}
+    project(train__steps=60, train__warmup=5, train__batch_size=4, train__unet=tiny)
+    rng = np.random.default_rng(0)
+    folder = Path("artifacts/prepare")
+    folder.mkdir(parents=True)
+    np.save(folder / "train.npy", rng.integers(0, 256, (40, 1, 8, 8), dtype=np.uint8), allow_pickle=False)
+    for name in ("corrupt", "encode"):
+        assert stage(name, folder=tmp_path).returncode == 0
+    assert stage("train", folder=tmp_path).returncode == 0
+    weights = [Path(f"artifacts/train/seed_{k}/diffusion_pytorch_model.safetensors") for k in (0, 1)]
+    whole = [w.read_bytes() for w in weights]
+    for w in weights:
+        w.unlink()
+    # The second run begins anew (its predecessor's checkpoints are gone), and is stopped at a step it chooses itself.
+    stopper = (
+        "import os, runpy, signal, sagd.training as t; train = t.train\n"
+        "def stopping(*a, report, **k):\n"
+        "    count = iter(range(1000))\n"
+        "    def told(loss):\n"
+        "        report(loss)\n"
+        "        if next(count) == 20: os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    return train(*a, report=told, **k)\n"
+        "t.train = stopping\n"
+        "import sys; sys.argv = ['pipeline/train.py']\n"
+        "runpy.run_module('pipeline.train', run_name='__main__', alter_sys=False)"
+    )
+    environment = {"PATH": "", "PYTHONPATH": str(ROOT), "SAGD_SCRATCH": str(tmp_path / "scratch")}
+    done = subprocess.run([sys.executable, "-c", stopper], env=environment, capture_output=True, text=True)
+    assert done.returncode == 1, done.stderr
+    assert "stopped; the same command goes on from" in done.stderr
+    assert len(list(tmp_path.glob("scratch/train/*/seed_*.safetensors"))) == 2
+    assert not any(w.exists() for w in weights)
+    assert stage("train", folder=tmp_path).returncode == 0
+    assert [w.read_bytes() for w in weights] == whole
 
 
 def test_too_few_samples_for_the_metric_is_told(project, tmp_path):

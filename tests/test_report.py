@@ -11,7 +11,8 @@ def frame(**distances):
     rows = {
         name: {
             "noise": "isotropic" if name == "iso" else "power law",
-            "corrupted": "no",
+            "data": "clean",
+            "protocol": "780 steps",
             "distance": sum(values) / len(values),
             "per_seed": values,
             "seeds": len(values),
@@ -46,5 +47,11 @@ def test_one_seed_decides_nothing():
 
 def test_settings_on_other_data_are_not_compared():
     table = frame(iso=[10.0, 10.1], plw=[1.0, 1.1])
-    table.loc["plw", "corrupted"] = "[0.4, 0.5]"
+    table.loc["plw", "data"] = "[0.4, 0.5]"
     assert results.comparisons(table).empty
+
+
+def test_settings_trained_in_another_way_get_no_verdict():
+    table = frame(iso=[10.0, 10.1], plw=[1.0, 1.1])
+    table.loc["plw", "protocol"] = "2000 steps"
+    assert results.comparisons(table).verdict[0].startswith("not comparable")

@@ -144,6 +144,13 @@ def test_per_sample_normalisation_divides_by_each_images_deviation(generator):
     torch.testing.assert_close(x.std((-2, -1), correction=0), torch.ones(5, 3))
 
 
+def test_sampling_uses_the_noise_that_training_saw(generator):
+    """Per-sample normalisation holds in `shape`, and so in every start and step, as it does in `sample`."""
+    spectrum = sagd.power_law((16, 16), -0.5, dc="floor", normalize="sample")
+    start = sagd.start_from_noise(spectrum, torch.randn((5, 1, 16, 16), generator=generator))
+    torch.testing.assert_close(start.std((-2, -1), correction=0), torch.ones(5, 1))
+
+
 def test_bands():
     low, high = sagd.band_pass((32, 32), 0, 0.5), sagd.band_pass((32, 32), 0.5, 1)
     assert low.support[0, 0] and not high.support[0, 0]
@@ -173,6 +180,7 @@ def test_half_precision_and_shapes(generator):
         (lambda: sagd.power_law((8, 8), math.nan), "alpha"),
         (lambda: sagd.power_law((8, 8), math.inf), "alpha"),
         (lambda: sagd.power_law((8, 8), -40.0, dc="floor"), "alpha"),
+        (lambda: sagd.power_law((8, 8), 4000.0), "alpha"),
         (lambda: sagd.power_law((8, 8), 0.1, dc="zero"), "lowest, floor"),
         (lambda: sagd.power_law((8, 8), 0.1, grid="dct"), "fftfreq, linspace"),
         (lambda: sagd.power_law((8,), 0.1), "size"),

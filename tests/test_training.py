@@ -1,6 +1,5 @@
 """Training goes on after a kill to the same bits, and samples do not depend on what is drawn beside them."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -114,7 +113,24 @@ def test_truncated_checkpoint_is_named(make_unet, tmp_path):
         run(make_unet, checkpoint=file)
 
 
-def test_full_disk_keeps_the_last_checkpoint(make_unet, tmp_path):
+def test_diverged_run_does_not_replace_a_good_checkpoint(make_unet, tmp_path):
+    steps = iter(range(100))
+    recipe = Recipe(steps=40, batch_size=8, lr=1e-3, warmup=3)
+    with pytest.raises(Interrupted):
+        run(make_unet, recipe, checkpoint=tmp_path / "c", stop=lambda: next(steps) == 2)
+    good = (tmp_path / "c").read_bytes()
+
+    def poisoned():
+        network = make_unet()
+        network.register_forward_hook(lambda *_: (_[2][0] * float("nan"),))
+        return network
+
+    with pytest.raises(sagd.InputError, match="not finite from step 3 on"):
+        run(poisoned, recipe, checkpoint=tmp_path / "c", checkpoint_seconds=0)
+    assert (tmp_path / "c").read_bytes() == good
+
+
+def test_full_disk_keeps_what_was_there(tmp_path):
     """A limit on file size stands for the full disk: the write fails half way, and what was there stays."""
     script = f"""
 import resource, sys
@@ -136,7 +152,7 @@ except InputError as error:
 
 
 def test_loss_that_is_not_finite_is_told(make_unet):
-    with pytest.raises(sagd.InputError, match=r"train\.lr"):
+    with pytest.raises(sagd.InputError, match="learning rate is"):
         run(make_unet, Recipe(steps=40, batch_size=8, lr=1e30, warmup=0))
 
 
@@ -223,4 +239,3 @@ def test_killed_parent_takes_the_trainer_along(tmp_path):
     while Path(f"/proc/{pid}").exists() and Path(f"/proc/{pid}/stat").read_text().split(")")[1].split()[0] != "Z":
         assert time.monotonic() < deadline, f"process {pid} outlives its parent"
         time.sleep(0.05)
-    assert os.getpid() != pid
