@@ -22,7 +22,7 @@ def corruption(description: dict) -> tuple[Spectrum, float] | None:
 
 def main(params, options):
     images = read_array("artifacts/prepare/train.npy")[:PREVIEW]
-    for setting in params.chosen(options):
+    for setting in params.all_settings:
         corrupt = setting.corrupt
         spectrum = None
         if corrupt.band is not None:
@@ -42,4 +42,4 @@ def preview(images: np.ndarray, noise: tuple[Spectrum, float] | None) -> np.ndar
 
 
 if __name__ == "__main__":
-    stage(main)
+    stage(main, settings=False)

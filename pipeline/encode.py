@@ -10,7 +10,7 @@ def main(params, options):
     kind = params.section("encode").kind
     images = "artifacts/prepare/train.npy"
     clean = statistics(read_array(images, memory_map=True))
-    for setting in params.chosen(options):
+    for setting in params.all_settings:
         noise = corruption(read_json(setting.artifacts("corrupt") / "corruption.json"))
         power = clean["power"]
         if noise is not None:
@@ -22,4 +22,4 @@ def main(params, options):
 
 
 if __name__ == "__main__":
-    stage(main)
+    stage(main, settings=False)

@@ -232,6 +232,11 @@ class Params:
             for name, s in grid.settings.items()
         ]
 
+    @property
+    def all_settings(self) -> list[Setting]:
+        """The focus, then the grid."""
+        return [self.setting(None), *self.settings]
+
     def chosen(self, options) -> list[Setting]:
         """The settings that a command line asks for: the grid's, one of them, or the focus."""
         if getattr(options, "grid", False):

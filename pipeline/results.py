@@ -10,11 +10,6 @@ from pipeline.params import Params, Setting
 from sagd.files import read_json
 
 
-def settings(params: Params) -> list[Setting]:
-    """The focus, then the grid."""
-    return [params.setting(None), *params.settings]
-
-
 def describe(setting: Setting) -> str:
     """The noise of a setting, in a few words."""
     noise = setting.noise
@@ -37,7 +32,7 @@ def alpha(setting: Setting) -> float | None:
 def table(params: Params, features: str) -> pd.DataFrame:
     """One row a setting: what it is, its distances with their standard errors, and what they rest on."""
     rows = []
-    for setting in settings(params):
+    for setting in params.all_settings:
         result = read_json(setting.report("evaluate", "json"))
         detail = read_json(setting.report("evaluate", "seeds.json"))
         rows.append(
