@@ -33,6 +33,7 @@ GRID_TINY := grid.train.steps=4 grid.train.warmup=1 grid.sample.n=8 grid.sample.
 
 smoke: env
 	rm -rf $(VENV)/smoke && git clone --quiet . $(VENV)/smoke && rm -f $(VENV)/smoke/dvc.lock
+	git -C $(VENV)/smoke config user.name smoke && git -C $(VENV)/smoke config user.email smoke@localhost
 	cd $(VENV)/smoke && SAGD_SCRATCH=$$PWD/scratch dvc exp run --quiet $(addprefix -S ,$(TINY) $(GRID_TINY))
 	cd $(VENV)/smoke && test -s reports/index.html && dvc metrics show
 	rm -rf $(VENV)/smoke
