@@ -28,7 +28,7 @@ test: env
 	python -m pytest -q
 
 # The whole pipeline in a clean clone, with a network and samples too small to mean anything.
-TINY := train.steps=4 train.warmup=1 sample.n=8 sample.steps=2 evaluate.kid_size=8
+TINY := train.steps=4 train.warmup=1 sample.n=8 sample.steps=2 train.snapshots=2 evaluate.bootstrap=2
 GRID_TINY := grid.train.steps=4 grid.train.warmup=1 grid.sample.n=8 grid.sample.steps=2
 
 smoke: env

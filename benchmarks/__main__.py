@@ -135,7 +135,7 @@ def training(steps: int = 30) -> None:
         tell(
             f"  two seeds, batch {batch}: side by side, as the stage does; theirs in turn",
             ratio(
-                lambda b=batch: concurrently(lambda seed: run(seed, b), [0, 1], torch.device("cpu")),
+                lambda b=batch: list(concurrently(lambda seed: run(seed, b), [0, 1], torch.device("cpu"))),
                 lambda b=batch: [plain_diffusers_training(images, steps, b) for _ in range(2)],
                 5,
             ),

@@ -1,4 +1,4 @@
-"""Measure a setting's samples against the held-out images: Fréchet distance, KID, and the spectrum, over the seeds."""
+"""Measure a setting's samples against the held-out images: distances with their errors, and the spectrum."""
 
 import csv
 import io
@@ -7,10 +7,14 @@ import math
 import numpy as np
 import torch
 
-from pipeline.console import Bar, scratch, stage
+from pipeline.console import stage
 from sagd.errors import InputError
-from sagd.files import read_array, read_json, write_bytes, write_json
-from sagd.metrics import extractor, features, frechet_distance, kid
+from sagd.evaluate import caveats, measure
+from sagd.extractors import extractor, features
+from sagd.files import read_array, read_json, scratch, write_bytes, write_json
+from sagd.images import Images
+from sagd.metrics import Moments, chosen_on_half, frechet_distance
+from sagd.progress import Bar
 from sagd.spectrum import rapsd
 
 
@@ -21,49 +25,83 @@ def main(params, options):
 
 
 def evaluate(setting, choice):
-    samples = read_array(setting.artifacts("sample") / "samples.npz", member="images")  # (seeds, n, C, H, W)
+    run = read_json(setting.artifacts("train") / "run.json")
+    archive = setting.artifacts("sample") / "samples.npz"
+    *earlier, _ = run["checkpoints"]
+    ends = ["", *(f"_step_{step}" for step in earlier)]
+    samples = {f"seed_{seed}{end}": None for seed in setting.seeds for end in ends}
+    samples = {name: read_array(archive, member=name) for name in samples}
+    last = {seed: samples[f"seed_{seed}"] for seed in setting.seeds}
     held_out = read_array("artifacts/prepare/held_out.npy")
     train = read_array("artifacts/prepare/train.npy", memory_map=True)
-    n = samples.shape[1]
-    if min(n, len(held_out)) < choice.kid_size or n > len(train):
+    n = len(last[setting.seeds[0]])
+    if n > len(train) or min(n, len(held_out)) < 6:
         raise InputError(
-            f"evaluate.kid_size is {choice.kid_size}; there are {n} samples a seed (sample.n) and {len(held_out)} "
-            f"held-out images (dataset.held_out), and sample.n may not exceed the {len(train)} training images"
+            f"{n} samples a seed (sample.n), {len(held_out)} held-out images (dataset.held_out): 6 or more are needed, "
+            f"and sample.n may not exceed the {len(train)} training images"
         )
     network = extractor(choice.features)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     # Real images in the samples' place, as many: the distance that a perfect model would have.
-    real = [train[np.random.default_rng(seed).permutation(len(train))[:n]] for seed in setting.seeds]
-    sets = [held_out, *samples, *real]
+    real = {s: train[np.random.default_rng(s).permutation(len(train))[:n]] for s in setting.seeds}
+    sets = [held_out, *samples.values(), *real.values()]
     with Bar(f"evaluate {setting.title}", sum(map(len, sets))) as bar:
-        cache = scratch() / "features"
-        reference, *rest = (features(s, network, cache=cache, device=device, report=bar.update) for s in sets)
-    generated, floor = rest[: len(samples)], rest[len(samples) :]
+        kept = {"cache": scratch() / "features", "weights": scratch() / "weights"}
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        reference, *rest = (features(Images(s), network, **kept, device=device, report=bar.update) for s in sets)
+    found = dict(zip(samples, rest, strict=False))
+    moments = Moments.of(reference)
+    per_seed = []
+    for seed, floor in zip(setting.seeds, rest[len(samples) :], strict=True):
+        values = measure(
+            found[f"seed_{seed}"], reference, network, {"fid", *choice.metrics},
+            moments=moments, seed=seed, replicates=choice.bootstrap,
+        )  # fmt: skip
+        values[f"{network.metric('fid')}_of_real"] = frechet_distance(Moments.of(floor), moments)
+        if earlier:
+            values |= _checkpoints([found[f"seed_{seed}{end}"] for end in ends], moments, network.metric("fid"), seed)
+        per_seed.append(values)
 
-    def kernel_distance(x, seed):
-        rng = np.random.default_rng(seed)
-        return kid(x, reference, subsets=choice.kid_subsets, size=choice.kid_size, rng=rng)[0]
-
-    name = f"fd_{network.name}"
-    values = {
-        name: [frechet_distance(x, reference) for x in generated],
-        f"kid_{network.name}": [kernel_distance(x, s) for x, s in zip(generated, setting.seeds, strict=True)],
-        f"{name}_of_real": [frechet_distance(x, reference) for x in floor],
-    }
-    result = {}
-    for key, per_seed in values.items():
-        result[key] = float(np.mean(per_seed))
-        result[f"{key}_se"] = float(np.std(per_seed, ddof=1) / math.sqrt(len(per_seed))) if len(per_seed) > 1 else None
-    run = read_json(setting.artifacts("train") / "run.json")
-    result |= {
-        "samples": int(samples.shape[0] * n),
-        "held_out": len(held_out),
-        "train_images_per_second": run["images_per_second"],
-    }
+    counts = {"samples": n * len(setting.seeds), "held_out": len(held_out)}
+    result = _summary(per_seed) | counts | {"train_images_per_second": run["images_per_second"]}
     write_json(setting.report("evaluate", "json"), result)
-    detail = {"setting": setting.title, "per_seed": values, "seeds": setting.seeds, "samples_per_seed": n, "run": run}
+    detail = {
+        "setting": setting.title,
+        "features": network.name,
+        "names": {family: network.metric(family) for family in ("fid", "kid")},
+        "preprocessing": network.preprocessing,
+        "reference": f"the {len(held_out)} held-out images",
+        "samples_per_seed": n,
+        "seeds": setting.seeds,
+        "per_seed": {key: [values[key] for values in per_seed] for key in per_seed[0]},
+        "caveats": caveats(n, len(held_out), reference.shape[1]),
+        "run": run,
+    }
     write_json(setting.report("evaluate", "seeds.json"), detail)
-    write_bytes(setting.report("evaluate", "rapsd.csv"), _spectra(held_out, samples.reshape(-1, *samples.shape[2:])))
+    write_bytes(setting.report("evaluate", "rapsd.csv"), _spectra(held_out, np.concatenate([*last.values()])))
+
+
+def _checkpoints(found: list[np.ndarray], reference: Moments, name: str, seed: int) -> dict[str, float]:
+    """The best of a run's checkpoints; and the one that half the samples choose, and the last, on half the samples."""
+    order = np.random.default_rng(seed).permutation(len(found[0]))
+    halves = np.array([[frechet_distance(Moments.of(x[order[k::2]]), reference) for x in found] for k in range(2)])
+    return {
+        f"{name}_best": min(frechet_distance(Moments.of(x), reference) for x in found),
+        f"{name}_chosen_on_half": chosen_on_half(halves),
+        f"{name}_last_on_half": float(halves[:, 0].mean()),
+    }
+
+
+def _summary(per_seed: list[dict[str, float]]) -> dict[str, float | None]:
+    """Means over the seeds, with their standard errors (``_se``); the error over the samples is that of the mean."""
+    result = {}
+    for key in per_seed[0]:
+        values = np.array([v[key] for v in per_seed])
+        if key.endswith("_sample_se"):
+            result[key] = float(np.sqrt(np.square(values).sum()) / len(values))
+            continue
+        result[key] = float(values.mean())
+        result[f"{key}_se"] = float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else None
+    return result
 
 
 def _spectra(held_out: np.ndarray, samples: np.ndarray) -> bytes:

@@ -109,7 +109,14 @@ class Train(Section):
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.9999
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     repeats: Positive = 1
+    snapshots: Positive = 1
     unet: UNet
+
+    @model_validator(mode="after")
+    def _enough_steps(self):
+        if self.snapshots > self.steps:
+            raise ValueError(f"snapshots is {self.snapshots}; there are {self.steps} steps")
+        return self
 
 
 class Sample(Section):
@@ -124,9 +131,9 @@ class Sample(Section):
 
 
 class Evaluate(Section):
-    features: Literal["efficientnet_lite0"]
-    kid_subsets: Annotated[int, Field(ge=2)] = 50
-    kid_size: Annotated[int, Field(ge=2)] = 200
+    features: str
+    metrics: Annotated[list[Literal["fid", "kid", "prdc", "fid_infinity"]], Field(min_length=1)] = ["fid", "kid"]
+    bootstrap: Annotated[int, Field(ge=2)] = 50
 
 
 class GridSetting(Section):

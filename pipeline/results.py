@@ -29,8 +29,14 @@ def alpha(setting: Setting) -> float | None:
     return setting.noise.alpha if setting.noise.operator == "power_law" else 0.0
 
 
-def table(params: Params, features: str) -> pd.DataFrame:
-    """One row a setting: what it is, its distances with their standard errors, and what they rest on."""
+def table(params: Params, distance: str) -> pd.DataFrame:
+    """One row a setting: what it is, its distances with their standard errors, and what they rest on.
+
+    Parameters
+    ----------
+    distance
+        The name of the Fréchet distance, such as ``fd_efficientnet_lite0``.
+    """
     rows = []
     for setting in params.all_settings:
         result = read_json(setting.report("evaluate", "json"))
@@ -43,12 +49,14 @@ def table(params: Params, features: str) -> pd.DataFrame:
                 "corrupted": str(setting.corrupt.band or "no"),
                 "data": setting.corrupt.model_dump_json() if setting.corrupt.band else "clean",
                 "protocol": setting.train.model_dump_json(exclude={"repeats"}) + setting.sample.model_dump_json(),
-                "distance": result[f"fd_{features}"],
-                "distance_se": result[f"fd_{features}_se"],
-                "kid": result[f"kid_{features}"],
-                "kid_se": result[f"kid_{features}_se"],
-                "real": result[f"fd_{features}_of_real"],
-                "per_seed": detail["per_seed"][f"fd_{features}"],
+                "distance": result[distance],
+                "distance_se": result[f"{distance}_se"],
+                "sample_se": result[f"{distance}_sample_se"],
+                "real": result[f"{distance}_of_real"],
+                "halves": result[f"{distance}_of_halves"],
+                "per_seed": detail["per_seed"][distance],
+                "measured": result,
+                "caveats": detail["caveats"],
                 "seeds": len(detail["seeds"]),
                 "samples": result["samples"],
                 "images_per_second": result["train_images_per_second"],

@@ -1,15 +1,16 @@
-"""Draw samples of a setting's networks: one compressed array, and a picture of the first ones."""
+"""Draw samples of a setting's networks: one compressed file of arrays, and a picture of the first ones."""
 
 import numpy as np
 import torch
 
 import sagd
-from pipeline.console import Bar, stage
+from pipeline.console import stage
 from sagd import models
 from sagd.data import to_uint8
 from sagd.errors import InputError
 from sagd.figures import save_grid
 from sagd.files import read_json, read_tensors, writing
+from sagd.progress import Bar
 from sagd.sampling import draw
 
 PREVIEW = 60
@@ -28,20 +29,22 @@ def sample(setting):
     data = read_tensors(setting.artifacts("encode") / "statistics.safetensors")
     # Clipping is not linear: it would put energy back into a band that the noise leaves out.
     clip = setting.corrupt.band is None if choice.clip == "auto" else choice.clip == "on"
-    images = []
-    with Bar(f"sample {setting.title}", choice.n * len(setting.seeds)) as bar:
-        for seed in setting.seeds:
+    *earlier, _ = read_json(trained / "run.json")["checkpoints"]
+    names = {f"seed_{seed}{at}": seed for seed in setting.seeds for at in ("", *(f"_step_{s}" for s in earlier))}
+    images = {}
+    with Bar(f"sample {setting.title}", choice.n * len(names)) as bar:
+        for name, seed in names.items():
             x = draw(
-                models.load(trained / f"seed_{seed}").to(device), sagd.Schedule.linear(), spectrum, data,
+                models.load(trained / name).to(device), sagd.Schedule.linear(), spectrum, data,
                 n=choice.n, steps=choice.steps, seed=seed, spacing=choice.spacing, start=choice.start,
                 sampler=choice.sampler, eta=choice.eta, clip=clip, batch_size=choice.batch_size, report=bar.update,
             )  # fmt: skip
             if not torch.isfinite(x).all():
-                raise InputError(f"samples of seed {seed} are not finite; train longer, or with a smaller train.lr")
-            images.append(to_uint8(x).numpy())
+                raise InputError(f"samples of {name} are not finite; train longer, or with a smaller train.lr")
+            images[name] = to_uint8(x).numpy()
     with writing(setting.artifacts("sample") / "samples.npz") as beside, open(beside, "wb") as file:
-        np.savez_compressed(file, images=np.stack(images), seeds=setting.seeds)
-    save_grid(setting.report("sample", "png"), images[0][:PREVIEW], columns=12)
+        np.savez_compressed(file, **images)
+    save_grid(setting.report("sample", "png"), images[f"seed_{setting.seeds[0]}"][:PREVIEW], columns=12)
 
 
 if __name__ == "__main__":

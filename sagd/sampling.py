@@ -75,4 +75,4 @@ def draw(
         report(len(kept))
         return kept
 
-    return torch.cat(concurrently(batch, range(0, n, batch_size), device))
+    return torch.cat(list(concurrently(batch, range(0, n, batch_size), device)))

@@ -4,7 +4,7 @@ import functools
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -121,6 +121,8 @@ def train(
     checkpoint_seconds: float = 20.0,
     resumed: Callable[[int], None] = lambda step: None,
     report: Callable[[Tensor], None] = lambda loss: None,
+    snapshots: Collection[int] = (),
+    snapshot: Callable[[int, dict[str, Tensor]], None] = lambda step, weights: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Trained:
     """Train a network to predict the noise of a spectrum.
@@ -138,6 +140,8 @@ def train(
         Called once with the step that the run goes on from, if it does.
     report
         Called after each step with its loss.
+    snapshots, snapshot
+        After these steps (counted from 1) ``snapshot`` is given the step and the averaged weights.
     stop
         Asked after each step; once it says yes, the run saves and raises `Interrupted`.
 
@@ -183,6 +187,8 @@ def train(
             torch._foreach_lerp_(list(averaged.values()), list(parameters.values()), 1 - decay)
         losses[step] = loss.detach()
         report(losses[step])
+        if step + 1 in snapshots:
+            snapshot(step + 1, averaged)
         last = step + 1 == recipe.steps
         stopping = stop() and not last
         due = checkpoint is not None and time.monotonic() - saved > checkpoint_seconds

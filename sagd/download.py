@@ -1,0 +1,118 @@
+"""Files from the network, once: resumed after a cut, checked by SHA-256, whole or absent."""
+
+import fcntl
+import hashlib
+import http.client
+import os
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import BinaryIO
+
+from sagd.errors import InputError
+from sagd.progress import Bar
+
+CHUNK = 1 << 20
+TIMEOUT = 30  # seconds without a byte
+
+
+def fetch(url: str, path: Path, sha256: str) -> Path:
+    """Download a file, unless it is there, and check it.
+
+    A proxy is taken from the environment (https_proxy). What has arrived is kept beside ``path`` with the ending
+    ``.part``, from where a later call goes on, in whatever process.
+
+    Parameters
+    ----------
+    path
+        Where the file shall be. One that a user put there by hand is checked like any other.
+    sha256
+        Of the whole file, in hexadecimal.
+
+    Returns
+    -------
+    path
+
+    Raises
+    ------
+    InputError
+        No network, a refusal, or other bytes than expected; it says which file to put where.
+    """
+    remedy = f"put the file with SHA-256 {sha256} at {path}"
+    if not path.exists():
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with open(path.with_name(path.name + ".part"), "ab") as part:
+                fcntl.flock(part, fcntl.LOCK_EX)  # another process may be at it, or have just ended
+                if not path.exists():
+                    _download(url, part, Path(part.name), sha256, remedy)
+                    os.replace(part.name, path)
+        except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
+            raise InputError(f"cannot fetch {url} ({error}); try again, or {remedy}") from error
+        except OSError as error:
+            raise InputError(f"cannot write {path}: {error.strerror or error}") from error
+        return path
+    found = digest(path)
+    if found != sha256:
+        raise InputError(f"{path} is another file (SHA-256 {found}); {remedy}, or remove it to fetch it from {url}")
+    return path
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from error
+
+
+def _download(url: str, part: BinaryIO, place: Path, sha256: str, remedy: str) -> None:
+    """Fill the part file; a connection that breaks after it brought something is taken up again."""
+    resumed = os.fstat(part.fileno()).st_size > 0
+    while True:
+        before = os.fstat(part.fileno()).st_size
+        try:
+            total = _continue(url, part, before)
+        except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
+            if isinstance(error, urllib.error.HTTPError) or os.fstat(part.fileno()).st_size == before:
+                raise
+            continue
+        size = os.fstat(part.fileno()).st_size
+        if size >= total:
+            break
+        if size == before:
+            raise InputError(f"{url} ended after {size} of {total} bytes; try again, or {remedy}")
+    os.fsync(part.fileno())
+    found = digest(place)
+    if found != sha256 and resumed:  # what was there may have been of another file
+        part.truncate(0)
+        _download(url, part, place, sha256, remedy)
+    elif found != sha256:
+        place.unlink()
+        raise InputError(f"{url} gave another file than expected (SHA-256 {found}), which was removed; {remedy}")
+
+
+def _continue(url: str, part: BinaryIO, have: int) -> int:
+    """Append what is missing, as far as the connection holds; return the size that the whole file should have."""
+    request = urllib.request.Request(
+        url, headers={"User-Agent": "sagd"} | ({"Range": f"bytes={have}-"} if have else {})
+    )
+    try:
+        response = urllib.request.urlopen(request, timeout=TIMEOUT)
+    except urllib.error.HTTPError as error:
+        if error.code != 416:  # 416: there is nothing after what we have
+            raise
+        return have
+    with response:
+        if have and response.status != 206:  # the server begins anew
+            part.truncate(0)
+            have = 0
+        total = have + int(response.headers.get("Content-Length") or 0)
+        with Bar(f"fetch {url.rsplit('/', 1)[-1]}", total / 1e6, "MB") as bar:
+            bar.skip(have / 1e6)
+            while chunk := response.read(CHUNK):
+                part.write(chunk)
+                part.flush()
+                bar.update(len(chunk) / 1e6)
+    return total

@@ -1,0 +1,198 @@
+"""Compare two sets of images: ``python -m sagd.evaluate GENERATED REFERENCE --features inception_768``.
+
+A set is a folder or zip file of images, an npy file, or an npz file (``file.npz:member``). An npz file with ``mu`` and
+``sigma``, such as ADM's reference batches, gives the reference moments of the Fréchet distance. The answer is JSON, on
+the standard output.
+"""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Collection
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from sagd.errors import InputError
+from sagd.extractors import EXTRACTORS, Extractor, extractor, features
+from sagd.files import scratch
+from sagd.images import Images, statistics
+from sagd.metrics import (
+    Moments,
+    bootstrap_error,
+    frechet_distance,
+    frechet_distance_infinity,
+    kernel_distance,
+    kernel_distance_of_subsets,
+    prdc,
+)
+from sagd.progress import Bar
+
+METRICS = ("fid", "kid", "prdc", "fid_infinity")
+
+
+def measure(
+    generated: np.ndarray,
+    reference: np.ndarray | None,
+    of: Extractor,
+    metrics: Collection[str] = ("fid", "kid"),
+    *,
+    moments: Moments | None = None,
+    seed: int = 0,
+    replicates: int = 0,
+    kid_subsets: tuple[int, int] | None = None,
+) -> dict[str, float]:
+    """All distances between two sets of features, by the names that they deserve on these features.
+
+    Parameters
+    ----------
+    generated, reference
+        Features (N, D) and (M, D); the reference may be missing where its moments are given, and only Fréchet
+        distances are asked for.
+    metrics
+        Of ``fid``, ``kid``, ``prdc``, ``fid_infinity``.
+    moments
+        Of the reference, if they are not to be computed from its features.
+    seed
+        Of the resamples, subsets and halves.
+    replicates
+        Of the bootstrap, for the standard error of the Fréchet distance over the samples; 0: none.
+    kid_subsets
+        How many, of how many: the kernel distance over random subsets, in place of that over all pairs.
+
+    Returns
+    -------
+    dict
+        Names to values; ``_sample_se`` ends the name of a standard error over the samples, ``_of_halves`` that of the
+        same distance between two random halves of the reference: a floor, though at fewer samples.
+    """
+    if unknown := set(metrics) - set(METRICS):
+        raise InputError(f"metrics are {', '.join(sorted(unknown))}; allowed: {', '.join(METRICS)}")
+    if reference is None and (moments is None or {"kid", "prdc"} & set(metrics)):
+        raise InputError("kid and prdc need the images of the reference; its file holds moments alone")
+    if reference is not None and (few := min(len(generated), len(reference))) < 6:
+        raise InputError(f"{few} images in a set; the distances need 6 or more")
+    if reference is not None and moments is None and {"fid", "fid_infinity"} & set(metrics):
+        moments = Moments.of(reference)
+    halves = None
+    if reference is not None:
+        order = np.random.default_rng([seed, 0]).permutation(len(reference))
+        halves = [reference[np.sort(order[k::2])] for k in range(2)]
+    found = {}
+    if "fid" in metrics:
+        name = of.metric("fid")
+        found[name] = frechet_distance(Moments.of(generated), moments)
+        if replicates:
+            found[f"{name}_sample_se"] = bootstrap_error(
+                lambda resample: frechet_distance(Moments.of(resample), moments), generated,
+                replicates=replicates, rng=np.random.default_rng([seed, 1]),
+            )  # fmt: skip
+        if halves:
+            found[f"{name}_of_halves"] = frechet_distance(*map(Moments.of, halves))
+    if "fid_infinity" in metrics:
+        name = of.metric("fid") + "_infinity"
+        rng = np.random.default_rng([seed, 2])
+        found[name], found[f"{name}_sample_se"] = frechet_distance_infinity(generated, moments, rng=rng)
+    if "kid" in metrics:
+        name = of.metric("kid")
+
+        def kernel(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
+            if kid_subsets is None:
+                return kernel_distance(a, b)
+            count, size = kid_subsets
+            rng = np.random.default_rng([seed, 3])
+            return kernel_distance_of_subsets(a, b, subsets=count, size=min(size, len(a), len(b)), rng=rng)
+
+        found[name], found[f"{name}_sample_se"] = kernel(generated, reference)
+        found[f"{name}_of_halves"], _ = kernel(*halves)
+    if "prdc" in metrics:
+        found |= {f"{key}_{of.name}": value for key, value in prdc(generated, reference).items()}
+    return found
+
+
+def caveats(samples: int, reference: int | None, dimensions: int) -> list[str]:
+    """What a reader must know before he compares the numbers."""
+    few = [
+        f"{count} {what} have fewer degrees of freedom than the {dimensions} features: a Fréchet distance is biased "
+        "upward by an amount that depends on their number; compare at equal counts alone, or read the kernel distance"
+        for what, count in (("samples", samples), ("references", reference))
+        if count is not None and count <= dimensions
+    ]
+    return few
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m sagd.evaluate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("generated", help="images to judge")
+    parser.add_argument("reference", help="images, or moments, to judge them by")
+    parser.add_argument(
+        "--features", default="inception_2048", help=f"{', '.join(EXTRACTORS)}, or a .pt or .onnx file of your own"
+    )
+    parser.add_argument("--metrics", default="fid,kid", help=f"of {','.join(METRICS)} (default: fid,kid)")
+    parser.add_argument("--seed", type=int, default=0, help="of all that is drawn (default: 0)")
+    parser.add_argument("--bootstrap", type=int, default=20, help="resamples for FID's standard error (default: 20)")
+    parser.add_argument(
+        "--kid-subsets", metavar="COUNT,SIZE", help="such as 100,1000: subsets in place of all pairs for KID"
+    )
+    parser.add_argument("--cache", type=Path, default=scratch(), help="folder of features and weights (%(default)s)")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=("cpu", "cuda"))
+    options = parser.parse_args(arguments)
+    try:
+        print(json.dumps(_compare(options), indent=1, ensure_ascii=False))
+    except InputError as error:
+        sys.exit(f"sagd.evaluate: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _compare(options: argparse.Namespace) -> dict:
+    metrics = [m for m in options.metrics.split(",") if m]
+    if unknown := set(metrics) - set(METRICS):
+        raise InputError(f"--metrics: {', '.join(sorted(unknown))}; allowed: {', '.join(METRICS)}")
+    if options.bootstrap < 0 or options.bootstrap == 1 or options.seed < 0:
+        raise InputError("--bootstrap is 0 (none) or 2 and more; --seed is 0 or more")
+    subsets = _pair(options.kid_subsets)
+    network = extractor(options.features)
+    given = statistics(Path(options.reference))
+    sets = [Images(options.generated)]
+    if given is None or {"kid", "prdc"} & set(metrics):
+        sets.append(Images(options.reference))
+    with Bar("features", sum(map(len, sets))) as bar:
+        places = {"cache": options.cache / "features", "weights": options.cache / "weights"}
+        found = [features(s, network, **places, device=options.device, report=bar.update) for s in sets]
+    generated, reference = (*found, None)[:2]
+    moments = Moments.given(*given) if given else None
+    distances = measure(
+        generated, reference, network, metrics,
+        moments=moments, seed=options.seed, replicates=options.bootstrap, kid_subsets=subsets,
+    )  # fmt: skip
+    counts = [len(generated), None if reference is None else len(reference)]
+    return {
+        "features": network.name,
+        "preprocessing": network.preprocessing,
+        "generated": {"path": options.generated, "images": counts[0]},
+        "reference": {"path": options.reference, "images": counts[1], "moments": "given" if given else "computed"},
+        **distances,
+        "caveats": caveats(*counts, generated.shape[1]) if {"fid", "fid_infinity"} & set(metrics) else [],
+        "seed": options.seed,
+        "device": torch.cuda.get_device_name() if options.device == "cuda" else f"CPU, {os.cpu_count()} cores",
+        "torch": torch.__version__,
+    }
+
+
+def _pair(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    try:
+        count, size = map(int, text.split(","))
+    except ValueError:
+        raise InputError(f"--kid-subsets is {text!r}; it must be COUNT,SIZE, such as 100,1000") from None
+    return count, size
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,204 @@
+"""Sets of images to measure: folders, zip files and arrays, read a few at a time, so that memory stays bounded."""
+
+import hashlib
+import io
+import shutil
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from sagd.errors import InputError
+from sagd.files import read_array
+
+ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
+
+
+class Files:
+    """The image files below a folder or in a zip file, sorted by name.
+
+    Raises
+    ------
+    InputError
+        Nothing there, no image in it, a broken zip file; on reading, a broken image or one of 16 bits.
+    """
+
+    def __init__(self, root: Path):
+        self.root = root
+        self._archive = None
+        try:
+            if root.is_dir():
+                found = (str(p.relative_to(root)) for p in root.rglob("*"))
+            else:
+                self._archive = zipfile.ZipFile(root)
+                found = self._archive.namelist()
+            self.names = sorted(name for name in found if name.lower().endswith(ENDINGS))
+        except (zipfile.BadZipFile, OSError) as error:
+            raise InputError(f"{root} is neither a folder nor a whole zip file: {error}") from error
+        if not self.names:
+            raise InputError(f"{root} holds no images; looked for {' '.join(ENDINGS)}")
+
+    def read(self, name: str) -> bytes:
+        try:
+            return (self.root / name).read_bytes() if self._archive is None else self._archive.read(name)
+        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError) as error:  # RuntimeError: encrypted
+            raise InputError(f"cannot read {self.root / name}: {error}; remove or replace it") from error
+
+    def picture(self, name: str):
+        """A decoded PIL image of 8 bits a channel."""
+        from PIL import Image
+
+        where = self.root / name
+        try:
+            picture = Image.open(io.BytesIO(self.read(name)))
+            picture.load()
+        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+            raise InputError(f"{where} is not a whole image: {error}; remove or replace it") from error
+        if picture.mode.startswith(("I", "F")):
+            raise InputError(f"{where} has 16 or more bits a pixel (mode {picture.mode}); convert it to 8 bits")
+        return picture
+
+    def sha256(self) -> str:
+        """Of all names and contents."""
+        digest = hashlib.sha256()
+        for name in self.names:
+            digest.update(name.encode() + self.read(name))
+        return digest.hexdigest()
+
+
+class Images:
+    """A set of images of one size, read a few at a time.
+
+    ``len(images)`` counts them, ``images[a:b]`` is an array (b - a, C, H, W), uint8, C 1 or 3, and ``sha256()`` names
+    the content.
+
+    Parameters
+    ----------
+    source
+        A folder or zip file of images, an ``.npy`` file, an ``.npz`` file (``images.npz:member``, where it holds more
+        than one array of images), or an array. Arrays are (N, H, W), (N, C, H, W) or (N, H, W, C), uint8; floats
+        must be in [0, 1] and are rounded to 8 bits.
+
+    Raises
+    ------
+    InputError
+        No images, fewer than two, images of different sizes, palettes or transparency, floats out of range; it names
+        the file and the remedy.
+    """
+
+    def __init__(self, source: str | Path | np.ndarray):
+        self.name = "array" if isinstance(source, np.ndarray) else str(source)
+        self._files = self._array = None
+        if isinstance(source, np.ndarray):
+            self._array = source
+        elif self.name.endswith(".npy"):
+            self._array = read_array(source, memory_map=True)
+        elif ".npz" in self.name and not Path(source).is_dir():
+            file, _, member = self.name.partition(".npz")
+            self._array = _member(Path(file + ".npz"), member.removeprefix(":"))
+        else:
+            self._files = Files(Path(source))
+            self._size = self._files.picture(self._files.names[0]).size
+        if self._array is not None:
+            self._layout = _layout(self._array, self.name)
+        if len(self) < 2:
+            raise InputError(f"{self.name} holds {len(self)} image; a distance needs two or more")
+
+    def __len__(self) -> int:
+        return len(self._array) if self._files is None else len(self._files.names)
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        if self._files is None:
+            return self._eight_bits(np.asarray(self._array[rows])).transpose(self._layout)
+        pixels = [self._pixels(name) for name in self._files.names[rows]]
+        channels = max(p.shape[0] for p in pixels)  # grey images among coloured ones
+        return np.stack([np.broadcast_to(p, (channels, *p.shape[1:])) for p in pixels])
+
+    def _pixels(self, name: str) -> np.ndarray:
+        where, picture = self._files.root / name, self._files.picture(name)
+        if picture.mode not in ("L", "RGB"):
+            raise InputError(
+                f"{where} has mode {picture.mode} (a palette, transparency, or another colour space): "
+                "convert it to RGB or grey, so that it is clear which colours are meant"
+            )
+        if picture.size != self._size:
+            width, height = self._size
+            raise InputError(
+                f"{where} is {picture.width}x{picture.height}, {self._files.names[0]} {width}x{height}: "
+                "bring the images to one size, all in the same way, first"
+            )
+        return np.asarray(picture).reshape(picture.height, picture.width, -1).transpose(2, 0, 1)
+
+    def _eight_bits(self, block: np.ndarray) -> np.ndarray:
+        if block.ndim == 3:
+            block = block[:, None]
+        if block.dtype == np.uint8:
+            return block
+        low, high = float(block.min()), float(block.max())
+        if not (0 <= low and high <= 1):  # catches NaN, too
+            raise InputError(
+                f"{self.name} holds {block.dtype} from {low:g} to {high:g}; floats must be in [0, 1], or give uint8: "
+                "for images in [-1, 1], ((x + 1) * 127.5).round().clip(0, 255)"
+            )
+        return (block * 255).round().astype(np.uint8)
+
+    def sha256(self) -> str:
+        """Of the content and, for arrays, its shape."""
+        if self._files is not None:
+            return self._files.sha256()
+        digest = hashlib.sha256(f"{self._array.dtype} {self._array.shape}".encode())
+        for start in range(0, len(self), 1024):
+            digest.update(np.ascontiguousarray(self._array[start : start + 1024]))
+        return digest.hexdigest()
+
+
+def _layout(array: np.ndarray, name: str) -> tuple[int, int, int, int]:
+    """The axes of (N, C, H, W) in an array of images, once a missing channel is put second."""
+    if array.dtype != np.uint8 and not np.issubdtype(array.dtype, np.floating):
+        raise InputError(f"{name} is {array.dtype}; images must be uint8, or floats in [0, 1]")
+    if array.ndim == 3:
+        return 0, 1, 2, 3
+    first, last = (array.ndim == 4 and array.shape[axis] in (1, 3) for axis in (1, 3))
+    if first == last:
+        raise InputError(
+            f"{name} has shape {array.shape}; images are (N, H, W), (N, C, H, W) or (N, H, W, C), C 1 or 3"
+        )
+    return (0, 1, 2, 3) if first else (0, 3, 1, 2)
+
+
+def _member(path: Path, member: str) -> np.ndarray:
+    """An array of an npz file, unpacked to the disk, not to memory."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = [n.removesuffix(".npy") for n in archive.namelist()]
+            candidates = [member] if member else [n for n in names if n not in ("mu", "sigma", "mu_s", "sigma_s")]
+            if len(candidates) != 1 or candidates[0] not in names:
+                raise InputError(f"{path} holds {', '.join(names)}; name one array of images: {path}:NAME")
+            with tempfile.TemporaryDirectory() as folder, archive.open(f"{candidates[0]}.npy") as packed:
+                unpacked = Path(folder) / "array.npy"
+                with open(unpacked, "wb") as file:
+                    shutil.copyfileobj(packed, file, 1 << 20)
+                return read_array(unpacked, memory_map=True)  # Linux keeps a removed file for as long as it is mapped
+    except (OSError, zipfile.BadZipFile, zlib.error, EOFError) as error:
+        raise InputError(f"cannot read {path}: {error}") from error
+
+
+def statistics(path: Path) -> tuple[np.ndarray, np.ndarray] | None:
+    """Mean ``mu`` (D,) and covariance ``sigma`` (D, D) of features, where an npz file holds them, as ADM's do."""
+    if path.suffix != ".npz":
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as content:
+            if not {"mu", "sigma"} <= set(content.files):
+                return None
+            return content["mu"].astype(np.float64), content["sigma"].astype(np.float64)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(f"cannot read {path}: {error}") from error
+
+
+def blocks(count: int, size: int) -> Iterator[slice]:
+    """Slices of ``size`` that cover range(count)."""
+    return (slice(start, min(start + size, count)) for start in range(0, count, size))
