@@ -92,7 +92,7 @@ def _checkpoints(found: list[np.ndarray], reference: Moments, name: str, seed: i
 
 
 def _summary(per_seed: list[dict[str, float]]) -> dict[str, float | None]:
-    """Means over the seeds, with their standard errors (``_se``); the error over the samples is that of the mean."""
+    """Means over the seeds, with standard errors (``_se``) but for floors; errors over the samples are of the mean."""
     result = {}
     for key in per_seed[0]:
         values = np.array([v[key] for v in per_seed])
@@ -100,6 +100,8 @@ def _summary(per_seed: list[dict[str, float]]) -> dict[str, float | None]:
             result[key] = float(np.sqrt(np.square(values).sum()) / len(values))
             continue
         result[key] = float(values.mean())
+        if key.endswith(("_of_halves", "_of_real")):
+            continue  # floors
         result[f"{key}_se"] = float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else None
     return result
 

@@ -3,6 +3,7 @@
 import fcntl
 import hashlib
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -182,8 +183,10 @@ def _resized(images: Tensor, size: int) -> Tensor:
 
 def _inception_2048(device: torch.device, weights: Path) -> Features:
     """clean-fid's: NVIDIA's TorchScript of the original FID network, up to its last average pooling."""
-    network = torch.jit.load(weights, map_location=device).layers.eval()
-    network = torch.jit.freeze(network.to(memory_format=torch.channels_last))  # folds the normalisations
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # PyTorch's, of TorchScript; the file is what it is
+        network = torch.jit.load(weights, map_location=device).layers.eval()
+        network = torch.jit.freeze(network.to(memory_format=torch.channels_last))  # folds the normalisations
     return lambda images: network(((_resized(images, 299) - 128) / 128).to(device)).flatten(1)
 
 
@@ -256,10 +259,11 @@ def _dinov2(device: torch.device, weights: Path) -> Features:
     from PIL import Image
 
     try:
-        from transformers import Dinov2Config, Dinov2Model
+        from transformers import Dinov2Config, Dinov2Model, logging
     except ImportError as error:
         raise InputError(f"DINOv2 needs the package transformers: pip install transformers ({error})") from error
 
+    logging.disable_progress_bar()  # one for the loading of a file
     saved = safetensors.torch.load_file(weights)
     positions = saved["embeddings.position_embeddings"]
     width = positions.shape[-1]
@@ -275,9 +279,8 @@ def _dinov2(device: torch.device, weights: Path) -> Features:
     square = nn.functional.interpolate(square, scale_factor=(16 + 0.1) / side, mode="bicubic")
     patches = square.permute(0, 2, 3, 1).reshape(1, 256, width)
     saved["embeddings.position_embeddings"] = torch.cat([positions[:, :1], patches], 1)
-    network = Dinov2Model(config).eval().requires_grad_(False)
-    network.load_state_dict(saved)
-    network = network.to(device)
+    # Not load_state_dict: transformers has renamed modules since the file was written, and translates.
+    network = Dinov2Model.from_pretrained(None, config=config, state_dict=saved).eval().requires_grad_(False).to(device)
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
 
     def function(images: Tensor) -> Tensor:
@@ -291,7 +294,9 @@ def _dinov2(device: torch.device, weights: Path) -> Features:
 
 def _torchscript(device: torch.device, path: Path) -> Features:
     try:
-        network = torch.jit.load(path, map_location=device).eval()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            network = torch.jit.load(path, map_location=device).eval()
     except (RuntimeError, ValueError) as error:
         raise InputError(f"{path} is no TorchScript file: {str(error).splitlines()[0]}") from error
     return lambda images: _checked(network(images.to(device).float()), path)

@@ -150,7 +150,7 @@ def test_stages_end_in_one_line_and_lose_nothing(project, tmp_path):
 
     whole = (pictures / "3.png").read_bytes()
     (pictures / "3.png").write_bytes(whole[: len(whole) // 2])
-    assert_one_line(stage("prepare", folder=tmp_path), r"^prepare: 3\.png is not a whole image")
+    assert_one_line(stage("prepare", folder=tmp_path), r"^prepare: .*/3\.png is not a whole image")
     assert Path("artifacts/prepare/train.npy").read_bytes() == good
     (pictures / "3.png").write_bytes(whole)
 
@@ -204,12 +204,16 @@ def test_stopped_stage_saves_fails_and_goes_on_to_the_same_bits(project, tmp_pat
     assert [w.read_bytes() for w in weights] == whole
 
 
-def test_too_few_samples_for_the_metric_is_told(project, tmp_path):
-    project(sample__n=50)
-    for name, count in (("held_out", 300), ("train", 300)):
-        path = Path(f"artifacts/prepare/{name}.npy")
+def test_too_few_samples_are_told(project, tmp_path):
+    project(sample__n=4)
+    for name in ("prepare/held_out", "prepare/train"):
+        path = Path(f"artifacts/{name}.npy")
         path.parent.mkdir(parents=True, exist_ok=True)
-        np.save(path, np.zeros((count, 1, 8, 8), np.uint8), allow_pickle=False)
-    Path("artifacts/sample").mkdir()
-    np.savez(Path("artifacts/sample/samples.npz"), images=np.zeros((2, 50, 1, 8, 8), np.uint8))
-    assert_one_line(stage("evaluate", folder=tmp_path), r"evaluate\.kid_size is 200; there are 50 samples a seed")
+        np.save(path, np.zeros((300, 1, 8, 8), np.uint8), allow_pickle=False)
+    for name in ("train", "sample"):
+        Path("artifacts", name).mkdir()
+    Path("artifacts/train/run.json").write_text('{"checkpoints": [6]}')
+    few = np.zeros((4, 1, 8, 8), np.uint8)
+    np.savez(Path("artifacts/sample/samples.npz"), seed_0=few, seed_1=few)
+    says = r"4 samples a seed \(sample\.n\), 300 held-out images .*6 or more are needed"
+    assert_one_line(stage("evaluate", folder=tmp_path), says)

