@@ -3,12 +3,16 @@
 Times on shared machines are noisy; the ratio of neighbours is less so. Nothing here asserts anything.
 """
 
+import argparse
 import contextlib
 import io
 import subprocess
 import sys
+import tempfile
 import time
+import warnings
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -169,6 +173,94 @@ def sampling(n: int = 256, steps: int = 10) -> None:
         )
 
 
+def distances(n: int = 5000, dimensions: int = 2048) -> None:
+    """On features like a network's: not negative, of a falling spectrum."""
+    from cleanfid import fid as clean_fid
+    from scipy.linalg import sqrtm
+    from torch_fidelity.metric_fid import fid_statistics_to_metric
+
+    from sagd.metrics import Moments, frechet_distance, kernel_distance, kernel_distance_of_subsets
+
+    rng = np.random.default_rng(0)
+    mixing = rng.standard_normal((dimensions, dimensions)) * np.exp(-3 * np.arange(dimensions) / dimensions)
+    mixing /= np.sqrt(dimensions)
+    a, b = (np.maximum(rng.standard_normal((n, dimensions)) @ mixing + m, 0).astype(np.float32) for m in (0.3, 0.32))
+    moments = [(x.mean(0, dtype=np.float64), np.cov(x.astype(np.float64), rowvar=False)) for x in (a, b)]
+
+    def ours():
+        return frechet_distance(*(Moments.given(*m) for m in moments))
+
+    def fidelity():
+        return fid_statistics_to_metric(*({"mu": mu, "sigma": sigma} for mu, sigma in moments), False)
+
+    print(f"\nFréchet distance, two means and covariances of {dimensions} features: time of ... over ours")
+    for name, peer in {
+        "scipy's sqrtm alone": lambda: sqrtm(moments[0][1] @ moments[1][1]),
+        "clean-fid's frechet_distance": lambda: clean_fid.frechet_distance(*moments[0], *moments[1]),
+        "torch-fidelity's (eigenvalues)": fidelity,
+    }.items():
+        tell(f"  {name}", ratio(ours, peer, 3), invert=True)
+
+    print(
+        f"\nKID, two sets of {n} x {dimensions} features: time of clean-fid's (100 subsets of 1,000, float32) over ours"
+    )
+    kid = {"num_subsets": 100, "max_subset_size": 1000}
+    for name, of in {
+        "all pairs, float64": lambda: kernel_distance(a, b),
+        "100 subsets of 1,000, float64": lambda: kernel_distance_of_subsets(
+            a, b, subsets=100, size=1000, rng=np.random.default_rng(0)
+        ),
+    }.items():
+        tell(f"  {name}", ratio(of, lambda: clean_fid.kernel_distance(a, b, **kid), 3), invert=True)
+
+
+def measuring(n: int = 2000) -> None:
+    """From PNG files to FID, on Inception networks of random weights: speed does not depend on them."""
+    from cleanfid.fid import compute_fid
+    from cleanfid.inception_torchscript import InceptionV3W
+    from PIL import Image
+    from torch_fidelity import calculate_metrics
+
+    from sagd.evaluate import main
+    from sagd.extractors import EXTRACTORS
+    from tests.networks import on_these_weights, save_inception
+
+    rng = np.random.default_rng(0)
+    print(f"\nFID of {n} PNG files of 32x32, from the files to the number: time of ... over ours, one run each")
+    with tempfile.TemporaryDirectory() as root:
+        for name in "ab":
+            (Path(root) / name).mkdir()
+            for k in range(n // 2):
+                Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(f"{root}/{name}/{k}.png")
+        save_inception(Path(root))
+        names = ("inception_2048", "inception_768")
+        files = {name: Path(root) / EXTRACTORS[name].weights.file for name in names}
+        EXTRACTORS.update({name: on_these_weights(name, file) for name, file in files.items()})
+        folders = (f"{root}/a", f"{root}/b")
+
+        def ours(name):
+            cache = tempfile.mkdtemp(dir=root)
+            with contextlib.redirect_stdout(io.StringIO()):
+                main([*folders, "--features", name, "--metrics", "fid", "--bootstrap", "0", "--cache", cache])
+
+        def clean():
+            network = InceptionV3W(root, download=False)
+            compute_fid(*folders, custom_feat_extractor=network, device="cpu", num_workers=2, verbose=False)
+
+        def fidelity(layer):
+            weights = {"feature_extractor_weights_path": files["inception_768"], "feature_layer_fid": layer}
+            choice = {"fid": True, "cuda": False, "cache": False, "verbose": False}
+            calculate_metrics(input1=folders[0], input2=folders[1], **weights, **choice)
+
+        for name, mine, peer in (
+            ("clean-fid's compute_fid; inception_2048", names[0], clean),
+            ("torch-fidelity's; inception_2048 against its layer 2048", names[0], lambda: fidelity("2048")),
+            ("torch-fidelity's; inception_768 against its layer 768", names[1], lambda: fidelity("768")),
+        ):
+            own, other = seconds(lambda m=mine: ours(m)), seconds(peer)
+            print(f"  {name:<64} {other / own:6.2f}  ({own:.0f} s, {n / own:.1f} images/s ours)", flush=True)
+
+
 def start_up() -> None:
     needs = {
         "prepare": "PIL.Image",
@@ -176,7 +268,7 @@ def start_up() -> None:
         "encode": "",
         "train": "diffusers; from diffusers import UNet2DModel",
         "sample": "diffusers; from diffusers import UNet2DModel",
-        "evaluate": "cleanfid.resize, efficientnet_lite_pytorch",
+        "evaluate": "cleanfid.resize, efficientnet_lite_pytorch, scipy.linalg",
         "report": "papermill, nbconvert",
     }
     print("\nStart-up of each stage: seconds until everything that it uses is loaded, and over `import torch` alone")
@@ -191,10 +283,16 @@ def start_up() -> None:
         print(f"  {stage:<64} {own_time:6.1f} s  {own_time / torch_time:.2f}", flush=True)
 
 
+PARTS = {f.__name__: f for f in (noise, training, sampling, distances, measuring, start_up)}
+
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("part", nargs="*", help=f"of {', '.join(PARTS)}; all if none is given")
+    chosen = parser.parse_args().part or list(PARTS)
+    if unknown := set(chosen) - set(PARTS):
+        parser.error(f"no part {', '.join(unknown)}; there are {', '.join(PARTS)}")
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, median (smallest to largest) of paired runs")
-    with contextlib.redirect_stderr(io.StringIO()):
-        noise()
-        training()
-        sampling()
-        start_up()
+    warnings.simplefilter("ignore")
+    for part in chosen:
+        with contextlib.redirect_stderr(io.StringIO()):
+            PARTS[part]()

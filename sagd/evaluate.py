@@ -86,7 +86,7 @@ def measure(
         found[name] = frechet_distance(Moments.of(generated), moments)
         if replicates:
             found[f"{name}_sample_se"] = bootstrap_error(
-                lambda resample: frechet_distance(Moments.of(resample), moments), generated,
+                lambda counts: frechet_distance(Moments.of(generated, counts), moments), len(generated),
                 replicates=replicates, rng=np.random.default_rng([seed, 1]),
             )  # fmt: skip
         if halves:
@@ -113,14 +113,16 @@ def measure(
 
 
 def caveats(samples: int, reference: int | None, dimensions: int) -> list[str]:
-    """What a reader must know before he compares the numbers."""
-    few = [
-        f"{count} {what} have fewer degrees of freedom than the {dimensions} features: a Fréchet distance is biased "
-        "upward by an amount that depends on their number; compare at equal counts alone, or read the kernel distance"
-        for what, count in (("samples", samples), ("references", reference))
-        if count is not None and count <= dimensions
+    """What a reader must know before comparing the numbers."""
+    counts = {"samples": samples, "references": reference}
+    few = [f"{n} {what}" for what, n in counts.items() if n is not None and n <= dimensions]
+    if not few:
+        return []
+    return [
+        f"{' and '.join(few)} are no more than the {dimensions} features: their covariance is singular, and a Fréchet "
+        "distance is biased upward by an amount that depends on their number; compare at equal counts alone, or read "
+        "the kernel distance, which is not"
     ]
-    return few
 
 
 def main(arguments: list[str] | None = None) -> None:

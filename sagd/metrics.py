@@ -34,15 +34,28 @@ class Moments:
         return self.factor.T @ self.factor
 
     @classmethod
-    def of(cls, features: np.ndarray) -> "Moments":
-        """Of features (N, D), N at least 2, streamed: memory does not grow with N."""
-        n, dimensions = features.shape
+    def of(cls, features: np.ndarray, counts: np.ndarray | None = None) -> "Moments":
+        """Of features (N, D), streamed: memory does not grow with N.
+
+        Parameters
+        ----------
+        counts
+            (N,), how often each row counts: of a subset 0 or 1, of a resample more. They add up to 2 or more.
+        """
+        counts = np.broadcast_to(1.0, len(features)) if counts is None else counts
+        n = counts.sum()
         if n < 2:
-            raise InputError(f"{n} row of features; moments need two or more")
-        mean = sum(features[rows].sum(0, dtype=np.float64) for rows in blocks(n, BLOCK)) / n
-        if n <= dimensions:
-            return cls(mean, (features - mean) / np.sqrt(n - 1))
-        centred = (features[rows] - mean for rows in blocks(n, BLOCK))
+            raise InputError(f"{n:.0f} row of features; moments need two or more")
+
+        def parts():
+            for rows in blocks(len(features), BLOCK):
+                kept = counts[rows] > 0
+                yield features[rows][kept].astype(np.float64), counts[rows][kept, None]
+
+        mean = sum((count * x).sum(0) for x, count in parts()) / n
+        centred = (np.sqrt(count) * (x - mean) for x, count in parts())
+        if n <= len(mean):
+            return cls(mean, np.concatenate(list(centred)) / np.sqrt(n - 1))
         return cls.given(mean, sum(x.T @ x for x in centred) / (n - 1))
 
     @classmethod
@@ -97,8 +110,8 @@ def frechet_distance_infinity(
     if n < 10:
         raise InputError(f"{n} samples; the extrapolation needs 10 or more")
     sizes = np.linspace(n / 5, n, points).astype(int)
-    subsets = (np.sort(rng.choice(n, size, replace=False)) for size in sizes)
-    distances = [frechet_distance(Moments.of(features[rows]), reference) for rows in subsets]
+    subsets = (np.bincount(rng.choice(n, size, replace=False), minlength=n) for size in sizes)
+    distances = [frechet_distance(Moments.of(features, counts), reference) for counts in subsets]
     (_, intercept), covariance = np.polyfit(1 / sizes, distances, 1, cov=True)
     return float(intercept), float(np.sqrt(covariance[1, 1]))
 
@@ -227,15 +240,18 @@ def _squared_distances(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def bootstrap_error(
-    statistic: Callable[[np.ndarray], float], features: np.ndarray, *, replicates: int, rng: np.random.Generator
+    statistic: Callable[[np.ndarray], float], n: int, *, replicates: int, rng: np.random.Generator
 ) -> float:
-    """Standard error of a statistic over the samples: its spread over resamples with replacement (Efron 1979).
+    """Standard error of a statistic over its n samples: the spread over resamples with replacement (Efron 1979).
 
-    The resamples' mean is of no use: repeated samples bias a Fréchet distance upward.
+    Parameters
+    ----------
+    statistic
+        Of how often each sample counts, (n,). Its mean over the resamples is of no use where repeated samples bias it,
+        as they do a Fréchet distance.
     """
-    n = len(features)
-    values = [statistic(features[np.sort(rng.integers(n, size=n))]) for _ in range(replicates)]
-    return float(np.std(values, ddof=1))
+    resamples = (np.bincount(rng.integers(n, size=n), minlength=n) for _ in range(replicates))
+    return float(np.std([statistic(counts) for counts in resamples], ddof=1))
 
 
 def chosen_on_half(halves: np.ndarray) -> float:

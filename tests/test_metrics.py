@@ -81,6 +81,14 @@ def test_moments_are_numpys():
     np.testing.assert_allclose(found.covariance, np.cov(x.astype(np.float64), rowvar=False), rtol=1e-10, atol=1e-13)
 
 
+@pytest.mark.parametrize("n", [3000, 5])
+def test_moments_of_counted_rows_are_those_of_the_repeated_rows(n):
+    x, counts = RNG.standard_normal((n, 6)), RNG.integers(0, 3, n)
+    found, expected = Moments.of(x, counts), Moments.of(np.repeat(x, counts, 0))
+    np.testing.assert_allclose(found.mean, expected.mean, rtol=1e-12, atol=1e-15)
+    np.testing.assert_allclose(found.covariance, expected.covariance, rtol=1e-10, atol=1e-14)
+
+
 def test_memory_of_moments_does_not_grow_with_the_set(tmp_path):
     np.save(tmp_path / "x.npy", RNG.standard_normal((60_000, 32)).astype(np.float32))
     x = np.load(tmp_path / "x.npy", mmap_mode="r")
@@ -195,7 +203,7 @@ def test_prdc_is_that_of_the_prdc_package(n, m, nearest, monkeypatch, capsys):
 
 def test_bootstrap_error_of_a_mean_is_the_textbooks():
     x = RNG.standard_normal((500, 1)) * 3
-    found = bootstrap_error(lambda y: y.mean(), x, replicates=400, rng=np.random.default_rng(0))
+    found = bootstrap_error(lambda counts: counts @ x[:, 0] / 500, 500, replicates=400, rng=np.random.default_rng(0))
     assert found == pytest.approx(3 / np.sqrt(500), rel=0.15)
 
 

@@ -84,7 +84,7 @@ def test_small_learning_rates_are_numbers(project):
         ({"train__unet__widths": []}, r"train\.unet\.widths is \[\]"),
         ({"sample__spacing": "linspace"}, r"sample\.spacing is 'linspace': .*'leading' or 'trailing'"),
         ({"sample__start": "zero"}, r"sample\.start is 'zero'"),
-        ({"evaluate__features": "inception"}, r"evaluate\.features is 'inception'"),
+        ({"evaluate__metrics": ["is"]}, r"evaluate\.metrics\.0 is 'is': .*'fid', 'kid', 'prdc' or 'fid_infinity'"),
         ({"encode__kind": "wavelet"}, r"encode\.kind is 'wavelet'"),
         ({"dataset__name": "imagenet"}, r"dataset\.name is 'imagenet'"),
         ({"seed": "one"}, r"seed is 'one'"),
