@@ -206,8 +206,8 @@ def distances(n: int = 5000, dimensions: int = 2048) -> None:
     )
     kid = {"num_subsets": 100, "max_subset_size": 1000}
     for name, of in {
-        "all pairs, float64": lambda: kernel_distance(a, b),
-        "100 subsets of 1,000, float64": lambda: kernel_distance_of_subsets(
+        "all pairs": lambda: kernel_distance(a, b),
+        "100 subsets of 1,000": lambda: kernel_distance_of_subsets(
             a, b, subsets=100, size=1000, rng=np.random.default_rng(0)
         ),
     }.items():

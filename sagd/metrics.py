@@ -129,37 +129,14 @@ def kernel_distance(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
     value, standard error : by the jackknife over both sets, in closed form
     """
     _fitting(a, b, 3)
-    (n, within_a), (m, within_b) = ((len(x), _kernel_sums(x, x)[0]) for x in (a, b))
-    rows, columns = _kernel_sums(a, b)
+    n, m = len(a), len(b)
+    rows, columns = (x[:, 0] for x in _kernel_times(a, b, np.ones((n, 1)), np.ones((m, 1))))
+    within_a, within_b = (_kernel_times(x, x, *[np.ones((len(x), 1))] * 2)[0][:, 0] for x in (a, b))
     sums = within_a.sum(), within_b.sum(), rows.sum()
-
-    def mmd(aa, bb, ab, n, m):
-        return aa / (n * (n - 1)) + bb / (m * (m - 1)) - 2 * ab / (n * m)
-
-    without_a = mmd(sums[0] - 2 * within_a, sums[1], sums[2] - rows, n - 1, m)
-    without_b = mmd(sums[0], sums[1] - 2 * within_b, sums[2] - columns, n, m - 1)
+    without_a = _mmd(sums[0] - 2 * within_a, sums[1], sums[2] - rows, n - 1, m)
+    without_b = _mmd(sums[0], sums[1] - 2 * within_b, sums[2] - columns, n, m - 1)
     variance = (n - 1) * without_a.var() + (m - 1) * without_b.var()
-    return float(mmd(*sums, n, m)), float(np.sqrt(variance))
-
-
-def _kernel_sums(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Sums over rows and over columns of the kernel matrix, in blocks; of a with itself without the diagonal."""
-    rows, columns = np.zeros(len(a)), np.zeros(len(b))
-    for i in blocks(len(a), BLOCK):
-        x = a[i].astype(np.float64) / a.shape[1]
-        for j in blocks(len(b), BLOCK):
-            if a is b and j.start < i.start:
-                continue  # the transpose of a block that is done
-            k = x @ b[j].astype(np.float64).T
-            k += 1
-            k *= k * k
-            if a is b and i == j:
-                np.fill_diagonal(k, 0)
-            rows[i] += k.sum(1)
-            columns[j] += k.sum(0)
-            if a is b and i != j:
-                rows[j] += k.sum(0)
-    return rows, columns
+    return float(_mmd(*sums, n, m)), float(np.sqrt(variance))
 
 
 def kernel_distance_of_subsets(
@@ -181,15 +158,50 @@ def kernel_distance_of_subsets(
     _fitting(a, b, 3)
     if not 3 <= size <= min(len(a), len(b)) or subsets < 2:
         raise InputError(f"{subsets} subsets of {size} from {len(a)} and {len(b)} features; 2 or more, 3 to all")
-
-    def draw() -> float:
-        x = np.asarray(a[rng.choice(len(a), size, replace=False)])
-        y = np.asarray(b[rng.choice(len(b), size, replace=False)])
-        within = (_kernel_sums(x, x)[0].sum() + _kernel_sums(y, y)[0].sum()) / (size * (size - 1))
-        return within - 2 * _kernel_sums(x, y)[0].sum() / size**2
-
-    values = [draw() for _ in range(subsets)]
+    draws = [[rng.choice(len(x), size, replace=False) for x in (a, b)] for _ in range(subsets)]
+    if len(a) * len(b) <= subsets * size**2:  # then all pairs, once, are fewer than those of the subsets
+        u, v = (np.zeros((len(x), subsets)) for x in (a, b))
+        for s, (i, j) in enumerate(draws):
+            u[i, s] = v[j, s] = 1
+        sums = [(w * _kernel_times(x, y, w, z)[0]).sum(0) for x, y, w, z in ((a, a, u, u), (b, b, v, v), (a, b, u, v))]
+        values = _mmd(*sums, size, size)
+    else:
+        one = np.ones((size, 1))
+        parts = ((np.asarray(a[i]), np.asarray(b[j])) for i, j in draws)
+        sums = [[_kernel_times(p, q, one, one)[0].sum() for p, q in ((x, x), (y, y), (x, y))] for x, y in parts]
+        values = np.array([_mmd(*three, size, size) for three in sums])
     return float(np.mean(values)), float(np.std(values, ddof=1) / np.sqrt(subsets))
+
+
+def _mmd(aa, bb, ab, n: int, m: int):
+    """The unbiased MMD^2, from sums of the kernel over pairs: those within a set without the diagonal."""
+    return aa / (n * (n - 1)) + bb / (m * (m - 1)) - 2 * ab / (n * m)
+
+
+def _kernel_times(a: np.ndarray, b: np.ndarray, u: np.ndarray, v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """K v and K^T u of the kernel matrix K, in blocks; that of a set with itself is without its diagonal.
+
+    Parameters
+    ----------
+    u, v
+        (N, S) and (M, S).
+    """
+    rows, columns = np.zeros_like(u), np.zeros_like(v)
+    for i in blocks(len(a), BLOCK):
+        x = a[i].astype(np.float64) / a.shape[1]
+        for j in blocks(len(b), BLOCK):
+            if a is b and j.start < i.start:
+                continue  # the transpose of a block that is done
+            k = x @ b[j].astype(np.float64).T
+            k += 1
+            k *= k * k
+            if a is b and i == j:
+                np.fill_diagonal(k, 0)
+            rows[i] += k @ v[j]
+            columns[j] += k.T @ u[i]
+            if a is b and i != j:
+                rows[j] += k.T @ v[i]
+    return rows, columns
 
 
 def prdc(generated: np.ndarray, reference: np.ndarray, nearest: int = 5) -> dict[str, float]:

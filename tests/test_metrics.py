@@ -188,6 +188,24 @@ def test_kernel_distance_is_clean_fids_on_the_same_subsets(monkeypatch):
     assert mean == pytest.approx(theirs, rel=1e-9)
 
 
+def test_subsets_are_the_same_one_by_one_or_in_one_pass():
+    """Many small sets' worth of pairs go through one pass over all pairs; of large sets only the subsets' are made."""
+    a, b = like_inception(60, 8, 0, 5), like_inception(50, 8, 0.1, 6)
+    one_pass = kernel_distance_of_subsets(a, b, subsets=8, size=20, rng=np.random.default_rng(0))
+    wide = [np.concatenate([x, np.full((500, 8), np.nan, np.float32)]) for x in (a, b)]
+
+    class Within:
+        """Draws from the first rows alone, where there are numbers."""
+
+        rng = np.random.default_rng(0)
+
+        def choice(self, n, size, replace):
+            return self.rng.choice(n - 500, size, replace=replace)
+
+    one_by_one = kernel_distance_of_subsets(*wide, subsets=8, size=20, rng=Within())
+    assert one_by_one == pytest.approx(one_pass, rel=1e-12)
+
+
 @pytest.mark.parametrize(("n", "m", "nearest"), [(200, 150, 5), (40, 60, 3)])
 def test_prdc_is_that_of_the_prdc_package(n, m, nearest, monkeypatch, capsys):
     from prdc import compute_prdc
