@@ -61,7 +61,7 @@ def evaluate(setting, choice):
             values |= _checkpoints([found[f"seed_{seed}{end}"] for end in ends], moments, network.metric("fid"), seed)
         per_seed.append(values)
 
-    counts = {"samples": n * len(setting.seeds), "held_out": len(held_out)}
+    counts = {"seeds": len(setting.seeds), "samples_per_seed": n, "held_out": len(held_out)}
     result = _summary(per_seed) | counts | {"train_images_per_second": run["images_per_second"]}
     write_json(setting.report("evaluate", "json"), result)
     detail = {
@@ -69,6 +69,7 @@ def evaluate(setting, choice):
         "features": network.name,
         "names": {family: network.metric(family) for family in ("fid", "kid")},
         "preprocessing": network.preprocessing,
+        "weights_sha256": network.weights and network.weights.sha256,
         "reference": f"the {len(held_out)} held-out images",
         "samples_per_seed": n,
         "seeds": setting.seeds,
@@ -96,7 +97,7 @@ def _summary(per_seed: list[dict[str, float]]) -> dict[str, float | None]:
     result = {}
     for key in per_seed[0]:
         values = np.array([v[key] for v in per_seed])
-        if key.endswith("_sample_se"):
+        if key.endswith(("_sample_se", "_fit_se")):
             result[key] = float(np.sqrt(np.square(values).sum()) / len(values))
             continue
         result[key] = float(values.mean())

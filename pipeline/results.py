@@ -29,6 +29,12 @@ def alpha(setting: Setting) -> float | None:
     return setting.noise.alpha if setting.noise.operator == "power_law" else 0.0
 
 
+def protocol(setting: Setting) -> str:
+    """How a setting is trained and sampled, up to what leaves its samples as they are."""
+    left_out = {"repeats", "snapshots"}
+    return setting.train.model_dump_json(exclude=left_out) + setting.sample.model_dump_json()
+
+
 def table(params: Params, distance: str) -> pd.DataFrame:
     """One row a setting: what it is, its distances with their standard errors, and what they rest on.
 
@@ -48,7 +54,7 @@ def table(params: Params, distance: str) -> pd.DataFrame:
                 "alpha": alpha(setting),
                 "corrupted": str(setting.corrupt.band or "no"),
                 "data": setting.corrupt.model_dump_json() if setting.corrupt.band else "clean",
-                "protocol": setting.train.model_dump_json(exclude={"repeats"}) + setting.sample.model_dump_json(),
+                "protocol": protocol(setting),
                 "distance": result[distance],
                 "distance_se": result[f"{distance}_se"],
                 "sample_se": result[f"{distance}_sample_se"],
@@ -58,7 +64,7 @@ def table(params: Params, distance: str) -> pd.DataFrame:
                 "measured": result,
                 "caveats": detail["caveats"],
                 "seeds": len(detail["seeds"]),
-                "samples": result["samples"],
+                "samples": result["samples_per_seed"],
                 "images_per_second": result["train_images_per_second"],
                 "device": detail["run"]["device"],
             }

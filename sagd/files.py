@@ -1,12 +1,15 @@
 """Files that are whole or absent: written beside, flushed to the disk, then renamed."""
 
 import contextlib
+import fcntl
 import json
 import os
+import sys
 import threading
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import safetensors.torch
@@ -64,6 +67,8 @@ def read_array(path: Path | str, *, memory_map: bool = False, member: str | None
     """Read an npy file, or a member of an npz file, without unpickling anything."""
     try:
         content = np.load(path, allow_pickle=False, mmap_mode="r" if memory_map else None)
+        if isinstance(content, np.ndarray) != (member is None):
+            raise ValueError("it is an npz archive" if member is None else "it is no npz archive")
         return content if member is None else content[member]
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
         raise InputError(f"cannot read {path}: {error}") from error
@@ -74,6 +79,15 @@ def read_tensors(path: Path | str) -> dict[str, Tensor]:
         return safetensors.torch.load_file(path)
     except (OSError, safetensors.SafetensorError) as error:
         raise InputError(f"cannot read {path}: {error}") from error
+
+
+def lock(file: IO, where: Path | str) -> None:
+    """Hold a file until it is closed; say so where another process has it, and wait."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        print(f"another process is at {where}; waiting for it", file=sys.stderr)
+        fcntl.flock(file, fcntl.LOCK_EX)
 
 
 def scratch() -> Path:

@@ -2,17 +2,18 @@
 
 import hashlib
 import io
+import os
 import shutil
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 
 from sagd.errors import InputError
-from sagd.files import read_array
+from sagd.files import read_array, scratch
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
 
@@ -35,7 +36,8 @@ class Files:
             else:
                 self._archive = zipfile.ZipFile(root)
                 found = self._archive.namelist()
-            self.names = sorted(name for name in found if name.lower().endswith(ENDINGS))
+            # A Mac's archives hold a "._" file beside each image, which is none.
+            self.names = sorted(n for n in found if n.lower().endswith(ENDINGS) and not Path(n).name.startswith("._"))
         except (zipfile.BadZipFile, OSError) as error:
             raise InputError(f"{root} is neither a folder nor a whole zip file: {error}") from error
         if not self.names:
@@ -44,28 +46,33 @@ class Files:
     def read(self, name: str) -> bytes:
         try:
             return (self.root / name).read_bytes() if self._archive is None else self._archive.read(name)
-        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError) as error:  # RuntimeError: encrypted
+        # RuntimeError: encrypted, or packed in an unknown way
+        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError) as error:
             raise InputError(f"cannot read {self.root / name}: {error}; remove or replace it") from error
 
-    def picture(self, name: str):
-        """A decoded PIL image of 8 bits a channel."""
+    def picture(self, name: str, content: bytes | None = None, decode: bool = True):
+        """A PIL image of 8 bits a channel; of its content, if that has been read. Undecoded, it has size and mode."""
         from PIL import Image
 
         where = self.root / name
         try:
-            picture = Image.open(io.BytesIO(self.read(name)))
-            picture.load()
-        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+            picture = Image.open(io.BytesIO(self.read(name) if content is None else content))
+            deep = picture.mode.startswith(("I", "F")) or any(";16" in str(tile) for tile in picture.tile)
+            if decode:
+                picture.load()
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise InputError(f"{where} is not a whole image: {error}; remove or replace it") from error
-        if picture.mode.startswith(("I", "F")):
-            raise InputError(f"{where} has 16 or more bits a pixel (mode {picture.mode}); convert it to 8 bits")
+        if deep:
+            raise InputError(f"{where} has 16 or more bits a channel (mode {picture.mode}); convert it to 8 bits")
         return picture
 
-    def sha256(self) -> str:
-        """Of all names and contents."""
+    def sha256(self, check: Callable[[str, bytes], None] = lambda name, content: None) -> str:
+        """Of all names and contents; each is shown to ``check``."""
         digest = hashlib.sha256()
         for name in self.names:
-            digest.update(name.encode() + self.read(name))
+            content = self.read(name)
+            check(name, content)
+            digest.update(os.fsencode(name) + content)
         return digest.hexdigest()
 
 
@@ -118,7 +125,12 @@ class Images:
         return np.stack([np.broadcast_to(p, (channels, *p.shape[1:])) for p in pixels])
 
     def _pixels(self, name: str) -> np.ndarray:
-        where, picture = self._files.root / name, self._files.picture(name)
+        picture = self._files.picture(name)
+        self._check(name, picture)
+        return np.asarray(picture).reshape(picture.height, picture.width, -1).transpose(2, 0, 1)
+
+    def _check(self, name: str, picture) -> None:
+        where = self._files.root / name
         if picture.mode not in ("L", "RGB"):
             raise InputError(
                 f"{where} has mode {picture.mode} (a palette, transparency, or another colour space): "
@@ -130,7 +142,6 @@ class Images:
                 f"{where} is {picture.width}x{picture.height}, {self._files.names[0]} {width}x{height}: "
                 "bring the images to one size, all in the same way, first"
             )
-        return np.asarray(picture).reshape(picture.height, picture.width, -1).transpose(2, 0, 1)
 
     def _eight_bits(self, block: np.ndarray) -> np.ndarray:
         if block.ndim == 3:
@@ -146,9 +157,9 @@ class Images:
         return (block * 255).round().astype(np.uint8)
 
     def sha256(self) -> str:
-        """Of the content and, for arrays, its shape."""
+        """Of the content and, for arrays, its shape. Files are checked on the way, as far as their heads tell."""
         if self._files is not None:
-            return self._files.sha256()
+            return self._files.sha256(lambda name, x: self._check(name, self._files.picture(name, x, decode=False)))
         digest = hashlib.sha256(f"{self._array.dtype} {self._array.shape}".encode())
         for start in range(0, len(self), 1024):
             digest.update(np.ascontiguousarray(self._array[start : start + 1024]))
@@ -177,12 +188,12 @@ def _member(path: Path, member: str) -> np.ndarray:
             candidates = [member] if member else [n for n in names if n not in ("mu", "sigma", "mu_s", "sigma_s")]
             if len(candidates) != 1 or candidates[0] not in names:
                 raise InputError(f"{path} holds {', '.join(names)}; name one array of images: {path}:NAME")
-            with tempfile.TemporaryDirectory() as folder, archive.open(f"{candidates[0]}.npy") as packed:
-                unpacked = Path(folder) / "array.npy"
-                with open(unpacked, "wb") as file:
-                    shutil.copyfileobj(packed, file, 1 << 20)
-                return read_array(unpacked, memory_map=True)  # Linux keeps a removed file for as long as it is mapped
-    except (OSError, zipfile.BadZipFile, zlib.error, EOFError) as error:
+            scratch().mkdir(parents=True, exist_ok=True)  # not /tmp, which may be memory
+            with tempfile.NamedTemporaryFile(dir=scratch()) as file, archive.open(f"{candidates[0]}.npy") as packed:
+                shutil.copyfileobj(packed, file, 1 << 20)
+                file.flush()
+                return read_array(file.name, memory_map=True)  # Linux keeps a removed file for as long as it is mapped
+    except (OSError, zipfile.BadZipFile, zlib.error, EOFError, KeyError) as error:
         raise InputError(f"cannot read {path}: {error}") from error
 
 

@@ -63,14 +63,18 @@ class Moments:
         """Of a mean and a covariance, as reference files hold them."""
         from scipy.linalg import LinAlgError, cholesky, eigh
 
-        dimensions = len(mean)
-        if covariance.shape != (dimensions, dimensions) or not np.isfinite(covariance).all():
-            raise InputError(f"mean of shape {mean.shape}, covariance {covariance.shape}: not moments, or not finite")
+        if mean.ndim != 1 or covariance.shape != 2 * mean.shape:
+            raise InputError(f"mean of shape {mean.shape}, covariance {covariance.shape}; they must be (D,) and (D, D)")
+        scale = np.abs(covariance).max(initial=0)
+        if not np.isfinite(mean).all() or not np.abs(covariance - covariance.T).max(initial=0) <= 1e-6 * scale < np.inf:
+            raise InputError("mean or covariance is not finite, or the covariance is not symmetric")
         try:
             return cls(mean, cholesky(covariance))
         except LinAlgError:  # deficient rank
             values, vectors = eigh(covariance, driver="evd")
-            kept = values > values[-1] * dimensions * np.finfo(float).eps
+            if values[0] < -1e-6 * scale:
+                raise InputError(f"the covariance has an eigenvalue of {values[0]:g}: it is none") from None
+            kept = values > values[-1] * len(mean) * np.finfo(float).eps
             return cls(mean, (vectors[:, kept] * np.sqrt(values[kept])).T)
 
 
@@ -130,8 +134,9 @@ def kernel_distance(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
     """
     _fitting(a, b, 3)
     n, m = len(a), len(b)
-    rows, columns = (x[:, 0] for x in _kernel_times(a, b, np.ones((n, 1)), np.ones((m, 1))))
-    within_a, within_b = (_kernel_times(x, x, *[np.ones((len(x), 1))] * 2)[0][:, 0] for x in (a, b))
+    one_a, one_b = np.ones((n, 1)), np.ones((m, 1))
+    rows, columns = (x[:, 0] for x in _kernel_times(a, b, one_a, one_b))
+    within_a, within_b = (_kernel_within(x, one)[:, 0] for x, one in ((a, one_a), (b, one_b)))
     sums = within_a.sum(), within_b.sum(), rows.sum()
     without_a = _mmd(sums[0] - 2 * within_a, sums[1], sums[2] - rows, n - 1, m)
     without_b = _mmd(sums[0], sums[1] - 2 * within_b, sums[2] - columns, n, m - 1)
@@ -156,20 +161,21 @@ def kernel_distance_of_subsets(
     mean, standard error : over the subsets; where these overlap much, the error is too small
     """
     _fitting(a, b, 3)
-    if not 3 <= size <= min(len(a), len(b)) or subsets < 2:
-        raise InputError(f"{subsets} subsets of {size} from {len(a)} and {len(b)} features; 2 or more, 3 to all")
+    check_subsets(subsets, size, len(a), len(b))
     draws = [[rng.choice(len(x), size, replace=False) for x in (a, b)] for _ in range(subsets)]
-    if len(a) * len(b) <= subsets * size**2:  # then all pairs, once, are fewer than those of the subsets
+    n, m = len(a), len(b)
+    if n * n / 2 + m * m / 2 + n * m <= subsets * 2 * size**2:  # all pairs are fewer than those of the subsets
         u, v = (np.zeros((len(x), subsets)) for x in (a, b))
         for s, (i, j) in enumerate(draws):
             u[i, s] = v[j, s] = 1
-        sums = [(w * _kernel_times(x, y, w, z)[0]).sum(0) for x, y, w, z in ((a, a, u, u), (b, b, v, v), (a, b, u, v))]
-        values = _mmd(*sums, size, size)
+        products = _kernel_within(a, u), _kernel_within(b, v), _kernel_times(a, b, u, v)[0]
+        values = _mmd(*((w * x).sum(0) for w, x in zip((u, v, u), products, strict=True)), size, size)
     else:
         one = np.ones((size, 1))
-        parts = ((np.asarray(a[i]), np.asarray(b[j])) for i, j in draws)
-        sums = [[_kernel_times(p, q, one, one)[0].sum() for p, q in ((x, x), (y, y), (x, y))] for x, y in parts]
-        values = np.array([_mmd(*three, size, size) for three in sums])
+        values = []
+        for x, y in ((a[i], b[j]) for i, j in draws):
+            products = _kernel_within(x, one), _kernel_within(y, one), _kernel_times(x, y, one, one)[0]
+            values.append(_mmd(*(p.sum() for p in products), size, size))
     return float(np.mean(values)), float(np.std(values, ddof=1) / np.sqrt(subsets))
 
 
@@ -178,30 +184,45 @@ def _mmd(aa, bb, ab, n: int, m: int):
     return aa / (n * (n - 1)) + bb / (m * (m - 1)) - 2 * ab / (n * m)
 
 
-def _kernel_times(a: np.ndarray, b: np.ndarray, u: np.ndarray, v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """K v and K^T u of the kernel matrix K, in blocks; that of a set with itself is without its diagonal.
+def check_subsets(subsets: int, size: int, n: int, m: int) -> None:
+    """Refuse what `kernel_distance_of_subsets` cannot draw from n and m features."""
+    if not 3 <= size <= min(n, m) or subsets < 2:
+        raise InputError(f"{subsets} subsets of {size}, from {n} and {m} images; 2 or more, of 3 to {min(n, m)}")
 
-    Parameters
-    ----------
-    u, v
-        (N, S) and (M, S).
-    """
+
+def _kernel_times(a: np.ndarray, b: np.ndarray, u: np.ndarray, v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """K v and K^T u of the kernel matrix K between two sets, in blocks; u is (N, S), v (M, S)."""
     rows, columns = np.zeros_like(u), np.zeros_like(v)
     for i in blocks(len(a), BLOCK):
-        x = a[i].astype(np.float64) / a.shape[1]
         for j in blocks(len(b), BLOCK):
-            if a is b and j.start < i.start:
-                continue  # the transpose of a block that is done
-            k = x @ b[j].astype(np.float64).T
-            k += 1
-            k *= k * k
-            if a is b and i == j:
-                np.fill_diagonal(k, 0)
+            k = _kernel(a[i], b[j])
             rows[i] += k @ v[j]
             columns[j] += k.T @ u[i]
-            if a is b and i != j:
-                rows[j] += k.T @ v[i]
     return rows, columns
+
+
+def _kernel_within(a: np.ndarray, u: np.ndarray) -> np.ndarray:
+    """K u of the kernel matrix K of a set with itself, without its diagonal, in blocks; u is (N, S)."""
+    rows = np.zeros_like(u)
+    for i in blocks(len(a), BLOCK):
+        for j in blocks(len(a), BLOCK):
+            if j.start < i.start:
+                continue  # the transpose of a block that is done
+            k = _kernel(a[i], a[j])
+            if i == j:
+                np.fill_diagonal(k, 0)
+            else:
+                rows[j] += k.T @ u[i]
+            rows[i] += k @ u[j]
+    return rows
+
+
+def _kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    k = x.astype(np.float64) @ y.astype(np.float64).T
+    k /= x.shape[1]
+    k += 1
+    k *= k * k
+    return k
 
 
 def prdc(generated: np.ndarray, reference: np.ndarray, nearest: int = 5) -> dict[str, float]:
@@ -218,7 +239,7 @@ def prdc(generated: np.ndarray, reference: np.ndarray, nearest: int = 5) -> dict
     reach, reach_generated = (_neighbour(x, nearest) for x in (reference, generated))
     inside = np.zeros(len(generated))  # in how many balls around references each sample is
     recalled = covered = 0
-    for i in blocks(len(reference), BLOCK):
+    for i in blocks(len(reference), BLOCK // 4):  # by all samples: a few of these at a time
         squared = _squared_distances(reference[i], generated)
         within = squared < reach[i, None]
         inside += within.sum(0)
@@ -235,7 +256,7 @@ def prdc(generated: np.ndarray, reference: np.ndarray, nearest: int = 5) -> dict
 def _neighbour(x: np.ndarray, rank: int) -> np.ndarray:
     """(N,), the squared distance of each row to its neighbour of this rank."""
     reach = np.empty(len(x))
-    for i in blocks(len(x), BLOCK):
+    for i in blocks(len(x), BLOCK // 4):
         squared = _squared_distances(x[i], x)
         squared[np.arange(len(squared)), np.arange(i.start, i.stop)] = -1  # itself, before any twin
         reach[i] = np.partition(squared, rank)[:, rank]
@@ -252,7 +273,12 @@ def _squared_distances(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def bootstrap_error(
-    statistic: Callable[[np.ndarray], float], n: int, *, replicates: int, rng: np.random.Generator
+    statistic: Callable[[np.ndarray], float],
+    n: int,
+    *,
+    replicates: int,
+    rng: np.random.Generator,
+    report: Callable[[int], None] = lambda resamples: None,
 ) -> float:
     """Standard error of a statistic over its n samples: the spread over resamples with replacement (Efron 1979).
 
@@ -261,9 +287,14 @@ def bootstrap_error(
     statistic
         Of how often each sample counts, (n,). Its mean over the resamples is of no use where repeated samples bias it,
         as they do a Fréchet distance.
+    report
+        Called with 1 after each resample.
     """
-    resamples = (np.bincount(rng.integers(n, size=n), minlength=n) for _ in range(replicates))
-    return float(np.std([statistic(counts) for counts in resamples], ddof=1))
+    values = []
+    for _ in range(replicates):
+        values.append(statistic(np.bincount(rng.integers(n, size=n), minlength=n)))
+        report(1)
+    return float(np.std(values, ddof=1))
 
 
 def chosen_on_half(halves: np.ndarray) -> float:

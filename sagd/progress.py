@@ -35,7 +35,7 @@ class Bar:
     def __exit__(self, *failure: object) -> None:
         if self._bar is not None:
             self._bar.close()
-        elif failure[0] is None:
+        elif failure[0] is None and self.total:
             self._print(time.monotonic(), "")
 
     def skip(self, count: float) -> None:

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -79,13 +80,14 @@ def test_adms_reference_batches_give_the_moments(run, two_folders, tmp_path):
     np.savez(tmp_path / "moments.npz", **batch)
     found = run(two_folders[0], tmp_path / "batch.npz", *choice, "fid,kid,prdc")
     assert found["reference"] == {"path": f"{tmp_path}/batch.npz", "images": 14, "moments": "given"}
+    assert any("moments of the reference were given" in text for text in found["caveats"])
     for name, value in whole.items():
         if isinstance(value, float):
             assert found[name] == pytest.approx(value, rel=1e-6), name
     alone = run(two_folders[0], tmp_path / "moments.npz", *choice, "fid")
     assert alone["fd_efficientnet_lite0"] == pytest.approx(whole["fd_efficientnet_lite0"], rel=1e-6)
     assert alone["reference"]["images"] is None
-    with pytest.raises(SystemExit, match=r"holds moments alone|moments\.npz"):
+    with pytest.raises(SystemExit, match=r"moments\.npz holds mu, sigma; name one array of images"):
         run(two_folders[0], tmp_path / "moments.npz", *choice, "kid")
 
 
@@ -95,7 +97,7 @@ def test_every_number_is_seeded():
     assert draws[0] == draws[1]
     drawn = {k for k in draws[0] if draws[0][k] != draws[2][k]}
     assert {k.replace("_efficientnet_lite0", "") for k in drawn} == {
-        "fd_sample_se", "fd_of_halves", "fd_infinity", "fd_infinity_sample_se", "kd", "kd_sample_se", "kd_of_halves",
+        "fd_sample_se", "fd_of_halves", "fd_infinity", "fd_infinity_fit_se", "kd", "kd_subset_se", "kd_of_halves",
     }  # fmt: skip
 
 
@@ -148,6 +150,11 @@ def test_the_stage_and_the_command_line_give_the_same_answer(tmp_path, capsys):
         (["{a}", "{b}", "--metrics", "fid,is"], "--metrics: is; allowed: fid, kid, prdc, fid_infinity"),
         (["{a}", "/nowhere"], "/nowhere is neither a folder nor a whole zip file"),
         (["{a}", "/nowhere.npz"], "cannot read /nowhere.npz"),
+        (["{a}", "{b}", "--metrics", ""], "--metrics: none; allowed: fid, kid, prdc, fid_infinity"),
+        (
+            ["{a}", "{b}", "--kid-subsets", "100,1000"],
+            "100 subsets of 1000, from 14 and 14 images; 2 or more, of 3 to 14",
+        ),
         (["{a}", "{b}", "--kid-subsets", "many"], "--kid-subsets is 'many'; it must be COUNT,SIZE"),
         (["{a}", "{b}", "--bootstrap", "1"], r"--bootstrap is 0 \(none\) or 2 and more"),
     ],
@@ -162,6 +169,33 @@ def test_bad_input_ends_in_one_line(two_folders, tmp_path, arguments, says):
     assert done.returncode == 1
     assert len(done.stderr.strip().splitlines()) == 1, done.stderr
     assert re.match(f"sagd.evaluate: {says}", done.stderr), done.stderr
+
+
+def test_a_killed_command_is_taken_up(tmp_path):
+    """SIGKILL to the real thing while it computes features: what was computed is used, and the answer is the same."""
+    pictures = RNG.integers(0, 256, (2, 240, 16, 16), dtype=np.uint8)
+    np.save(tmp_path / "a.npy", pictures[0])
+    np.save(tmp_path / "b.npy", pictures[1])
+    command = [sys.executable, "-m", "sagd.evaluate", "a.npy", "b.npy", "--features", "efficientnet_lite0"]
+    command += ["--metrics", "fid", "--bootstrap", "0"]
+
+    def start(cache):
+        environment = {"PATH": "", "PYTHONPATH": str(ROOT), "SAGD_SCRATCH": str(tmp_path / cache)}
+        return subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+    begun = start("killed")
+    written = 0
+    while written < 40 * 1280 * 4:
+        assert begun.poll() is None, begun.communicate()
+        time.sleep(0.01)
+        written = sum(f.stat().st_size for f in (tmp_path / "killed").rglob("*.part"))
+    begun.kill()
+    begun.communicate()
+    assert list((tmp_path / "killed").rglob("*.part"))
+    answers = [json.loads(start(cache).communicate()[0]) for cache in ("killed", "whole")]
+    assert answers[0] == answers[1]
+    files = [sorted((tmp_path / cache / "features").glob("*.npy")) for cache in ("killed", "whole")]
+    assert [f.read_bytes() for f in files[0]] == [f.read_bytes() for f in files[1]]
 
 
 def test_measure_refuses_what_it_cannot_know():

@@ -122,19 +122,23 @@ def test_a_users_torchscript_is_given_the_images_as_they_are(places, tmp_path):
     assert extractor(str(file)).metric("fid") == "fd_mine"
 
 
-@pytest.mark.parametrize("size", ["H", 32])
-def test_a_users_onnx_is_given_the_size_that_it_asks_for(places, tmp_path, size):
+def onnx_of_means(path, shape):
     from onnx import TensorProto, helper, save
 
-    node = helper.make_node("GlobalAveragePool", ["x"], ["y"]), helper.make_node("Flatten", ["y"], ["z"])
-    entry = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["B", 3, size, size])
-    end = helper.make_tensor_value_info("z", TensorProto.FLOAT, ["B", 3])
-    model = helper.make_model(
-        helper.make_graph(node, "mean", [entry], [end]), opset_imports=[helper.make_opsetid("", 17)], ir_version=9
-    )
-    save(model, tmp_path / "mine.onnx")
-    found = features(Images(GREY), extractor(str(tmp_path / "mine.onnx")), **places)
-    np.testing.assert_allclose(found, expected_means(GREY), rtol=1e-5 if size == "H" else 0.05)
+    nodes = helper.make_node("GlobalAveragePool", ["x"], ["y"]), helper.make_node("Flatten", ["y"], ["z"])
+    entry = helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)
+    end = helper.make_tensor_value_info("z", TensorProto.FLOAT, None)
+    graph = helper.make_graph(nodes, "mean", [entry], [end])
+    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
+
+
+@pytest.mark.parametrize("size", [("H", "W"), (24, 32)])
+def test_a_users_onnx_is_given_the_size_that_it_asks_for(places, tmp_path, size):
+    onnx_of_means(tmp_path / "mine.onnx", ["B", 3, *size])
+    of = extractor(str(tmp_path / "mine.onnx"))
+    found = features(Images(GREY), of, **places)
+    np.testing.assert_allclose(found, expected_means(GREY), rtol=1e-5 if size == ("H", "W") else 0.05)
+    assert of.preprocessing == ("its own" if size == ("H", "W") else "PIL bicubic to 24 x 32, then its own")
 
 
 def test_names_say_what_a_distance_is():
@@ -149,10 +153,11 @@ def counted():
     """An extractor of channel means that counts the images it is given."""
     given = []
 
-    def load(device, weights):
-        return lambda images: (given.append(len(images)), images.float().mean((2, 3)))[1]
+    def network(x):
+        given.append(len(x))
+        return x.mean((2, 3))
 
-    return Extractor("means", "none", load), given
+    return Extractor("means", "none", lambda device, weights: (torch.Tensor.float, network)), given
 
 
 def test_features_are_computed_once(places, counted):
@@ -204,7 +209,8 @@ def test_features_do_not_depend_on_how_many_run_side_by_side(places, counted, in
 
 
 def test_features_that_are_not_finite_are_told(places):
-    of = Extractor("nan", "none", lambda device, weights: lambda images: images.float().mean((2, 3)) * float("nan"))
+    load = lambda device, weights: (torch.Tensor.float, lambda x: x.mean((2, 3)) * float("nan"))  # noqa: E731
+    of = Extractor("nan", "none", load)
     with pytest.raises(InputError, match="array: nan gives features that are not finite at images"):
         features(Images(GREY), of, **places)
 
@@ -224,7 +230,8 @@ def test_missing_weights_are_told(places):
         ("inception", None, "allowed: efficientnet_lite0, inception_2048, .*or a file"),
         ("absent.pt", None, "cannot read .*absent.pt: No such file"),
         ("broken.pt", b"<html>", "broken.pt is no TorchScript file"),
-        ("broken.onnx", b"<html>", "broken.onnx is no ONNX model"),
+        ("broken.onnx", b"<html>", "broken.onnx cannot be read as an ONNX model"),
+        ("inception_2048.pt", b"", "inception_2048.pt has the name of another network; rename it"),
     ],
 )
 def test_bad_extractors_are_told(places, tmp_path, name, content, says):
@@ -235,7 +242,58 @@ def test_bad_extractors_are_told(places, tmp_path, name, content, says):
     assert "\n" not in str(error.value)
 
 
-def test_a_users_network_must_return_rows_of_features(places, tmp_path):
-    torch.jit.script(nn.Identity()).save(tmp_path / "same.pt")
-    with pytest.raises(InputError, match=r"same\.pt returns a tensor of shape \(4, 3, 16, 16\); it must be \(B, D\)"):
-        features(Images(GREY), extractor(str(tmp_path / "same.pt")), **places)
+class First(nn.Module):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return images[:1].mean((2, 3))
+
+
+class Pair(nn.Module):
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return images, images
+
+
+@pytest.mark.parametrize(
+    ("network", "says"),
+    [
+        (nn.Identity(), r"returns a tensor of shape \(4, 3, 16, 16\) for 4 images; it must be \(4, D\)"),
+        (First(), r"returns a tensor of shape \(1, 3\) for 4 images; it must be \(4, D\)"),
+        (Pair(), r"returns a tuple for 4 images"),
+        (nn.Linear(32, 8), r"fails on images of shape \(4, 3, 16, 16\): "),
+    ],
+)
+def test_a_users_network_that_does_not_fit_is_told(places, tmp_path, network, says):
+    torch.jit.script(network).save(tmp_path / "mine.pt")
+    with pytest.raises(InputError, match=rf"mine\.pt {says}") as error:
+        features(Images(GREY), extractor(str(tmp_path / "mine.pt")), **places)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("shape", "says"),
+    [([1, 3, 32, 32], "B left open"), (["B", 32, 32, 3], "it must be float"), (["B", 3], "it must be float")],
+)
+def test_a_users_onnx_that_does_not_fit_is_told(tmp_path, shape, says):
+    onnx_of_means(tmp_path / "mine.onnx", shape)
+    with pytest.raises(InputError, match=rf"mine\.onnx takes tensor\(float\) of shape .*{says}"):
+        extractor(str(tmp_path / "mine.onnx"))
+
+
+def test_onnx_weights_outside_the_file_are_refused(tmp_path):
+    """The file's sum would not tell them apart."""
+    import onnx
+
+    constant = onnx.numpy_helper.from_array(np.ones((3, 3, 16, 16), np.float32), "w")
+    nodes = [onnx.helper.make_node("Conv", ["x", "w"], ["y"]), onnx.helper.make_node("Flatten", ["y"], ["z"])]
+    entry = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["B", 3, 16, 16])
+    end = onnx.helper.make_tensor_value_info("z", onnx.TensorProto.FLOAT, ["B", 3])
+    graph = onnx.helper.make_graph(nodes, "outside", [entry], [end], [constant])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=9)
+    onnx.save(model, tmp_path / "mine.onnx", save_as_external_data=True, location="mine.data", size_threshold=0)
+    with pytest.raises(InputError, match=r"mine\.onnx cannot be read .*it must be one file, weights and all"):
+        extractor(str(tmp_path / "mine.onnx"))
+
+
+def test_a_cache_that_cannot_be_written_is_told(places, counted, tmp_path):
+    (tmp_path / "features").write_bytes(b"")
+    with pytest.raises(InputError, match=r"cannot write .*SAGD_SCRATCH names another folder"):
+        features(Images(GREY), counted[0], **places)

@@ -1,7 +1,9 @@
 """Sets of images are the same wherever they come from, and what is wrong with one is said in a line."""
 
 import io
+import struct
 import zipfile
+import zlib
 
 import numpy as np
 import pytest
@@ -68,6 +70,14 @@ def test_moments_are_read_where_there_are_some(tmp_path):
     assert statistics(tmp_path) is None
 
 
+def png_of_48_bits():
+    def chunk(name, content):
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    head, rows = struct.pack(">IIBBBBB", 6, 8, 16, 2, 0, 0, 0), (b"\0" + b"\x12\x34" * 18) * 8
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
 def spoiled(folder, tmp_path, how):
     """A set with one thing wrong with it, and what the message must say."""
     file = folder / "4.png"
@@ -82,7 +92,16 @@ def spoiled(folder, tmp_path, how):
         return folder, r"4\.png is 9x9, 0\.png 6x8: bring the images to one size"
     if how == "16 bits":
         Image.fromarray(np.zeros((8, 6), np.uint16)).save(file)
-        return folder, r"4\.png has 16 or more bits a pixel.*convert it to 8 bits"
+        return folder, r"4\.png has 16 or more bits a channel.*convert it to 8 bits"
+    if how == "16 bits in colour":  # which PIL would cut to 8 without a word
+        file.write_bytes(png_of_48_bits())
+        return folder, r"4\.png has 16 or more bits a channel"
+    if how == "cut head":
+        file.write_bytes(file.read_bytes()[:20])
+        return folder, r"4\.png is not a whole image"
+    if how == "archive named npy":
+        np.savez(tmp_path / "set.npz", PIXELS)
+        return (tmp_path / "set.npz").rename(tmp_path / "set.npy"), r"cannot read .*set\.npy: it is an npz archive"
     if how == "palette":
         Image.new("P", (6, 8)).save(file)
         return folder, r"4\.png has mode P .*convert it to RGB or grey"
@@ -116,18 +135,9 @@ def spoiled(folder, tmp_path, how):
     return tmp_path / "spoiled.npy", f"spoiled.npy .*{says}" if how != "shape" else says
 
 
-CASES = [
-    "truncated",
-    "no image",
-    "size",
-    "16 bits",
-    "palette",
-    "transparency",
-    "empty folder",
-    "no folder",
-    "one image",
-]
-CASES += ["broken zip", "range", "nan", "integers", "shape", "ambiguous"]
+CASES = ["truncated", "cut head", "no image", "size", "16 bits", "16 bits in colour", "palette", "transparency"]
+CASES += ["empty folder", "no folder", "one image", "broken zip"]
+CASES += ["archive named npy", "range", "nan", "integers", "shape", "ambiguous"]
 
 
 @pytest.mark.parametrize("how", CASES)
@@ -136,6 +146,18 @@ def test_bad_input_is_told_in_one_line(folder, tmp_path, how):
     with pytest.raises(InputError, match=says) as error:
         everything(source)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("how", ["size", "palette", "16 bits", "16 bits in colour", "no image"])
+def test_what_heads_tell_is_told_before_the_first_is_measured(folder, tmp_path, how):
+    source, says = spoiled(folder, tmp_path, how)
+    with pytest.raises(InputError, match=says):
+        Images(source).sha256()
+
+
+def test_a_macs_second_files_are_no_images(folder):
+    (folder / "._1.png").write_bytes(b"resource fork")
+    assert len(Images(folder)) == 5
 
 
 def test_an_archive_of_several_arrays_asks_which(tmp_path):

@@ -63,6 +63,17 @@ def test_frechet_distance_is_clean_fids_and_torch_fidelitys(n, m):
     assert given == pytest.approx(ours, rel=1e-9)
 
 
+def test_frechet_distance_is_that_of_the_singular_values_at_deficient_rank():
+    """tr (S_a S_b)^(1/2) is the sum of the singular values of A B^T: nothing is squared, so nothing is lost."""
+    a, b = like_inception(300, 512, 0, 2), like_inception(400, 512, 0.02, 3)
+    means, factors = zip(
+        *((x.mean(0), (x - x.mean(0)) / np.sqrt(len(x) - 1)) for x in map(np.float64, (a, b))), strict=True
+    )
+    roots = np.linalg.svd(factors[0] @ factors[1].T, compute_uv=False).sum()
+    expected = np.square(means[0] - means[1]).sum() + sum(np.square(f).sum() for f in factors) - 2 * roots
+    assert frechet(a, b) == pytest.approx(expected, rel=1e-9)
+
+
 def test_frechet_distance_to_itself_is_zero():
     for x in (RNG.standard_normal((20, 50)), RNG.standard_normal((200, 50)), like_inception(300, 768, 0, 4)):
         assert frechet(x, x) == pytest.approx(0, abs=1e-6)
@@ -156,6 +167,11 @@ def test_error_of_the_kernel_distance_is_the_spread_over_data_sets():
     assert found[:, 1].mean() == pytest.approx(found[:, 0].std(), rel=0.15)
 
 
+def test_kernel_distance_of_a_set_to_itself_is_that_to_its_copy():
+    a = like_inception(30, 8, 0, 9)
+    assert kernel_distance(a, a) == kernel_distance(a, a.copy())
+
+
 def test_kernel_distance_is_unbiased_and_sees_a_shift():
     near, far = [], []
     for seed in range(40):
@@ -214,7 +230,7 @@ def test_prdc_is_that_of_the_prdc_package(n, m, nearest, monkeypatch, capsys):
 
     generated, reference = (like_inception(k, 32, s, k).astype(np.float64) for k, s in ((n, 0.1), (m, 0)))
     theirs = compute_prdc(reference, generated, nearest)
-    monkeypatch.setattr(metrics, "BLOCK", 17)
+    monkeypatch.setattr(metrics, "BLOCK", 52)
     assert prdc(generated, reference, nearest) == pytest.approx(theirs, rel=1e-12)
     assert 0 < min(theirs.values()) and min(theirs["precision"], theirs["recall"]) < 1  # not the trivial ends
 
@@ -236,11 +252,15 @@ def test_a_checkpoint_is_chosen_on_one_half_and_measured_on_the_other():
         (lambda: frechet(np.ones((5, 3)), np.ones((5, 4))), "3 and of 4 dimensions"),
         (lambda: kernel_distance(np.ones((2, 3)), np.ones((5, 3))), "3 or more are needed"),
         (lambda: prdc(np.ones((5, 3)), np.ones((9, 3))), "6 or more are needed"),
-        (lambda: Moments.given(np.zeros(3), np.eye(4)), "not moments"),
+        (lambda: Moments.given(np.zeros(3), np.eye(4)), r"must be \(D,\) and \(D, D\)"),
+        (lambda: Moments.given(np.float64(0), np.float64(1)), r"must be \(D,\) and \(D, D\)"),
+        (lambda: Moments.given(np.full(2, np.nan), np.eye(2)), "not finite"),
+        (lambda: Moments.given(np.zeros(2), np.array([[1.0, 0.5], [0.0, 1.0]])), "not symmetric"),
+        (lambda: Moments.given(np.zeros(2), -np.eye(2)), "eigenvalue of -1"),
         (lambda: Moments.given(np.zeros(2), np.full((2, 2), np.nan)), "not finite"),
         (
             lambda: kernel_distance_of_subsets(np.ones((9, 3)), np.ones((8, 3)), subsets=2, size=9, rng=RNG),
-            "2 subsets of 9 from 9 and 8",
+            "2 subsets of 9, from 9 and 8 images; 2 or more, of 3 to 8",
         ),
         (lambda: frechet_distance_infinity(np.ones((9, 3)), Moments.of(np.eye(3)), rng=RNG), "10 or more"),
     ],

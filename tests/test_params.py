@@ -169,7 +169,7 @@ def test_stages_end_in_one_line_and_lose_nothing(project, tmp_path):
 def test_stopped_stage_saves_fails_and_goes_on_to_the_same_bits(project, tmp_path):
     """SIGTERM to the real script, two seeds side by side: non-zero exit, then the weights of a run left alone."""
     tiny = {"widths": [8, 8], "layers": 1, "attention": [False, False], "groups": 4}
-    project(train__steps=60, train__warmup=5, train__batch_size=4, train__unet=tiny)
+    project(train__steps=60, train__warmup=5, train__batch_size=4, train__snapshots=6, train__unet=tiny)
     rng = np.random.default_rng(0)
     folder = Path("artifacts/prepare")
     folder.mkdir(parents=True)
@@ -177,7 +177,9 @@ def test_stopped_stage_saves_fails_and_goes_on_to_the_same_bits(project, tmp_pat
     for name in ("corrupt", "encode"):
         assert stage(name, folder=tmp_path).returncode == 0
     assert stage("train", folder=tmp_path).returncode == 0
-    weights = [Path(f"artifacts/train/seed_{k}/diffusion_pytorch_model.safetensors") for k in (0, 1)]
+    runs = [f"seed_{k}{end}" for k in (0, 1) for end in ("", *(f"_step_{s}" for s in (10, 20, 30, 40, 50)))]
+    weights = [Path(f"artifacts/train/{name}/diffusion_pytorch_model.safetensors") for name in runs]
+    assert len({w.read_bytes() for w in weights}) == 12
     whole = [w.read_bytes() for w in weights]
     for w in weights:
         w.unlink()
@@ -198,7 +200,7 @@ def test_stopped_stage_saves_fails_and_goes_on_to_the_same_bits(project, tmp_pat
     done = subprocess.run([sys.executable, "-c", stopper], env=environment, capture_output=True, text=True)
     assert done.returncode == 1, done.stderr
     assert "stopped; the same command goes on from" in done.stderr
-    assert len(list(tmp_path.glob("scratch/train/*/seed_*.safetensors"))) == 2
+    assert len(list(tmp_path.glob("scratch/train/*/seed_?.safetensors"))) == 2
     assert not any(w.exists() for w in weights)
     assert stage("train", folder=tmp_path).returncode == 0
     assert [w.read_bytes() for w in weights] == whole

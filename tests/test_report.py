@@ -3,6 +3,7 @@
 import pandas as pd
 import pytest
 
+from pipeline import params as parameters
 from pipeline import results
 
 
@@ -49,6 +50,14 @@ def test_settings_on_other_data_are_not_compared():
     table = frame(iso=[10.0, 10.1], plw=[1.0, 1.1])
     table.loc["plw", "data"] = "[0.4, 0.5]"
     assert results.comparisons(table).empty
+
+
+def test_more_snapshots_are_no_other_protocol():
+    """They are taken on the way; the weights at the end are the same."""
+    raw = parameters.load().raw
+    raw["train"] = raw["train"] | {"snapshots": 4, "repeats": 2}
+    settings = [parameters.Params(raw).setting(None), *parameters.load().settings]
+    assert len({results.protocol(s) for s in settings}) == 1
 
 
 def test_settings_trained_in_another_way_get_no_verdict():

@@ -48,6 +48,30 @@ def test_stopped_and_resumed_run_ends_in_the_same_bits(make_unet, tmp_path):
     assert begun == [5]
 
 
+def test_snapshots_are_the_averaged_weights_on_the_way(make_unet, tmp_path):
+    """After step 4 those that a checkpoint of step 4 holds; and a run that was cut takes the rest as if it were not."""
+
+    def taken(**options):
+        found = {}
+        keep = lambda step, weights: found.update({step: {k: w.clone() for k, w in weights.items()}})  # noqa: E731
+        try:
+            run(make_unet, snapshots=(4, 8), snapshot=keep, **options)
+        except Interrupted:
+            pass
+        return found
+
+    whole, steps = taken(), iter(range(100))
+    assert list(whole) == [4, 8]
+    cut = taken(checkpoint=tmp_path / "c", stop=lambda: next(steps) == 3)
+    assert list(cut) == [4]
+    saved = read_tensors(tmp_path / "c")
+    assert all(torch.equal(saved[f"ema.{k}"], w) for k, w in whole[4].items())
+    rest = taken(checkpoint=tmp_path / "c")
+    assert list(rest) == [8]
+    for step, weights in {**cut, **rest}.items():
+        assert all(torch.equal(weights[k], w) for k, w in whole[step].items())
+
+
 def test_killed_process_goes_on_to_the_same_bits(tmp_path):
     """SIGKILL in the middle of a real process, twice, at whatever step it is; then compare with a run left alone."""
     script = tmp_path / "run.py"
