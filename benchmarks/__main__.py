@@ -201,9 +201,7 @@ def distances(n: int = 5000, dimensions: int = 2048) -> None:
     }.items():
         tell(f"  {name}", ratio(ours, peer, 3), invert=True)
 
-    print(
-        f"\nKID, two sets of {n} x {dimensions} features: time of clean-fid's (100 subsets of 1,000) over ours"
-    )
+    print(f"\nKID, two sets of {n} x {dimensions} features: time of clean-fid's (100 subsets of 1,000) over ours")
     kid = {"num_subsets": 100, "max_subset_size": 1000}
     for name, of in {
         "all pairs": lambda: kernel_distance(a, b),
