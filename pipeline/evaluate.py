@@ -15,13 +15,14 @@ from sagd.files import read_array, read_json, scratch, write_bytes, write_json
 from sagd.images import Images
 from sagd.metrics import Moments, chosen_on_half, frechet_distance
 from sagd.progress import Bar
-from sagd.spectrum import rapsd
+from sagd.rapsd import rapsd
 
 
 def main(params, options):
     choice = params.section("evaluate")
     for setting in params.chosen(options):
-        evaluate(setting, choice)
+        for variant in params.variants(setting):
+            evaluate(variant, choice)
 
 
 def evaluate(setting, choice):

@@ -1,5 +1,6 @@
 """params.yaml as typed objects: unknown keys, wrong types and values out of range are refused in one line."""
 
+import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,7 +27,16 @@ def _ordered(band: list[float]) -> list[float]:
     return band
 
 
+def _exponent(alpha: object) -> float | str:
+    number = isinstance(alpha, int | float) and not isinstance(alpha, bool) and math.isfinite(alpha)
+    if not (number or alpha == "auto"):
+        raise ValueError("it must be a finite number, or auto")
+    return alpha
+
+
+Exponent = Annotated[Any, AfterValidator(_exponent)]
 Band = Annotated[list[float], Field(min_length=2, max_length=2), AfterValidator(_ordered)]
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9]*(_[a-z0-9]+)*$")]  # "__" parts a setting from its variant
 Positive = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0)]
 
@@ -47,8 +57,12 @@ class Dataset(Section):
 
 
 class Noise(Section):
-    operator: Literal["isotropic", "power_law", "band_pass", "two_band", "exponential"] = "isotropic"
-    alpha: float = 0.0
+    operator: Literal["isotropic", "power_law", "band_pass", "two_band", "exponential", "equal_snr", "data_matched"] = (
+        "isotropic"
+    )
+    alpha: Exponent = 0.0
+    schedule: Literal["constant", "varying"] = "constant"
+    alpha_last: float = 0.0
     beta: float = 1.0
     band: Band = [0.0, 1.0]
     gamma_low: Annotated[float, Field(ge=0, le=1)] = 0.5
@@ -60,27 +74,52 @@ class Noise(Section):
     dc: Literal["lowest", "floor"] = "lowest"
     normalize: Literal["expected", "sample", "none"] = "expected"
 
-    def spectrum(self, size: tuple[int, int]):
-        """The `sagd.Spectrum` that this section describes, at an image size."""
+    @model_validator(mode="after")
+    def _varying(self):
+        if self.schedule == "varying" and (self.operator != "power_law" or self.alpha == "auto"):
+            raise ValueError("schedule varying is for operator power_law, from a number alpha to alpha_last")
+        return self
+
+    def spectrum(self, power, alpha_bar, alpha: float | None = None):
+        """The `sagd.Spectrum` (or `Varying`) that this section describes.
+
+        Parameters
+        ----------
+        power
+            (H, W), the data's power, averaged over channels: gives the size, and the operators made of data.
+        alpha_bar
+            Of the schedule, along which a varying spectrum moves.
+        alpha
+            In place of this section's, where that is ``auto``.
+        """
         try:
-            return self._spectrum(size)
+            alpha = self.alpha if alpha is None else alpha
+            constant = self._spectrum(power, alpha)
+            if self.schedule == "constant":
+                return constant
+            from sagd import Varying
+
+            return Varying(constant, self._spectrum(power, self.alpha_last), alpha_bar)
         except InputError as error:
             raise InputError(f"{FILE}: noise: {error}") from None
 
-    def _spectrum(self, size: tuple[int, int]):
+    def _spectrum(self, power, alpha: float):
         from sagd import spectrum
 
+        size = tuple(power.shape)
         shared = {"grid": self.grid, "normalize": self.normalize}
         if self.operator == "isotropic":
             return spectrum.isotropic(size, normalize=self.normalize)
         if self.operator == "power_law":
-            return spectrum.power_law(size, self.alpha, dc=self.dc, **shared)
+            return spectrum.power_law(size, alpha, dc=self.dc, **shared)
         if self.operator == "band_pass":
             return spectrum.band_pass(size, *self.band, units=self.units, **shared)
         if self.operator == "two_band":
             edges = {"low": tuple(self.low), "high": tuple(self.high), "bands": self.bands, "units": self.units}
             return spectrum.two_band(size, self.gamma_low, **edges, **shared)
-        return spectrum.exponential(size, self.beta, **shared)
+        if self.operator == "exponential":
+            return spectrum.exponential(size, self.beta, **shared)
+        return spectrum.OPERATORS[self.operator](size, power, normalize=self.normalize)
 
 
 class Corrupt(Section):
@@ -110,10 +149,14 @@ class Train(Section):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     repeats: Positive = 1
     snapshots: Positive = 1
+    schedule: Literal["linear", "zero_terminal_snr"] = "linear"
+    prediction: Literal["eps", "v"] = "eps"
     unet: UNet
 
     @model_validator(mode="after")
-    def _enough_steps(self):
+    def _possible(self):
+        if self.schedule == "zero_terminal_snr" and self.prediction == "eps":
+            raise ValueError("schedule zero_terminal_snr needs prediction v: at its end an eps says nothing of x0")
         if self.snapshots > self.steps:
             raise ValueError(f"snapshots is {self.snapshots}; there are {self.steps} steps")
         return self
@@ -124,7 +167,7 @@ class Sample(Section):
     steps: Annotated[int, Field(ge=1, le=1000)]
     spacing: Literal["leading", "trailing"] = "leading"
     start: Literal["noise", "marginal"] = "noise"
-    sampler: Literal["ddim", "ddpm"] = "ddim"
+    sampler: Literal["ddim", "ddpm", "euler", "heun"] = "ddim"
     eta: Annotated[float, Field(ge=0, le=1)] = 0.0
     clip: Literal["auto", "on", "off"] = "auto"
     batch_size: Positive = 32
@@ -134,11 +177,6 @@ class Evaluate(Section):
     features: str
     metrics: Annotated[list[Literal["fid", "kid", "prdc", "fid_infinity"]], Field(min_length=1)] = ["fid", "kid"]
     bootstrap: Annotated[int, Field(ge=2)] = 50
-
-
-class GridSetting(Section):
-    noise: Noise
-    corrupt: Corrupt = Corrupt()
 
 
 class GridTrain(Train):
@@ -151,11 +189,22 @@ class GridTrain(Train):
         return self
 
 
+class GridSetting(Section):
+    """What is trained: a noise, on data, and where it is trained in another way than the rest, how."""
+
+    noise: Noise
+    corrupt: Corrupt = Corrupt()
+    train: dict[str, Any] = {}
+
+
 class Grid(Section):
+    """``variants`` are ways to draw samples of the same networks, each what it changes of ``sample``."""
+
     seeds: Annotated[list[Seed], Field(min_length=1), AfterValidator(_distinct)]
     train: GridTrain
     sample: Sample
-    settings: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], GridSetting]
+    variants: dict[Name, dict[str, Any]] = {}
+    settings: dict[Name, GridSetting]
 
 
 SECTIONS = {
@@ -178,6 +227,7 @@ class Setting:
 
     name: str | None
     section: Callable[[str], Any]
+    variant: str | None = None
 
     @property
     def seeds(self) -> list[int]:
@@ -201,17 +251,21 @@ class Setting:
 
     def artifacts(self, stage: str) -> Path:
         """The folder of a stage's large files."""
-        return Path("artifacts", stage) if self.name is None else Path("artifacts", "grid", stage, self.name)
+        return Path("artifacts", stage) if self.name is None else Path("artifacts", "grid", stage, self._file(stage))
 
     def report(self, stage: str, ending: str) -> Path:
         """A small file of a stage, kept in git."""
         if self.name is None:
             return Path("reports", f"{stage}.{ending}")
-        return Path("reports", "grid", stage, f"{self.name}.{ending}")
+        return Path("reports", "grid", stage, f"{self._file(stage)}.{ending}")
+
+    def _file(self, stage: str) -> str:
+        """Variants differ from `sample` on; before it they are one."""
+        return f"{self.name}__{self.variant}" if self.variant and stage in ("sample", "evaluate") else self.name
 
     @property
     def title(self) -> str:
-        return self.name or "focus"
+        return f"{self.name}, {self.variant}" if self.variant else self.name or "focus"
 
 
 @dataclass(frozen=True)
@@ -233,16 +287,33 @@ class Params:
     def settings(self) -> list[Setting]:
         """The grid's settings, in the order of the file."""
         grid = _parse(Grid, self.raw.get("grid"), "grid")
-        shared = {"seeds": grid.seeds, "train": grid.train, "sample": grid.sample}
-        return [
-            Setting(name, {**shared, "noise": s.noise, "corrupt": s.corrupt}.__getitem__)
-            for name, s in grid.settings.items()
-        ]
+        shared = {"seeds": grid.seeds, "sample": grid.sample}
+        settings = []
+        for name, s in grid.settings.items():
+            train = grid.train
+            if s.train:
+                train = _parse(
+                    GridTrain, grid.train.model_dump(exclude={"repeats"}) | s.train, f"grid.settings.{name}.train"
+                )
+            settings.append(Setting(name, {**shared, "noise": s.noise, "corrupt": s.corrupt, "train": train}.get))
+        return settings
 
     @property
     def all_settings(self) -> list[Setting]:
-        """The focus, then the grid."""
-        return [self.setting(None), *self.settings]
+        """The focus, if the file has one, then the grid."""
+        return [self.setting(None), *self.settings] if "noise" in self.raw else self.settings
+
+    def variants(self, setting: Setting) -> list[Setting]:
+        """A setting of the grid, and the same networks sampled in the grid's other ways; the focus has none."""
+        if setting.name is None:
+            return [setting]
+        grid = _parse(Grid, self.raw.get("grid"), "grid")
+        found = [setting]
+        for name, changes in grid.variants.items():
+            sample = _parse(Sample, grid.sample.model_dump() | changes, f"grid.variants.{name}")
+            sections = {s: setting.section(s) for s in ("seeds", "noise", "corrupt", "train")} | {"sample": sample}
+            found.append(Setting(setting.name, sections.get, name))
+        return found
 
     def chosen(self, options) -> list[Setting]:
         """The settings that a command line asks for: the grid's, one of them, or the focus."""

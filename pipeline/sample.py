@@ -12,20 +12,23 @@ from sagd.figures import save_grid
 from sagd.files import read_json, read_tensors, writing
 from sagd.progress import Bar
 from sagd.sampling import draw
+from sagd.spectrum.varying import from_dict
 
 PREVIEW = 60
 
 
 def main(params, options):
     for setting in params.chosen(options):
-        sample(setting)
+        for variant in params.variants(setting):
+            sample(variant)
 
 
 def sample(setting):
     choice = setting.sample
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     trained = setting.artifacts("train")
-    spectrum = sagd.Spectrum.from_dict(read_json(trained / "spectrum.json"))
+    spectrum = from_dict(read_json(trained / "spectrum.json"))
+    schedule = sagd.Schedule.named(setting.train.schedule)
     data = read_tensors(setting.artifacts("encode") / "statistics.safetensors")
     # Clipping is not linear: it would put energy back into a band that the noise leaves out.
     clip = setting.corrupt.band is None if choice.clip == "auto" else choice.clip == "on"
@@ -35,9 +38,10 @@ def sample(setting):
     with Bar(f"sample {setting.title}", choice.n * len(names)) as bar:
         for name, seed in names.items():
             x = draw(
-                models.load(trained / name).to(device), sagd.Schedule.linear(), spectrum, data,
+                models.load(trained / name).to(device), schedule, spectrum, data,
                 n=choice.n, steps=choice.steps, seed=seed, spacing=choice.spacing, start=choice.start,
-                sampler=choice.sampler, eta=choice.eta, clip=clip, batch_size=choice.batch_size, report=bar.update,
+                sampler=choice.sampler, prediction=setting.train.prediction, eta=choice.eta, clip=clip,
+                batch_size=choice.batch_size, report=bar.update,
             )  # fmt: skip
             if not torch.isfinite(x).all():
                 raise InputError(f"samples of {name} are not finite; train longer, or with a smaller train.lr")

@@ -20,6 +20,7 @@ from sagd.files import lock, read_array, read_json, read_tensors, scratch, write
 from sagd.parallel import concurrently
 from sagd.progress import Bar
 from sagd.randomness import generator
+from sagd.spectrum.varying import from_dict
 from sagd.training import Interrupted, Recipe, Trained, train
 
 EVERY = 10  # steps that a row of the loss curve averages
@@ -36,13 +37,14 @@ def train_setting(setting):
     manifest = read_json(setting.artifacts("encode") / "manifest.json")
     images = torch.from_numpy(read_array(manifest["images"])).to(device)
     channels, *size = images.shape[1:]
-    spectrum = setting.noise.spectrum(tuple(size))
+    schedule = sagd.Schedule.named(choice.schedule)
+    spectrum = from_dict(read_json(setting.artifacts("encode") / "spectrum.json"))
     noise = corruption(read_json(setting.artifacts("corrupt") / "corruption.json"))
     recipe = Recipe(
         choice.steps, choice.batch_size, choice.lr, choice.warmup, tuple(choice.betas), ema=choice.ema,
         precision=choice.precision,
     )  # fmt: skip
-    run = scratch() / "train" / _key(setting, images)
+    run = scratch() / "train" / _key(setting, spectrum, images)
     folder = setting.artifacts("train")
 
     asked = threading.Event()
@@ -56,8 +58,9 @@ def train_setting(setting):
             with _seeded(seed):
                 network = models.unet(tuple(size), channels, **choice.unet.model_dump()).to(device)
             return train(
-                network, images, spectrum, sagd.Schedule.linear(), recipe,
-                seed=seed, corruption=noise, checkpoint=run / f"seed_{seed}.safetensors", stop=asked.is_set,
+                network, images, spectrum, schedule, recipe,
+                seed=seed, prediction=choice.prediction, corruption=noise,
+                checkpoint=run / f"seed_{seed}.safetensors", stop=asked.is_set,
                 resumed=lambda step: bar.skip(step * choice.batch_size),
                 report=lambda loss: bar.update(choice.batch_size, loss=loss),
                 snapshots=earlier,
@@ -103,13 +106,13 @@ def _locked(run: Path):
         yield
 
 
-def _key(setting, images: torch.Tensor) -> str:
+def _key(setting, spectrum, images: torch.Tensor) -> str:
     """A hash of all that defines the run: settings, data and code."""
     digest = hashlib.sha256(setting.train.model_dump_json().encode())
-    digest.update(setting.noise.model_dump_json().encode() + setting.corrupt.model_dump_json().encode())
+    digest.update(json.dumps(spectrum.to_dict()).encode() + setting.corrupt.model_dump_json().encode())
     digest.update(json.dumps([setting.seeds, torch.__version__]).encode())
     digest.update(images.cpu().numpy().tobytes())
-    for file in sorted(Path(sagd.__file__).parent.glob("*.py")):
+    for file in sorted(Path(sagd.__file__).parent.rglob("*.py")):
         digest.update(file.read_bytes())
     return digest.hexdigest()[:32]
 

@@ -5,21 +5,37 @@ from sagd.diffusion import (
     ddim_step,
     ddpm_step,
     eps_loss,
+    euler_step,
     sample,
     start_from_marginal,
     start_from_noise,
+    v_loss,
 )
 from sagd.errors import InputError
-from sagd.spectrum import Spectrum, band_pass, exponential, isotropic, power_law, two_band
+from sagd.spectrum import (
+    Spectrum,
+    band_pass,
+    data_matched,
+    equal_snr,
+    exponential,
+    isotropic,
+    power_law,
+    two_band,
+)
+from sagd.spectrum.varying import Varying
 
 __all__ = [
     "InputError",
     "Schedule",
     "Spectrum",
+    "Varying",
     "band_pass",
+    "data_matched",
     "ddim_step",
     "ddpm_step",
     "eps_loss",
+    "equal_snr",
+    "euler_step",
     "exponential",
     "isotropic",
     "power_law",
@@ -27,4 +43,5 @@ __all__ = [
     "start_from_marginal",
     "start_from_noise",
     "two_band",
+    "v_loss",
 ]

@@ -1,10 +1,12 @@
 """The diffusion: schedule, forward process, conversions, the loss, and samplers with shaped noise.
 
 Noise is always an argument, never drawn here. A network is any callable ``predict(xt, t) -> eps`` with xt of shape
-(B, C, H, W) and t of shape (B,); for a diffusers model that is ``lambda xt, t: unet(xt, t).sample``. Equation numbers
-are those of Scimeca et al., arXiv 2510.09660; at isotropic noise everything here equals diffusers' schedulers.
+(B, C, H, W) and t of shape (B,); for a diffusers model that is ``lambda xt, t: unet(xt, t).sample``. It may predict v
+instead. Equation numbers are those of Scimeca et al., arXiv 2510.09660; at isotropic noise everything here equals
+diffusers' schedulers.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -13,8 +15,12 @@ from torch import Tensor
 
 from sagd.errors import InputError
 from sagd.spectrum import Spectrum, one_of
+from sagd.spectrum.varying import Varying
 
 Predict = Callable[[Tensor, Tensor], Tensor]
+SCHEDULES = ("linear", "zero_terminal_snr")
+PREDICTIONS = ("eps", "v")
+SAMPLERS = ("ddim", "ddpm", "euler", "heun")
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +41,21 @@ class Schedule:
         """DDPM's linear betas."""
         betas = torch.linspace(beta_start, beta_end, steps, dtype=torch.float64)
         return cls(torch.cumprod(1 - betas, 0))
+
+    @classmethod
+    def zero_terminal_snr(cls, steps: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02) -> "Schedule":
+        """Linear betas rescaled so that the last step is pure noise, alpha_bar 0 (Lin et al., arXiv 2305.08891).
+
+        There an eps says nothing of x0: networks for it predict v, and samplers begin at the end (``trailing``).
+        """
+        signal = cls.linear(steps, beta_start, beta_end).alpha_bar.sqrt()
+        return cls(((signal - signal[-1]) * signal[0] / (signal[0] - signal[-1])).square())
+
+    @classmethod
+    def named(cls, name: str) -> "Schedule":
+        """``linear`` or ``zero_terminal_snr``, of 1000 steps."""
+        one_of("schedule", name, SCHEDULES)
+        return getattr(cls, name)()
 
     def __len__(self) -> int:
         return len(self.alpha_bar)
@@ -63,8 +84,19 @@ class Schedule:
         signal, sigma = self.signal_and_sigma(t, xt)
         return (xt - signal * x0) / sigma
 
+    def x0_and_eps(self, xt: Tensor, t: Tensor | int, output: Tensor, prediction: str = "eps") -> tuple[Tensor, Tensor]:
+        """What a network's output says of x0 and of the noise; ``prediction``: what it predicts, ``eps`` or ``v``."""
+        one_of("prediction", prediction, PREDICTIONS)
+        if prediction == "eps":
+            return self.x0_from_eps(xt, t, output), output
+        signal, sigma = self.signal_and_sigma(t, xt)
+        return signal * xt - sigma * output, sigma * xt + signal * output
+
     def score_from_eps(self, spectrum: Spectrum, t: Tensor | int, eps: Tensor) -> Tensor:
-        """score = -(1 / sigma_t) Sigma_w^+ eps (eq. 9, 24); the projected score where the support is partial."""
+        """score = -(1 / sigma_t) Sigma_w^+ eps (eq. 9, 24); the projected score where the support is partial.
+
+        Of a `Varying` spectrum, give the one `at` t.
+        """
         _, sigma = self.signal_and_sigma(t, eps)
         return -spectrum.inverse(eps) / sigma
 
@@ -101,6 +133,18 @@ def eps_loss(predict: Predict, schedule: Schedule, x0: Tensor, t: Tensor, eps: T
     return (predict(schedule.q_sample(x0, t, eps), t) - eps).square().mean()
 
 
+def v_loss(predict: Predict, schedule: Schedule, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+    """|| v - v_theta(x_t, t) ||^2 with v = sqrt(alpha_bar_t) eps_w - sigma_t x0 (Salimans and Ho, arXiv 2202.00512).
+
+    The parameters are those of `eps_loss`. With shaped noise x0 and eps follow from v as with white noise.
+    """
+    signal, sigma = schedule.signal_and_sigma(t, x0)
+    return (predict(schedule.q_sample(x0, t, eps), t) - (signal * eps - sigma * x0)).square().mean()
+
+
+LOSSES = {"eps": eps_loss, "v": v_loss}
+
+
 def ddim_step(
     schedule: Schedule,
     xt: Tensor,
@@ -108,6 +152,7 @@ def ddim_step(
     t_prev: int,
     eps: Tensor,
     *,
+    x0: Tensor | None = None,
     eta: float = 0.0,
     clip: bool = False,
     noise: Tensor | None = None,
@@ -120,6 +165,8 @@ def ddim_step(
         The next step to visit, below t; -1 is clean data.
     eps
         The network's prediction at x_t.
+    x0
+        x0hat, if it is known in another way than from eps (eq. 34).
     eta
         0 is deterministic; 1 adds the noise of DDPM.
     clip
@@ -127,7 +174,7 @@ def ddim_step(
     noise
         Shaped noise of the shape of xt, N(0, Sigma_w) and never white (App. D.4); needed for eta > 0.
     """
-    x0 = schedule.x0_from_eps(xt, t, eps)
+    x0 = schedule.x0_from_eps(xt, t, eps) if x0 is None else x0
     if clip:
         x0 = x0.clamp(-1, 1)
     alpha_bar, alpha_bar_prev = _alpha_bars(schedule, t, t_prev)
@@ -144,6 +191,7 @@ def ddpm_step(
     t_prev: int,
     eps: Tensor,
     *,
+    x0: Tensor | None = None,
     clip: bool = False,
     noise: Tensor | None = None,
 ) -> Tensor:
@@ -151,7 +199,7 @@ def ddpm_step(
 
     The parameters are those of `ddim_step`; no noise is added in the step to clean data.
     """
-    x0 = schedule.x0_from_eps(xt, t, eps)
+    x0 = schedule.x0_from_eps(xt, t, eps) if x0 is None else x0
     if clip:
         x0 = x0.clamp(-1, 1)
     alpha_bar, alpha_bar_prev = _alpha_bars(schedule, t, t_prev)
@@ -165,18 +213,97 @@ def ddpm_step(
     return mean + ((1 - alpha_bar_prev) / (1 - alpha_bar) * (1 - alpha)) ** 0.5 * noise
 
 
+def varying_ddpm_step(
+    schedule: Schedule, spectrum: Varying, xt: Tensor, t: int, t_prev: int, x0: Tensor, white: Tensor
+) -> Tensor:
+    """The posterior of eq. 31 where the spectrum varies: one gain and one variance a frequency, from eq. 36.
+
+    With V_t = sigma_t^2 W_t^2 and alpha the signal kept between the two steps, q(x_{t_prev} | x_t, x0) has the mean
+    sqrt(alpha_bar_prev) x0 + sqrt(alpha) (V_prev / V_t) (x_t - sqrt(alpha_bar_t) x0) and the variance
+    V_prev - alpha V_prev^2 / V_t.
+
+    Parameters
+    ----------
+    x0
+        x0hat, clipped or not.
+    white
+        N(0, I).
+    """
+    if t_prev < 0:
+        return x0
+    alpha_bar, alpha_bar_prev = _alpha_bars(schedule, t, t_prev)
+    alpha = alpha_bar / alpha_bar_prev
+    ratio = (1 - alpha_bar_prev) / (1 - alpha_bar)
+    # V_prev / V_t is the square of the transfer, but for the ratio of sigma^2.
+    residual = spectrum.transfer(spectrum.transfer(xt - alpha_bar**0.5 * x0, t, t_prev), t, t_prev)
+    weight, weight_prev = spectrum.at(t).weight, spectrum.at(t_prev).weight
+    relative = torch.where(spectrum.support, weight_prev / weight.where(spectrum.support, 1), 0)
+    share = (1 - alpha * ratio * relative.square()).clamp(min=0).sqrt()
+    noise = Spectrum((1 - alpha_bar_prev) ** 0.5 * weight_prev * share).sqrt(white)
+    return alpha_bar_prev**0.5 * x0 + alpha**0.5 * ratio * residual + noise
+
+
+def euler_step(schedule: Schedule, xt: Tensor, t: int, t_prev: int, eps: Tensor) -> Tensor:
+    """One Euler step of the probability-flow ODE (eq. 35), in -log alpha_bar, whose rate is beta.
+
+    With Sigma_w score = -eps / sigma_t the ODE is dx = -1/2 (x - eps / sigma_t) beta dt. The parameters are those of
+    `ddim_step`. DDIM is Euler's method, too, of the same ODE in the variables x / sqrt(alpha_bar) and
+    sigma / sqrt(alpha_bar).
+    """
+    alpha_bar, alpha_bar_prev = _alpha_bars(schedule, t, t_prev)
+    return xt + 0.5 * math.log(alpha_bar_prev / alpha_bar) * (xt - eps / (1 - alpha_bar) ** 0.5)
+
+
 def _alpha_bars(schedule: Schedule, t: int, t_prev: int) -> tuple[float, float]:
     return schedule.alpha_bar[t].item(), schedule.alpha_bar[t_prev].item() if t_prev >= 0 else 1.0
+
+
+def step(
+    predict: Predict,
+    schedule: Schedule,
+    spectrum: Spectrum | Varying,
+    x: Tensor,
+    t: int,
+    t_prev: int,
+    *,
+    sampler: str = "ddim",
+    prediction: str = "eps",
+    eta: float = 0.0,
+    clip: bool = False,
+    white: Callable[[], Tensor] | None = None,
+) -> Tensor:
+    """One step of a sampler with a network, x_t to x_{t_prev}; the parameters are those of `sample`."""
+
+    def denoise(x: Tensor, t: int) -> tuple[Tensor, Tensor]:
+        output = spectrum.project(predict(x, torch.full((len(x),), t, device=x.device)))
+        x0, eps = schedule.x0_and_eps(x, t, output, prediction)
+        return (x0.clamp(-1, 1) if clip else x0), eps
+
+    x0, eps = denoise(x, t)
+    if sampler == "euler":
+        return euler_step(schedule, x, t, t_prev, schedule.eps_from_x0(x, t, x0) if clip else eps)
+    if sampler == "ddpm":
+        if isinstance(spectrum, Varying):
+            return varying_ddpm_step(schedule, spectrum, x, t, t_prev, x0, white())
+        return ddpm_step(schedule, x, t, t_prev, eps, x0=x0, noise=spectrum.shape(white()))
+    noise = spectrum.shape(white()) if eta > 0 else None
+    there = ddim_step(schedule, x, t, t_prev, spectrum.transfer(eps, t, t_prev), x0=x0, eta=eta, noise=noise)
+    if sampler == "ddim" or t_prev < 0:
+        return there
+    # Heun: DDIM again, with the mean of the noises at both ends (Karras et al., arXiv 2206.00364, algorithm 1).
+    _, eps_there = denoise(there, t_prev)
+    return ddim_step(schedule, x, t, t_prev, (eps + eps_there) / 2, clip=clip)
 
 
 def sample(
     predict: Predict,
     schedule: Schedule,
-    spectrum: Spectrum,
+    spectrum: Spectrum | Varying,
     x: Tensor,
     timesteps: list[int],
     *,
     sampler: str = "ddim",
+    prediction: str = "eps",
     eta: float = 0.0,
     clip: bool = False,
     white: Callable[[], Tensor] | None = None,
@@ -193,30 +320,47 @@ def sample(
     timesteps
         From `Schedule.timesteps`.
     sampler
-        ``ddim`` (with eta) or ``ddpm``.
+        ``ddim`` (with eta), ``ddpm``, ``euler`` (`euler_step`), or ``heun``, of second order, two predictions a step.
+    prediction
+        What ``predict`` gives, ``eps`` or ``v``.
     white
         Draws white noise of x's shape at each step; shaped here by T_w. Needed for ddpm and for eta > 0.
     """
-    one_of("sampler", sampler, ("ddim", "ddpm"))
+    check_sampler(schedule, spectrum, timesteps, sampler, prediction, eta)
     if white is None and (sampler == "ddpm" or eta > 0):
         raise InputError("sampling with noise (ddpm, or eta > 0) needs `white`, the source of it")
     for t, t_prev in zip(timesteps, [*timesteps[1:], -1], strict=True):
-        eps = spectrum.project(predict(x, torch.full((len(x),), t, device=x.device)))
-        noise = spectrum.shape(white()) if white is not None else None
-        if sampler == "ddim":
-            x = ddim_step(schedule, x, t, t_prev, eps, eta=eta, clip=clip, noise=noise)
-        else:
-            x = ddpm_step(schedule, x, t, t_prev, eps, clip=clip, noise=noise)
+        x = step(
+            predict, schedule, spectrum, x, t, t_prev,
+            sampler=sampler, prediction=prediction, eta=eta, clip=clip, white=white,
+        )  # fmt: skip
     return x
 
 
-def start_from_noise(spectrum: Spectrum, white: Tensor) -> Tensor:
-    """x_T = T_w xi ~ N(0, Sigma_w), as the paper starts (App. D.4)."""
-    return spectrum.shape(white)
+def check_sampler(
+    schedule: Schedule, spectrum: Spectrum | Varying, timesteps: list[int], sampler: str, prediction: str, eta: float
+) -> None:
+    """Refuse what cannot be sampled: a sampler with a spectrum, or a prediction with a schedule, that do not go."""
+    one_of("sampler", sampler, SAMPLERS)
+    one_of("prediction", prediction, PREDICTIONS)
+    if eta > 0 and sampler != "ddim":
+        raise InputError(f"eta is {eta}; the sampler {sampler} has none: it must be 0")
+    if isinstance(spectrum, Varying) and (sampler in ("euler", "heun") or eta > 0):
+        raise InputError("a varying spectrum is sampled by ddim with eta 0, or by ddpm")
+    if schedule.alpha_bar[timesteps[0]] == 0 and (prediction == "eps" or sampler in ("euler", "heun")):
+        raise InputError(
+            f"sampling begins at t = {timesteps[0]}, where alpha_bar is 0: that needs a network that predicts v, and "
+            "the sampler ddim or ddpm"
+        )
+
+
+def start_from_noise(spectrum: Spectrum | Varying, white: Tensor, t: int | None = None) -> Tensor:
+    """x_T = T_w xi ~ N(0, Sigma_w), as the paper starts (App. D.4); t, the first step visited, if w varies with it."""
+    return spectrum.shape(white, t)
 
 
 def start_from_marginal(
-    schedule: Schedule, spectrum: Spectrum, t: int, mean: Tensor, power: Tensor, white: Tensor
+    schedule: Schedule, spectrum: Spectrum | Varying, t: int, mean: Tensor, power: Tensor, white: Tensor
 ) -> Tensor:
     """The Gaussian with the first and second moments of q(x_t): what `start_from_noise` leaves out is the data.
 
@@ -234,9 +378,11 @@ def start_from_marginal(
     white
         (B, C, H, W), N(0, I).
     """
+    spectrum = spectrum.at(t)
     if spectrum.per_sample:
         raise InputError("start marginal needs Gaussian noise; normalize=sample divides each draw by its own deviation")
     alpha_bar = schedule.alpha_bar[t]
     std = (alpha_bar * power.double() + (1 - alpha_bar) * spectrum.weight.to(power.device) ** 2).sqrt()
-    shaped = torch.fft.ifft2(torch.fft.fft2(white.double()) * std.to(white.device)).real
+    axes = tuple(range(-len(spectrum.size), 0))
+    shaped = torch.fft.ifftn(torch.fft.fftn(white.double(), dim=axes) * std.to(white.device), dim=axes).real
     return spectrum.project((alpha_bar.sqrt().item() * mean.to(white.device).double() + shaped).to(white.dtype))

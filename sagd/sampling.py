@@ -10,12 +10,13 @@ from sagd.models import predictor
 from sagd.parallel import concurrently
 from sagd.randomness import generator
 from sagd.spectrum import Spectrum, one_of
+from sagd.spectrum.varying import Varying
 
 
 def draw(
     network: nn.Module,
     schedule: Schedule,
-    spectrum: Spectrum,
+    spectrum: Spectrum | Varying,
     data: dict[str, Tensor],
     *,
     n: int,
@@ -24,6 +25,7 @@ def draw(
     spacing: str = "leading",
     start: str = "noise",
     sampler: str = "ddim",
+    prediction: str = "eps",
     eta: float = 0.0,
     clip: bool = False,
     batch_size: int = 32,
@@ -41,6 +43,8 @@ def draw(
         ``mean`` and ``power`` of `sagd.data.statistics`; give the shape, and the start from the marginal.
     start
         ``noise``: x_T = T_w xi, as the paper. ``marginal``: with the data's own share, see `start_from_marginal`.
+    sampler, prediction, eta, clip
+        Of `sagd.sample`.
     report
         Called with the number of images of each finished batch.
 
@@ -64,12 +68,12 @@ def draw(
 
         with torch.inference_mode():
             if start == "noise":
-                x = start_from_noise(spectrum, white())
+                x = start_from_noise(spectrum, white(), visited[0])
             else:
                 x = start_from_marginal(schedule, spectrum, visited[0], data["mean"], data["power"], white())
             x = sample(
                 predictor(network), schedule, spectrum, x, visited,
-                sampler=sampler, eta=eta, clip=clip, white=white if stochastic else None,
+                sampler=sampler, prediction=prediction, eta=eta, clip=clip, white=white if stochastic else None,
             )  # fmt: skip
         kept = x[: n - first].float().cpu()
         report(len(kept))

@@ -1,4 +1,4 @@
-"""The training loop: eps loss, AdamW, EMA, and checkpoints from which it goes on to the same bits."""
+"""The training loop: loss, AdamW, EMA, and checkpoints from which it goes on to the same bits."""
 
 import functools
 import json
@@ -11,12 +11,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from sagd.diffusion import Schedule, eps_loss
+from sagd.diffusion import LOSSES, PREDICTIONS, Schedule
 from sagd.errors import InputError
 from sagd.files import read_tensors, write_tensors
 from sagd.models import predictor
 from sagd.randomness import generator
-from sagd.spectrum import Spectrum
+from sagd.spectrum import Spectrum, one_of
+from sagd.spectrum.varying import Varying
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ def _order(n: int, seed: int, epoch: int) -> Tensor:
 def draw_batch(
     images: Tensor,
     schedule: Schedule,
-    spectrum: Spectrum,
+    spectrum: Spectrum | Varying,
     corruption: tuple[Spectrum, float] | None,
     batch_size: int,
     seed: int,
@@ -101,7 +102,7 @@ def draw_batch(
     source = generator(seed, "train", step, device)
     x0 = images[batch_indices(len(images), batch_size, seed, step).to(device)].float() / 127.5 - 1
     t = torch.randint(len(schedule), (batch_size,), generator=source, device=device)
-    eps = spectrum.sample(x0.shape, generator=source)
+    eps = spectrum.sample(x0.shape, generator=source, t=t)
     if corruption is not None:
         noise, gamma = corruption
         x0 = x0 + gamma * noise.sample(x0.shape, generator=source)
@@ -111,11 +112,12 @@ def draw_batch(
 def train(
     network: nn.Module,
     images: Tensor,
-    spectrum: Spectrum,
+    spectrum: Spectrum | Varying,
     schedule: Schedule,
     recipe: Recipe,
     *,
     seed: int,
+    prediction: str = "eps",
     corruption: tuple[Spectrum, float] | None = None,
     checkpoint: Path | None = None,
     checkpoint_seconds: float = 20.0,
@@ -125,7 +127,7 @@ def train(
     snapshot: Callable[[int, dict[str, Tensor]], None] = lambda step, weights: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Trained:
-    """Train a network to predict the noise of a spectrum.
+    """Train a network to predict the noise of a spectrum, or v.
 
     Parameters
     ----------
@@ -133,6 +135,8 @@ def train(
         A diffusers U-Net, float32, on the device to train on; trained in place.
     images
         (N, C, H, W), uint8, on the same device: the whole data set, in memory.
+    prediction
+        ``eps`` (eq. 26) or ``v``.
     checkpoint
         Where to save, about every ``checkpoint_seconds``; where such a file is, the run goes on from it, and on a CPU
         its weights end bit-identical to those of a run that was never cut.
@@ -151,6 +155,7 @@ def train(
         Batch larger than the data, a checkpoint of another run, a loss that is not finite, a full disk.
     """
     device = images.device
+    one_of("prediction", prediction, PREDICTIONS)
     if recipe.batch_size > len(images):
         raise InputError(f"batch_size is {recipe.batch_size}; the data set has {len(images)} images")
     layout = torch.channels_last if device.type == "cuda" else torch.contiguous_format
@@ -163,7 +168,8 @@ def train(
     losses = torch.full((recipe.steps,), float("nan"), device=device)
     use_bf16 = _use_bf16(recipe.precision, device)
     noises = [spectrum.to_dict(), corruption and [corruption[0].to_dict(), corruption[1]]]
-    describe = json.dumps([asdict(recipe), seed, use_bf16, list(images.shape), len(schedule), *noises])
+    diffusion = [prediction, len(schedule), schedule.alpha_bar[-1].item()]
+    describe = json.dumps([asdict(recipe), seed, use_bf16, list(images.shape), *diffusion, *noises])
     state = _State(parameters, averaged, optimizer, losses, describe)
     started = state.load(checkpoint) if checkpoint is not None and checkpoint.exists() else 0
     if started:
@@ -177,7 +183,7 @@ def train(
             group["lr"] = recipe.lr_at(step)
         x0, t, eps = draw_batch(images, schedule, spectrum, corruption, recipe.batch_size, seed, step)
         with precision:
-            loss = eps_loss(predict, schedule, x0.to(memory_format=layout), t, eps)
+            loss = LOSSES[prediction](predict, schedule, x0.to(memory_format=layout), t, eps)
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(parameters.values(), recipe.clip_norm, foreach=True)

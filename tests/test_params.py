@@ -10,8 +10,10 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from ruamel.yaml import YAML
 
+import sagd
 from pipeline import params as parameters
 from sagd.errors import InputError
 
@@ -53,9 +55,12 @@ def test_the_default_study_is_valid(project):
 
 
 def test_every_operator_makes_a_spectrum(project):
-    for operator in ("isotropic", "power_law", "band_pass", "two_band", "exponential"):
+    power, alpha_bar = torch.rand((16, 16), dtype=torch.float64), sagd.Schedule.linear().alpha_bar
+    for operator in sagd.spectrum.OPERATORS:
         noise = project(noise__operator=operator).section("noise")
-        assert noise.spectrum((16, 16)).to_dict()["operator"] == operator
+        assert noise.spectrum(power, alpha_bar).to_dict()["operator"] == operator
+    varying = project(noise__operator="power_law", noise__schedule="varying", noise__alpha_last=0.5).section("noise")
+    assert varying.spectrum(power, alpha_bar).to_dict()["last"]["alpha"] == 0.5
 
 
 def test_small_learning_rates_are_numbers(project):

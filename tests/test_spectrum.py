@@ -7,9 +7,10 @@ import pytest
 import torch
 
 import sagd
-from sagd.spectrum import radius, rapsd
+from sagd.rapsd import rapsd
+from sagd.spectrum import radius
 
-SIZES = [(8, 8), (7, 9), (6, 5), (5, 8)]
+SIZES = [(8, 8), (7, 9), (6, 5), (5, 8), (16,), (9,), (4, 6, 5)]  # images, signals, a volume
 SPECTRA = {
     "isotropic": lambda size: sagd.isotropic(size),
     "power law": lambda size: sagd.power_law(size, -0.5),
@@ -29,21 +30,21 @@ def cases(test):
 
 
 def basis(size):
-    return torch.eye(size[0] * size[1], dtype=torch.float64).reshape(-1, *size)
+    return torch.eye(math.prod(size), dtype=torch.float64).reshape(-1, *size)
 
 
 def dense_covariance(weight):
     """Sigma_w = F^-1 Diag(w^2) F (eq. 7) as a matrix, from the definition of the DFT."""
-    h, w = weight.shape
-    fy = torch.exp(-2j * math.pi * torch.outer(torch.arange(h), torch.arange(h)).double() / h) / math.sqrt(h)
-    fx = torch.exp(-2j * math.pi * torch.outer(torch.arange(w), torch.arange(w)).double() / w) / math.sqrt(w)
-    f = torch.kron(fy, fx)
+    f = torch.ones((1, 1), dtype=torch.complex128)
+    for n in weight.shape:
+        index = torch.arange(n).double()
+        f = torch.kron(f, torch.exp(-2j * math.pi * torch.outer(index, index) / n) / math.sqrt(n))
     return (f.conj().T @ torch.diag(weight.flatten().to(f.dtype) ** 2) @ f).real
 
 
 @cases
 def test_operators_are_the_dense_matrices(make, size):
-    spectrum, n = make(size), size[0] * size[1]
+    spectrum, n = make(size), math.prod(size)
     sigma = dense_covariance(spectrum.weight)
     x = basis(size)
     torch.testing.assert_close(spectrum.covariance(x).reshape(n, n), sigma, atol=1e-12, rtol=1e-9)
@@ -57,14 +58,14 @@ def test_operators_are_the_dense_matrices(make, size):
 @cases
 def test_sample_has_exactly_the_covariance(make, size, monkeypatch):
     """The draw is linear in its normals, y = A z: feed it unit vectors, and A^T A is the covariance, no statistics."""
-    spectrum, n = make(size), size[0] * size[1]
+    spectrum, n = make(size), math.prod(size)
 
     def unit_vectors(shape, **_):
         return torch.eye(shape[0], dtype=torch.float64).reshape(shape)
 
     monkeypatch.setattr(torch, "randn", unit_vectors)
     sigma = dense_covariance(spectrum.weight)
-    if (spectrum.weight == spectrum.weight[0, 0]).all():
+    if len(spectrum.weight.unique()) == 1:
         a = spectrum.sample((n, *size), generator=None, dtype=torch.float64).reshape(n, n)
         torch.testing.assert_close(a.T @ a, sigma, atol=1e-12, rtol=1e-9)
         return
@@ -79,7 +80,9 @@ def test_sample_has_exactly_the_covariance(make, size, monkeypatch):
 def test_weight_is_real_symmetric_and_survives_json(make, size):
     spectrum = make(size)
     w = spectrum.weight
-    mirrored = w[[-i % size[0] for i in range(size[0])]][:, [-j % size[1] for j in range(size[1])]]
+    mirrored = w
+    for axis, n in enumerate(size):
+        mirrored = mirrored.index_select(axis, -torch.arange(n) % n)
     torch.testing.assert_close(w, mirrored, atol=0, rtol=0)
     again = sagd.Spectrum.from_dict(json.loads(json.dumps(spectrum.to_dict())))
     assert torch.equal(again.weight, w) and again.per_sample == spectrum.per_sample
@@ -98,7 +101,7 @@ def test_power_law_is_equation_10_with_unit_pixel_variance(size, alpha):
     ratio = spectrum.weight[r > 0] / r[r > 0] ** alpha
     torch.testing.assert_close(ratio, ratio[:1].expand_as(ratio), rtol=1e-7, atol=0)
     assert spectrum.weight.square().mean().item() == pytest.approx(1, abs=1e-12)
-    assert spectrum.weight[0, 0].item() == pytest.approx(spectrum.weight[r == r[r > 0].min()][0].item())
+    assert spectrum.weight.flatten()[0].item() == pytest.approx(spectrum.weight[r == r[r > 0].min()][0].item())
 
 
 def test_floor_is_the_papers_listing():
@@ -183,7 +186,9 @@ def test_half_precision_and_shapes(generator):
         (lambda: sagd.power_law((8, 8), 4000.0), "alpha"),
         (lambda: sagd.power_law((8, 8), 0.1, dc="zero"), "lowest, floor"),
         (lambda: sagd.power_law((8, 8), 0.1, grid="dct"), "fftfreq, linspace"),
-        (lambda: sagd.power_law((8,), 0.1), "size"),
+        (lambda: sagd.power_law((), 0.1), "size"),
+        (lambda: sagd.power_law((8, 1), 0.1), "size"),
+        (lambda: sagd.power_law((8, 8, 8, 8), 0.1), "size"),
         (lambda: sagd.band_pass((8, 8), 0.5, 0.4), "low < high"),
         (lambda: sagd.band_pass((8, 8), 0.41, 0.42), "no frequency"),
         (lambda: sagd.two_band((8, 8), 1.5), "gamma_low"),

@@ -1,9 +1,11 @@
 """Frequency weights w(f) and the Gaussian noise they shape: T_w = F^-1 Diag(w) F, Sigma_w = T_w T_w^T.
 
-Equation numbers are those of Scimeca et al., arXiv 2510.09660. F is the unitary 2-D DFT over the last two
-axes; leading axes (batch, channel) are independent.
+Equation numbers are those of Scimeca et al., arXiv 2510.09660. F is the unitary DFT over the axes of the grid: the
+last two for images, as in the paper, the last one for signals (..., L), the last three for volumes (..., D, H, W).
+Leading axes (batch, channel) are independent.
 """
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -13,8 +15,8 @@ from torch import Tensor
 
 from sagd.errors import InputError
 
-CORNER = math.sqrt(0.5)  # the largest radius that an image holds, in cycles per pixel
-UNITS = {"corner": CORNER, "nyquist": 0.5, "cycles": 1.0}
+Size = tuple[int, ...]  # of the grid: (L,), (H, W) or (D, H, W)
+UNITS = ("corner", "nyquist", "cycles")
 FLOOR = 1e-10  # eq. 10
 
 
@@ -29,13 +31,23 @@ def _finite(name: str, value: float) -> None:
         raise InputError(f"{name} is {value}; it must be a finite number")
 
 
-def radius(size: tuple[int, int], grid: str = "fftfreq") -> Tensor:
+def cycles(units: str, dimensions: int = 2) -> float:
+    """One unit of a band's edge, in cycles per pixel.
+
+    ``corner``: the largest radius of the grid, sqrt(1/2) for images, so that 1 reaches every frequency. ``nyquist``:
+    1/2. ``cycles``: 1.
+    """
+    one_of("units", units, UNITS)
+    return {"corner": math.sqrt(dimensions) / 2, "nyquist": 0.5, "cycles": 1.0}[units]
+
+
+def radius(size: Size, grid: str = "fftfreq") -> Tensor:
     """Radial frequency r(f) of every bin, in cycles per pixel.
 
     Parameters
     ----------
     size
-        (H, W), each at least 2.
+        (L,), (H, W) or (D, H, W), each at least 2.
     grid
         ``fftfreq``: the frequencies of the DFT. ``linspace``: linspace(-1/2, 1/2, N) shifted, as the paper's
         App. C and E write it; for even N it has no zero frequency.
@@ -43,51 +55,43 @@ def radius(size: tuple[int, int], grid: str = "fftfreq") -> Tensor:
     Returns
     -------
     Tensor
-        (H, W), float64, zero frequency (or what stands for it) at [0, 0].
+        ``size``, float64, zero frequency (or what stands for it) at index 0 of every axis.
     """
     one_of("grid", grid, ("fftfreq", "linspace"))
-    if len(size) != 2 or min(size) < 2:
-        raise InputError(f"size is {tuple(size)}; it must be (H, W), each at least 2")
+    if not 1 <= len(size) <= 3 or min(size) < 2:
+        raise InputError(f"size is {tuple(size)}; it must be (L,), (H, W) or (D, H, W), each at least 2")
     if grid == "fftfreq":
-        fy, fx = (torch.fft.fftfreq(n, dtype=torch.float64) for n in size)
+        axes = [torch.fft.fftfreq(n, dtype=torch.float64) for n in size]
     else:
-        fy, fx = (torch.fft.ifftshift(torch.linspace(-0.5, 0.5, n, dtype=torch.float64)) for n in size)
-    return torch.hypot(fy[:, None], fx[None, :])
+        axes = [torch.fft.ifftshift(torch.linspace(-0.5, 0.5, n, dtype=torch.float64)) for n in size]
+    return functools.reduce(torch.hypot, torch.meshgrid(*axes, indexing="ij")).abs()
 
 
-def rapsd(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Radially averaged power spectral density, averaged over leading axes (section 2.3).
+def rings(size: Size) -> Tensor:
+    """The ring of every bin, one bin of the shorter side wide; the zero frequency is ring 0. Shape ``size``, int64."""
+    return (radius(size) * min(size)).round().long()
 
-    Parameters
-    ----------
-    x
-        (..., H, W).
 
-    Returns
-    -------
-    radii, power
-        (K,) each, float64: power |F x|^2 of the unitary DFT, averaged over rings one bin of the shorter side wide;
-        radii are the mean radius of each ring's bins, in cycles per pixel. The zero frequency is a ring of its own.
-    """
-    r = radius(tuple(x.shape[-2:]))
-    ring = (r * min(x.shape[-2:])).round().long().flatten()
-    power = torch.fft.fft2(x.double(), norm="ortho").abs().square().reshape(-1, r.numel()).mean(0).cpu()
+def ring_means(values: Tensor) -> Tensor:
+    """Average (..., *size) over the rings of an image's grid: (..., K), without rings that hold no bin."""
+    ring = rings(tuple(values.shape[-2:])).flatten().to(values.device)
     count = torch.bincount(ring)
-    means = (torch.bincount(ring, weights=v) / count for v in (r.flatten(), power))
-    return tuple(m[count > 0] for m in means)
+    sums = values.new_zeros((*values.shape[:-2], len(count))).index_add_(-1, ring, values.flatten(-2))
+    return (sums / count)[..., count > 0]
 
 
 def _band(r: Tensor, low: float, high: float, units: str, name: str = "band") -> tuple[Tensor, float, float]:
     """Radii in the given unit, and the edges once checked. Rounded, so that a bin on an edge is on it."""
-    one_of("units", units, tuple(UNITS))
+    unit = cycles(units, r.ndim)
     if not (math.isfinite(low) and math.isfinite(high) and 0 <= low < high):
         raise InputError(f"{name} is [{low}, {high}]; it needs 0 <= low < high, in units of {units!r}")
-    return (r / UNITS[units]).round(decimals=12), low, high
+    return (r / unit).round(decimals=12), low, high
 
 
 def _mirror(w: Tensor) -> Tensor:
     """w(-f)."""
-    return w.flip(-2, -1).roll((1, 1), (-2, -1))
+    axes = tuple(range(w.ndim))
+    return w.flip(axes).roll([1] * w.ndim, axes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,8 +103,8 @@ class Spectrum:
     Parameters
     ----------
     weight
-        (H, W), real, >= 0, finite, zero frequency at [0, 0]. Real noise sees only the symmetric part, so
-        (w(f) + w(-f)) / 2 is what is kept, and T_w is exact without taking a real part.
+        (L,), (H, W) or (D, H, W), real, >= 0, finite, zero frequency at index 0. Real noise sees only the
+        symmetric part, so (w(f) + w(-f)) / 2 is what is kept, and T_w is exact without taking a real part.
     per_sample
         Divide each drawn image and channel by its own standard deviation (the listing of App. E). Such noise is
         not exactly Gaussian; the operators below remain those of `weight`.
@@ -116,31 +120,50 @@ class Spectrum:
 
     def __post_init__(self):
         w = torch.as_tensor(self.weight, dtype=torch.float64, device="cpu")
-        if w.ndim != 2 or min(w.shape) < 2 or not torch.isfinite(w).all() or (w < 0).any() or not (w > 0).any():
+        if (
+            not 1 <= w.ndim <= 3
+            or min(w.shape) < 2
+            or not torch.isfinite(w).all()
+            or (w < 0).any()
+            or not (w > 0).any()
+        ):
             raise InputError(
-                f"a weight must be (H, W), finite, >= 0 and somewhere > 0; this one has shape {tuple(w.shape)} "
-                f"and values in [{w.min():.3g}, {w.max():.3g}]"
+                "a weight must be (L,), (H, W) or (D, H, W), finite, >= 0 and somewhere > 0; this one has shape "
+                f"{tuple(w.shape)} and values in [{w.min():.3g}, {w.max():.3g}]"
             )
         w = (w + _mirror(w)) / 2
         object.__setattr__(self, "weight", w)
         # Where the weight is the same at every frequency, T_w is a number.
-        object.__setattr__(self, "_constant", w[0, 0].item() if bool((w == w[0, 0]).all()) else None)
+        object.__setattr__(self, "_constant", w.max().item() if bool((w == w.max()).all()) else None)
 
     @property
-    def size(self) -> tuple[int, int]:
-        """(H, W)."""
+    def size(self) -> Size:
+        """Of the grid, (H, W) for images."""
         return tuple(self.weight.shape)
 
     @property
+    def _axes(self) -> tuple[int, ...]:
+        return tuple(range(-len(self.size), 0))
+
+    @property
     def support(self) -> Tensor:
-        """(H, W), bool: where w > 0."""
+        """The grid, bool: where w > 0."""
         return self.weight > 0
+
+    def at(self, t: int) -> "Spectrum":
+        """The spectrum of the noise in x_t: itself, at every t. `Varying` has another one at each."""
+        return self
+
+    def transfer(self, eps: Tensor, t: int, t_prev: int) -> Tensor:
+        """The noise in x_t as noise in x_{t_prev}: itself. `Varying` shapes it anew."""
+        return eps
 
     def sample(
         self,
         shape: Sequence[int],
         *,
         generator: torch.Generator | Sequence[torch.Generator] | None,
+        t: Tensor | int | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype = torch.float32,
     ) -> Tensor:
@@ -149,10 +172,12 @@ class Spectrum:
         Parameters
         ----------
         shape
-            (..., H, W).
+            (..., *size), such as (B, C, H, W).
         generator
             The source of randomness; a sequence gives one to each index of the first axis, so that image k does
             not depend on how many are drawn beside it. None takes torch's global one.
+        t
+            Has no effect here: the noise is the same at every step. `Varying` needs it.
         device, dtype
             Of the result. The draw is made where the generator lives, in float32 (float64 for float64).
 
@@ -162,7 +187,7 @@ class Spectrum:
             ``shape``; at isotropic, unit-weight noise exactly ``torch.randn`` of the same generator.
         """
         shape = tuple(shape)
-        if shape[-2:] != self.size:
+        if shape[-len(self.size) :] != self.size:
             raise InputError(f"shape {shape} does not end in this spectrum's size {self.size}")
         if isinstance(generator, Sequence):
             if len(generator) != shape[0]:
@@ -177,19 +202,22 @@ class Spectrum:
         else:
             # White noise is white in any orthonormal basis, so the spectrum itself is drawn. T_w is real, so one
             # complex FFT shapes two independent images, its real and its imaginary part.
-            count = math.prod(shape[:-2])
+            count = math.prod(shape[: -len(self.size)])
             z = torch.randn((-(-count // 2), *self.size, 2), generator=generator, device=source, dtype=working)
             z *= self._table("complex", source, working)
-            pairs = torch.fft.fft2(torch.view_as_complex(z), norm="ortho")
+            pairs = torch.fft.fftn(torch.view_as_complex(z), dim=self._axes, norm="ortho")
             eps = torch.view_as_real(pairs).movedim(-1, 0).reshape(-1, *self.size)[:count].reshape(shape)
         return self._per_sample(eps).to(device=device or source, dtype=dtype)
 
-    def shape(self, white: Tensor) -> Tensor:
-        """Make N(0, Sigma_w) of white noise (..., H, W): T_w, and where `per_sample` asks for it the division."""
+    def shape(self, white: Tensor, t: int | None = None) -> Tensor:
+        """Make N(0, Sigma_w) of white noise (..., *size): T_w, and where `per_sample` asks for it the division.
+
+        t is as in `sample`.
+        """
         return self._per_sample(self.sqrt(white))
 
     def sqrt(self, x: Tensor) -> Tensor:
-        """T_w x: multiply by w (eq. 5). Shape (..., H, W), kept; so are dtype and device."""
+        """T_w x: multiply by w (eq. 5). Shape (..., *size), kept; so are dtype and device."""
         return self._multiply(x, "sqrt")
 
     def covariance(self, x: Tensor) -> Tensor:
@@ -224,8 +252,9 @@ class Spectrum:
             raise InputError(f"operator {name}: {error}") from None
 
     def _table(self, what: str, device: torch.device, dtype: torch.dtype) -> Tensor:
-        """The multiplier of an operator, kept for each device and dtype: on the half-plane of rfft2, (H, W // 2 + 1),
-        or for ``complex`` w itself on real and imaginary parts, (H, W, 2), as broadcasting the last axis is slow.
+        """The multiplier of an operator, kept for each device and dtype: on the half-space of rfftn (the last axis
+        to N // 2 + 1), or for ``complex`` w itself on real and imaginary parts, (*size, 2), as broadcasting that axis
+        is slow.
         """
         key = (what, str(device), dtype)
         if key not in self._tables:
@@ -235,17 +264,17 @@ class Spectrum:
             else:
                 inverse = torch.where(on, w, 1) ** -2 * on
                 full = {"sqrt": w, "covariance": w**2, "inverse": inverse, "project": on}[what]
-                table = full[:, : self.size[1] // 2 + 1]
+                table = full[..., : self.size[-1] // 2 + 1]
             self._tables[key] = table.to(device, dtype).contiguous()
         return self._tables[key]
 
     def _per_sample(self, eps: Tensor) -> Tensor:
-        return eps / eps.std(dim=(-2, -1), correction=0, keepdim=True) if self.per_sample else eps
+        return eps / eps.std(dim=self._axes, correction=0, keepdim=True) if self.per_sample else eps
 
     def _multiply(self, x: Tensor, what: str) -> Tensor:
         working = x if x.dtype in (torch.float32, torch.float64) else x.float()
-        spectrum = torch.fft.rfft2(working, norm="ortho") * self._table(what, x.device, working.dtype)
-        return torch.fft.irfft2(spectrum, s=self.size, norm="ortho").to(x.dtype)
+        spectrum = torch.fft.rfftn(working, dim=self._axes, norm="ortho") * self._table(what, x.device, working.dtype)
+        return torch.fft.irfftn(spectrum, s=self.size, dim=self._axes, norm="ortho").to(x.dtype)
 
 
 def _normalized(weight: Tensor, normalize: str, recipe: dict) -> Spectrum:
@@ -258,14 +287,14 @@ def _normalized(weight: Tensor, normalize: str, recipe: dict) -> Spectrum:
     return Spectrum(weight, per_sample=normalize == "sample", recipe=recipe)
 
 
-def isotropic(size: tuple[int, int], *, normalize: str = "expected") -> Spectrum:
+def isotropic(size: Size, *, normalize: str = "expected") -> Spectrum:
     """White noise: w = 1."""
     weight = torch.ones_like(radius(size))
     return _normalized(weight, normalize, {"operator": "isotropic", "size": size})
 
 
 def power_law(
-    size: tuple[int, int],
+    size: Size,
     alpha: float,
     *,
     grid: str = "fftfreq",
@@ -277,7 +306,7 @@ def power_law(
     Parameters
     ----------
     size
-        (H, W).
+        (L,), (H, W) or (D, H, W).
     alpha
         Below 0 the noise is in the low frequencies, above 0 in the high ones; 0 is white.
     grid
@@ -303,7 +332,7 @@ def power_law(
 
 
 def band_pass(
-    size: tuple[int, int],
+    size: Size,
     low: float,
     high: float,
     *,
@@ -318,19 +347,19 @@ def band_pass(
     low, high
         Edges of the closed band, 0 <= low < high.
     units
-        Of the edges: ``corner``, fractions of the largest radius sqrt(1/2) cycles per pixel, so that high = 1
-        reaches every frequency; ``nyquist``, fractions of 1/2; ``cycles`` per pixel.
+        Of the edges: ``corner``, fractions of the largest radius, so that high = 1 reaches every frequency;
+        ``nyquist``, fractions of 1/2; ``cycles`` per pixel. See `cycles`.
     """
     d, low, high = _band(radius(size, grid), low, high, units)
     weight = ((d >= low) & (d <= high)).double()
     if not weight.any():
-        raise InputError(f"band [{low}, {high}] ({units}) holds no frequency of a {size[0]}x{size[1]} image")
+        raise InputError(f"band [{low}, {high}] ({units}) holds no frequency of a {size} grid")
     recipe = {"operator": "band_pass", "size": size, "low": low, "high": high, "units": units, "grid": grid}
     return _normalized(weight, normalize, recipe)
 
 
 def two_band(
-    size: tuple[int, int],
+    size: Size,
     gamma_low: float,
     low: tuple[float, float] = (0.0, 0.5),
     high: tuple[float, float] = (0.5, 1.0),
@@ -367,7 +396,7 @@ def two_band(
     in_low = (d >= low_from) & (d < low_to)
     in_high = (d >= high_from if low_to == high_from else d > high_from) & (d <= high_to)
     if not (in_low.any() and in_high.any()):
-        raise InputError(f"low {list(low)} or high {list(high)} ({units}) holds no frequency of a {size} image")
+        raise InputError(f"low {list(low)} or high {list(high)} ({units}) holds no frequency of a {size} grid")
     weight = torch.zeros_like(d)
     for gamma, inside in ((gamma_low, in_low), (1 - gamma_low, in_high)):
         share = inside.double().mean().rsqrt() if bands == "per_band" else 1.0
@@ -385,7 +414,7 @@ def two_band(
     return _normalized(weight, normalize, recipe)
 
 
-def exponential(size: tuple[int, int], beta: float, *, grid: str = "fftfreq", normalize: str = "expected") -> Spectrum:
+def exponential(size: Size, beta: float, *, grid: str = "fftfreq", normalize: str = "expected") -> Spectrum:
     """w(f) = exp(-beta r(f)^2), r in cycles per pixel (the workshop paper's eq. 9)."""
     _finite("beta", beta)
     weight = torch.exp(-beta * radius(size, grid) ** 2)
@@ -394,10 +423,51 @@ def exponential(size: tuple[int, int], beta: float, *, grid: str = "fftfreq", no
     return _normalized(weight, normalize, {"operator": "exponential", "size": size, "beta": beta, "grid": grid})
 
 
+def equal_snr(size: Size, power: Tensor | list, *, normalize: str = "expected") -> Spectrum:
+    """Noise with the data's own spectrum: every frequency drowns at the same time (EqualSNR, arXiv 2505.11278).
+
+    w(f)^2 is the data's power P(f), so the SNR alpha_bar P / (sigma^2 w^2) is the same at all f.
+
+    Parameters
+    ----------
+    power
+        ``size``, >= 0: the data's variance at each frequency, averaged over channels (`sagd.data.statistics`).
+    """
+    power = _given_power(size, power)
+    recipe = {"operator": "equal_snr", "size": size, "power": power.tolist()}
+    return _normalized(power.sqrt(), normalize, recipe)
+
+
+def data_matched(size: Size, power: Tensor | list, *, normalize: str = "expected") -> Spectrum:
+    """Noise with the radially averaged spectrum of the data: what `equal_snr` is, alike in all directions.
+
+    Parameters
+    ----------
+    power
+        As for `equal_snr`; (H, W) alone.
+    """
+    power = _given_power(size, power)
+    if power.ndim != 2:
+        raise InputError(f"data_matched averages over the rings of an image; its size is {tuple(size)}")
+    averages = torch.zeros(int(rings(size).max()) + 1, dtype=torch.float64)
+    averages[rings(size).unique()] = ring_means(power)
+    recipe = {"operator": "data_matched", "size": size, "power": power.tolist()}
+    return _normalized(averages[rings(size)].sqrt(), normalize, recipe)
+
+
+def _given_power(size: Size, power: Tensor | list) -> Tensor:
+    power = torch.as_tensor(power, dtype=torch.float64, device="cpu")
+    if tuple(power.shape) != tuple(size) or not torch.isfinite(power).all() or (power < 0).any():
+        raise InputError(f"the data's power must be {tuple(size)}, finite and >= 0; it is {tuple(power.shape)}")
+    return power
+
+
 OPERATORS: dict[str, Callable[..., Spectrum]] = {
     "isotropic": isotropic,
     "power_law": power_law,
     "band_pass": band_pass,
     "two_band": two_band,
     "exponential": exponential,
+    "equal_snr": equal_snr,
+    "data_matched": data_matched,
 }

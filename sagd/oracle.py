@@ -1,0 +1,197 @@
+"""Targets whose score is known in closed form under any Sigma_w and t: what a perfect network would predict.
+
+They plug in wherever a network does, so a sampler, a schedule or a noise can be judged without any training; and for a
+Gaussian field the distribution that a sampler draws from is itself exact, one mean and one variance a frequency.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sagd.diffusion import Predict, Schedule, step
+from sagd.errors import InputError
+from sagd.spectrum import Spectrum, one_of
+from sagd.spectrum.varying import Varying
+
+
+@dataclass(frozen=True, eq=False)
+class Mixture:
+    """A mixture of Gaussians, each with a mean and with a covariance that is diagonal in the Fourier basis.
+
+    One component is a Gaussian field (`gaussian_field`); components without variance are a finite data set
+    (`finite`). A point of the plane is a signal of two samples, (1, 2).
+
+    Parameters
+    ----------
+    means
+        (K, C, *size), float64.
+    power
+        (K, C, *size), or (1, C, *size) for all alike: the variance at each frequency of the unitary DFT, >= 0.
+    weights
+        (K,), >= 0, of sum 1.
+    """
+
+    means: Tensor
+    power: Tensor
+    weights: Tensor
+
+    def __post_init__(self):
+        shapes = [tuple(t.shape) for t in (self.means, self.power, self.weights)]
+        fits = self.power.shape[1:] == self.means.shape[1:] and len(self.power) in (1, len(self.means))
+        if not fits or shapes[2] != shapes[0][:1] or (self.power < 0).any():
+            raise InputError(f"means, power and weights of shapes {shapes} do not fit, or a power is negative")
+
+    @property
+    def _axes(self) -> tuple[int, ...]:
+        return tuple(range(2 - self.means.ndim, 0))
+
+    def sample(self, n: int, *, generator: torch.Generator) -> Tensor:
+        """Draw (n, C, *size), float64."""
+        which = torch.multinomial(self.weights, n, replacement=True, generator=generator)
+        white = torch.randn((n, *self.means.shape[1:]), generator=generator, dtype=torch.float64)
+        std = self.power.expand_as(self.means)[which].sqrt()
+        return self.means[which] + torch.fft.ifftn(torch.fft.fftn(white, dim=self._axes) * std, dim=self._axes).real
+
+    def predict(self, schedule: Schedule, spectrum: Spectrum | Varying) -> Predict:
+        """The exact eps = (x_t - sqrt(alpha_bar_t) E[x0 | x_t]) / sigma_t, as a network's place takes it.
+
+        Where the noise leaves frequencies out it is that of the projected data, and 0 there (App. D.5). All of t must
+        be one step.
+        """
+
+        def eps(xt: Tensor, t: Tensor) -> Tensor:
+            now = int(t.reshape(-1)[0])
+            if (t != now).any():
+                raise InputError("an oracle predicts for one t at a time")
+            signal, sigma = schedule.alpha_bar[now].sqrt().item(), (1 - schedule.alpha_bar[now]).sqrt().item()
+            spectra, centres, variance, on = self._at(xt, schedule, spectrum, now)
+            gains = signal * self.power / variance  # of x_t - sqrt(alpha_bar) mean, towards x0
+            shares = self._responsibilities(spectra, centres, variance, on)
+            if len(self.power) == 1:
+                centre = (shares.to(centres.dtype) @ centres.flatten(1)).reshape(spectra.shape)
+                x0 = centre / signal + gains * (spectra - centre)
+            else:
+                each = (c / signal + g * (spectra - c) for c, g in zip(centres, gains, strict=True))
+                x0 = sum(share.reshape(-1, *[1] * (xt.ndim - 1)) * x for share, x in zip(shares.T, each, strict=True))
+            found = (spectra - signal * x0) / sigma * on
+            return torch.fft.ifftn(found, dim=self._axes, norm="ortho").real.to(xt.dtype)
+
+        return eps
+
+    def log_density(self, xt: Tensor, t: int, schedule: Schedule, spectrum: Spectrum | Varying) -> Tensor:
+        """log q(x_t), (B,), of the frequencies that the noise reaches; t = -1 is the target itself (then every one)."""
+        logs = self._log_joint(*self._at(xt, schedule, spectrum, t))
+        return logs.logsumexp(1)
+
+    def _at(self, xt: Tensor, schedule: Schedule, spectrum: Spectrum | Varying, t: int):
+        """The DFT of x_t and of the components' means in it, their variances there, and the support of the noise."""
+        alpha_bar = schedule.alpha_bar[t] if t >= 0 else torch.tensor(1.0, dtype=torch.float64)
+        noise = (1 - alpha_bar) * spectrum.at(max(t, 0)).weight.square()
+        on = spectrum.support if t >= 0 else torch.ones_like(spectrum.support)
+        variance = (alpha_bar * self.power + noise).where(on, 1.0)
+        spectra, centres = (torch.fft.fftn(x.double(), dim=self._axes, norm="ortho") for x in (xt, self.means))
+        return spectra, alpha_bar.sqrt() * centres, variance, on
+
+    def _responsibilities(self, *at: Tensor) -> Tensor:
+        if len(self.means) == 1:
+            return torch.ones((len(at[0]), 1), dtype=torch.float64)
+        return self._log_joint(*at).softmax(1)
+
+    def _log_joint(self, spectra: Tensor, centres: Tensor, variance: Tensor, on: Tensor) -> Tensor:
+        """log weight + log N(x_t; component), (B, K). A real x has its power at f and -f alike: the sum over all f
+        is its Mahalanobis distance.
+        """
+        scale = (on / variance.sqrt()).expand(len(variance), *spectra.shape[1:])
+
+        def flat(x: Tensor, scale: Tensor) -> Tensor:
+            return torch.view_as_real((x * scale).flatten(1)).flatten(1)
+
+        if len(variance) == 1:
+            # Not by matrix products: they would lose the difference of near points.
+            distance = torch.cdist(
+                flat(spectra, scale[0]), flat(centres, scale[0]), compute_mode="donot_use_mm_for_euclid_dist"
+            )
+        else:
+            each = [flat(spectra - c[None], s).norm(dim=1) for c, s in zip(centres, scale, strict=True)]
+            distance = torch.stack(each, 1)
+        volume = (variance.log() * on).flatten(1).sum(1) + spectra[0].shape[0] * on.sum() * math.log(2 * math.pi)
+        return self.weights.log() - 0.5 * (distance.square() + volume)
+
+
+def gaussian_field(mean: Tensor, power: Tensor) -> Mixture:
+    """The Gaussian with a mean (C, *size) and a variance (C, *size) at each frequency, as `sagd.data.statistics`."""
+    return Mixture(mean.double()[None], power.double()[None], torch.ones(1, dtype=torch.float64))
+
+
+def finite(images: Tensor, power: float = 0.0) -> Mixture:
+    """The data set itself, (N, C, *size), each image as likely; ``power`` widens each by white noise."""
+    images = images.double()
+    shares = torch.full((len(images),), 1 / len(images), dtype=torch.float64)
+    return Mixture(images, torch.full_like(images[:1], power), shares)
+
+
+def drawn(
+    field: Mixture,
+    schedule: Schedule,
+    spectrum: Spectrum | Varying,
+    timesteps: Sequence[int],
+    *,
+    sampler: str = "ddim",
+    eta: float = 0.0,
+    start: str = "noise",
+) -> Mixture:
+    """The Gaussian field that a sampler draws from, if its network is perfect and the data are a Gaussian field.
+
+    Each step of a sampler is then affine, and the same at a frequency and its mirror; three probes through the very
+    `step` that samples give its offset, its gain and what it makes of fresh noise.
+
+    Parameters
+    ----------
+    field
+        Of `gaussian_field`: the data.
+    timesteps, sampler, eta
+        As for `sagd.sample`, unclipped.
+    start
+        ``noise`` or ``marginal``.
+    """
+    one_of("start", start, ("noise", "marginal"))
+    if len(field.means) != 1:
+        raise InputError(f"the target has {len(field.means)} components; the distribution drawn is exact for one")
+    axes = field._axes
+    predict = field.predict(schedule, spectrum)
+    alpha_bar = schedule.alpha_bar[timesteps[0]]
+    mean, power = torch.zeros_like(field.means[0]), spectrum.at(timesteps[0]).weight.square().expand_as(field.power[0])
+    if start == "marginal":
+        mean = spectrum.project(alpha_bar.sqrt() * field.means[0])
+        power = (alpha_bar * field.power[0] + (1 - alpha_bar) * power) * spectrum.support
+    flat = torch.ones_like(mean).to(torch.complex128)  # every frequency once
+    pulse = torch.fft.ifftn(flat, dim=axes, norm="ortho").real
+    nothing = torch.zeros_like(pulse)
+    for t, t_prev in zip(timesteps, [*timesteps[1:], -1], strict=True):
+        probes = torch.stack([mean, mean + pulse, mean])
+        white = torch.stack([nothing, nothing, pulse])
+        there = step(
+            predict, schedule, spectrum, probes, t, t_prev,
+            sampler=sampler, eta=eta, white=lambda white=white: white,
+        )  # fmt: skip
+        gain, noise = (torch.fft.fftn(there[k] - there[0], dim=axes, norm="ortho").real for k in (1, 2))
+        mean, power = there[0], gain.square() * power + noise.square()
+    return gaussian_field(mean, power)
+
+
+def distance(a: Mixture, b: Mixture) -> dict[str, float]:
+    """The squared 2-Wasserstein distance of two Gaussian fields, which is the Fréchet distance of their pixels.
+
+    Returns
+    -------
+    dict
+        ``mean``: of the mean images; ``dc``: of the deviations of an image's mean; ``rest``: of the deviations at all
+        other frequencies. Their sum is the distance; of pixels in [-1, 1], summed over all of them.
+    """
+    deviations = (a.power[0].sqrt() - b.power[0].sqrt()).square()
+    dc = deviations[(slice(None), *[0] * (deviations.ndim - 1))].sum()
+    mean = (a.means[0] - b.means[0]).square().sum()
+    return {"mean": mean.item(), "dc": dc.item(), "rest": (deviations.sum() - dc).item()}

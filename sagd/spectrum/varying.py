@@ -1,0 +1,124 @@
+"""Noise whose spectrum moves along the trajectory (eq. 36 of Scimeca et al., arXiv 2510.09660)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from sagd.errors import InputError
+from sagd.spectrum import Size, Spectrum
+
+
+@dataclass(frozen=True, eq=False)
+class Varying:
+    """Noise that enters with one weight at the first step and with another at the last; in between, geometric means.
+
+    The step s adds noise of weight w_s = w_first^(1 - u) w_last^u, u = s / (T - 1), brought to the mean square 1. What
+    has gathered in x_t is Gaussian with the covariance sigma_t^2 Sigma_{W_t},
+
+        sigma_t^2 W_t^2 = sum_{s <= t} beta_s (prod_{k=s+1..t} alpha_k) w_s^2 (eq. 36),
+
+    diagonal in the Fourier basis, so each W_t is a `Spectrum` (`at`). Where a function takes a `Spectrum`, it takes
+    this as well, but for the samplers ``euler`` and ``heun`` and for eta > 0.
+
+    Parameters
+    ----------
+    first, last
+        Of one size and support: the weights at t = 0 and at t = T - 1.
+    alpha_bar
+        (T,), float64, of the `Schedule`.
+    """
+
+    first: Spectrum
+    last: Spectrum
+    alpha_bar: Tensor
+    weights: Tensor = field(init=False, repr=False)
+    _at: dict = field(init=False, repr=False, default_factory=dict)
+
+    def __post_init__(self):
+        if self.first.size != self.last.size or not torch.equal(self.first.support, self.last.support):
+            raise InputError("the first and the last spectrum must have one size and the same frequencies")
+        if self.first.per_sample or self.last.per_sample:
+            raise InputError("a varying spectrum is Gaussian: normalize=sample is not possible")
+        steps = len(self.alpha_bar)
+        gathered = torch.zeros(self.size, dtype=torch.float64)
+        weights = torch.empty((steps, *self.size), dtype=torch.float64)
+        before = 1.0
+        for s, alpha_bar in enumerate(self.alpha_bar.tolist()):
+            alpha, before = alpha_bar / before, alpha_bar
+            gathered = alpha * gathered + (1 - alpha) * self.entering(s).square()
+            weights[s] = (gathered / (1 - alpha_bar)).sqrt()
+        object.__setattr__(self, "weights", weights)
+
+    def entering(self, s: int) -> Tensor:
+        """w_s, the weight of the noise that step s adds; the grid's size, float64, mean square 1."""
+        u = s / max(len(self.alpha_bar) - 1, 1)
+        weight = self.first.weight ** (1 - u) * self.last.weight**u
+        return weight * weight.square().mean().rsqrt()
+
+    @property
+    def size(self) -> Size:
+        return self.first.size
+
+    @property
+    def support(self) -> Tensor:
+        return self.first.support
+
+    def at(self, t: int) -> Spectrum:
+        """The spectrum W_t of the noise in x_t."""
+        if t not in self._at:
+            self._at[t] = Spectrum(self.weights[t])
+        return self._at[t]
+
+    def sample(
+        self,
+        shape: Sequence[int],
+        *,
+        generator: torch.Generator | Sequence[torch.Generator] | None,
+        t: Tensor | int,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> Tensor:
+        """Draw the noise of x_t, N(0, Sigma_{W_t}); t is (B,), one for each index of the first axis, or one for all.
+
+        Otherwise as `Spectrum.sample`.
+        """
+        white = Spectrum(torch.ones(self.size)).sample(shape, generator=generator, device=device, dtype=dtype)
+        if isinstance(t, int):
+            return self.shape(white, t)
+        axes = tuple(range(-len(self.size), 0))
+        working = white if dtype == torch.float64 else white.float()
+        table = self.weights[t.cpu()][..., : self.size[-1] // 2 + 1].to(working)
+        table = table.reshape(len(t), *[1] * (white.ndim - 1 - len(self.size)), *table.shape[1:])
+        spectrum = torch.fft.rfftn(working, dim=axes) * table
+        return torch.fft.irfftn(spectrum, s=self.size, dim=axes).to(dtype)
+
+    def shape(self, white: Tensor, t: int) -> Tensor:
+        """Make noise of x_t of white noise."""
+        return self.at(t).sqrt(white)
+
+    def project(self, x: Tensor) -> Tensor:
+        """Keep the frequencies of the support."""
+        return self.first.project(x)
+
+    def transfer(self, eps: Tensor, t: int, t_prev: int) -> Tensor:
+        """The noise in x_t as noise in x_{t_prev}: the same white noise, with the other weight. At -1 there is none."""
+        return eps if t_prev < 0 else self.at(t_prev).sqrt(self.whiten(eps, t))
+
+    def whiten(self, eps: Tensor, t: int) -> Tensor:
+        """The white noise that `shape` makes eps of, on the support."""
+        return self.at(t).sqrt(self.at(t).inverse(eps))
+
+    def to_dict(self) -> dict:
+        """A JSON-ready description, from which `from_dict` makes an equal one."""
+        spectra = {"first": self.first.to_dict(), "last": self.last.to_dict()}
+        return {"operator": "varying", **spectra, "alpha_bar": self.alpha_bar.tolist()}
+
+
+def from_dict(description: dict) -> Spectrum | Varying:
+    """The inverse of `Spectrum.to_dict` and of `Varying.to_dict`."""
+    if description.get("operator") != "varying":
+        return Spectrum.from_dict(description)
+    first, last = (Spectrum.from_dict(description[key]) for key in ("first", "last"))
+    return Varying(first, last, torch.tensor(description["alpha_bar"], dtype=torch.float64))
