@@ -8,12 +8,14 @@ import numpy as np
 import torch
 
 from pipeline.console import stage
+from sagd.data import statistics
 from sagd.errors import InputError
 from sagd.evaluate import caveats, measure
 from sagd.extractors import extractor, features
 from sagd.files import read_array, read_json, scratch, write_bytes, write_json
 from sagd.images import Images
 from sagd.metrics import Moments, chosen_on_half, frechet_distance
+from sagd.oracle import distance, gaussian_field
 from sagd.progress import Bar
 from sagd.rapsd import rapsd
 
@@ -58,6 +60,7 @@ def evaluate(setting, choice):
             moments=moments, seed=seed, replicates=choice.bootstrap,
         )  # fmt: skip
         values[f"{network.metric('fid')}_of_real"] = frechet_distance(Moments.of(floor), moments)
+        values |= _pixels(last[seed], held_out)
         if earlier:
             values |= _checkpoints([found[f"seed_{seed}{end}"] for end in ends], moments, network.metric("fid"), seed)
         per_seed.append(values)
@@ -80,6 +83,12 @@ def evaluate(setting, choice):
     }
     write_json(setting.report("evaluate", "seeds.json"), detail)
     write_bytes(setting.report("evaluate", "rapsd.csv"), _spectra(held_out, np.concatenate([*last.values()])))
+
+
+def _pixels(samples: np.ndarray, held_out: np.ndarray) -> dict[str, float]:
+    """The Fréchet distance of the pixels as Gaussian fields, in its three parts (`sagd.oracle.distance`)."""
+    fields = (gaussian_field(**statistics(images)) for images in (samples, held_out))
+    return {f"pixels_{part}": value for part, value in distance(*fields).items()}
 
 
 def _checkpoints(found: list[np.ndarray], reference: Moments, name: str, seed: int) -> dict[str, float]:

@@ -9,6 +9,7 @@ from sagd.diffusion import (
     sample,
     start_from_marginal,
     start_from_noise,
+    step,
     v_loss,
 )
 from sagd.errors import InputError
@@ -42,6 +43,7 @@ __all__ = [
     "sample",
     "start_from_marginal",
     "start_from_noise",
+    "step",
     "two_band",
     "v_loss",
 ]

@@ -5,13 +5,12 @@ Gaussian field the distribution that a sampler draws from is itself exact, one m
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from sagd.diffusion import Predict, Schedule, step
+from sagd.diffusion import Predict, Schedule, check_sampler, step
 from sagd.errors import InputError
 from sagd.spectrum import Spectrum, one_of
 from sagd.spectrum.varying import Varying
@@ -117,7 +116,7 @@ class Mixture:
         else:
             each = [flat(spectra - c[None], s).norm(dim=1) for c, s in zip(centres, scale, strict=True)]
             distance = torch.stack(each, 1)
-        volume = (variance.log() * on).flatten(1).sum(1) + spectra[0].shape[0] * on.sum() * math.log(2 * math.pi)
+        volume = (variance.log() * on).flatten(1).sum(1) + spectra.shape[1] * int(on.sum()) * math.log(2 * math.pi)
         return self.weights.log() - 0.5 * (distance.square() + volume)
 
 
@@ -137,7 +136,7 @@ def drawn(
     field: Mixture,
     schedule: Schedule,
     spectrum: Spectrum | Varying,
-    timesteps: Sequence[int],
+    timesteps: list[int],
     *,
     sampler: str = "ddim",
     eta: float = 0.0,
@@ -158,6 +157,7 @@ def drawn(
         ``noise`` or ``marginal``.
     """
     one_of("start", start, ("noise", "marginal"))
+    check_sampler(schedule, spectrum, timesteps, sampler, "eps", eta)
     if len(field.means) != 1:
         raise InputError(f"the target has {len(field.means)} components; the distribution drawn is exact for one")
     axes = field._axes

@@ -47,6 +47,48 @@ def test_ddim_is_diffusers_step_by_step(eta, clip, spacing, generator):
         x = expected
 
 
+def test_zero_terminal_snr_is_diffusers():
+    theirs = DDPMScheduler(rescale_betas_zero_snr=True)
+    mine = sagd.Schedule.zero_terminal_snr()
+    assert mine.alpha_bar[-1] == 0
+    # Their last steps have little left to hold on to: they are products of float32 betas.
+    torch.testing.assert_close(mine.alpha_bar.float(), theirs.alphas_cumprod, atol=2e-5, rtol=1e-3)
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "ddpm"])
+def test_v_prediction_from_zero_snr_is_diffusers(sampler):
+    """A whole loop, from the step where alpha_bar is 0."""
+    keys = {"rescale_betas_zero_snr": True, "prediction_type": "v_prediction", "timestep_spacing": "trailing"}
+    theirs = (DDIMScheduler if sampler == "ddim" else DDPMScheduler)(clip_sample=True, **keys)
+    theirs.set_timesteps(20)
+    mine, their = (torch.Generator().manual_seed(1) for _ in range(2))
+    x = start = torch.randn(SHAPE, generator=torch.Generator().manual_seed(0))
+    for t in theirs.timesteps:
+        x = theirs.step(
+            network(x, t.expand(2)), t, x, **({} if sampler == "ddim" else {"generator": their})
+        ).prev_sample
+    schedule = sagd.Schedule.zero_terminal_snr()
+    found = sagd.sample(
+        network, schedule, sagd.isotropic((8, 8)), start, schedule.timesteps(20, "trailing"),
+        sampler=sampler, prediction="v", clip=True, white=lambda: torch.randn(SHAPE, generator=mine),
+    )  # fmt: skip
+    torch.testing.assert_close(found, x, atol=5e-3, rtol=5e-3)
+
+
+@pytest.mark.parametrize("t", [0, 400, 999])
+def test_v_says_the_same_as_eps(t, generator):
+    """v = sqrt(alpha_bar) eps - sigma x0, at any noise; its loss is 0 where it is met."""
+    x0 = torch.randn(SHAPE, generator=generator, dtype=torch.float64)
+    eps = sagd.power_law((8, 8), -0.4).sample(SHAPE, generator=generator, dtype=torch.float64)
+    alpha_bar = SCHEDULE.alpha_bar[t]
+    v = alpha_bar.sqrt() * eps - (1 - alpha_bar).sqrt() * x0
+    found = SCHEDULE.x0_and_eps(SCHEDULE.q_sample(x0, t, eps), t, v, "v")
+    torch.testing.assert_close(torch.stack(found), torch.stack([x0, eps]), atol=1e-12, rtol=1e-12)
+    steps = torch.full((2,), t)
+    assert sagd.v_loss(lambda x, t: v, SCHEDULE, x0, steps, eps) < 1e-20
+    assert sagd.v_loss(lambda x, t: v + 0.5, SCHEDULE, x0, steps, eps).item() == pytest.approx(0.25)
+
+
 @pytest.mark.parametrize("clip", [True, False])
 @pytest.mark.parametrize("steps", [1000, 50])
 def test_ddpm_is_diffusers_step_by_step(clip, steps):
@@ -211,6 +253,17 @@ def test_loss_is_the_mean_square_of_the_noise_error(generator):
             lambda: sagd.sample(network, SCHEDULE, sagd.isotropic((8, 8)), torch.zeros(SHAPE), [0], sampler="sde"),
             "ddim",
         ),
+        (
+            lambda: sagd.sample(network, SCHEDULE, sagd.isotropic((8, 8)), torch.zeros(SHAPE), [0], prediction="x0"),
+            "eps, v",
+        ),
+        (
+            lambda: sagd.sample(
+                network, sagd.Schedule.zero_terminal_snr(), sagd.isotropic((8, 8)), torch.zeros(SHAPE), [999]
+            ),
+            "alpha_bar is 0",
+        ),
+        (lambda: sagd.Schedule.named("cosine"), "linear, zero_terminal_snr"),
     ],
 )
 def test_bad_input_is_told(call, says):
