@@ -303,6 +303,11 @@ class Params:
         """The focus, if the file has one, then the grid."""
         return [self.setting(None), *self.settings] if "noise" in self.raw else self.settings
 
+    @property
+    def drawn(self) -> list[Setting]:
+        """Everything that is sampled and measured: the focus, then the grid's settings with their variants."""
+        return [variant for setting in self.all_settings for variant in self.variants(setting)]
+
     def variants(self, setting: Setting) -> list[Setting]:
         """A setting of the grid, and the same networks sampled in the grid's other ways; the focus has none."""
         if setting.name is None:

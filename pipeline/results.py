@@ -8,25 +8,43 @@ import pandas as pd
 
 from pipeline.params import Params, Setting
 from sagd.files import read_json
+from sagd.spectrum import Spectrum
+from sagd.spectrum.varying import Varying, from_dict
+
+
+def spectrum_of(setting: Setting) -> Spectrum | Varying:
+    """The noise that a setting was trained with, as `encode` wrote it."""
+    return from_dict(read_json(setting.report("encode", "json")))
 
 
 def describe(setting: Setting) -> str:
     """The noise of a setting, in a few words."""
     noise = setting.noise
+    if noise.schedule == "varying":
+        return f"power law, alpha {noise.alpha:g} to {noise.alpha_last:g}"
+    if noise.operator == "power_law":
+        return f"power law, alpha {alpha_of(setting):g}{' (auto)' if noise.alpha == 'auto' else ''}"
     return {
         "isotropic": "isotropic",
-        "power_law": f"power law, alpha {noise.alpha:g}",
         "band_pass": f"band pass {noise.band}",
         "two_band": f"two-band {noise.low} {noise.gamma_low:g}, {noise.high} {1 - noise.gamma_low:g}",
         "exponential": f"exponential, beta {noise.beta:g}",
+        "equal_snr": "EqualSNR, the data's own spectrum",
+        "data_matched": "the data's spectrum, radially averaged",
     }[noise.operator]
+
+
+def alpha_of(setting: Setting) -> float:
+    """The exponent of a constant power law, also where it is ``auto``."""
+    return spectrum_of(setting).to_dict()["alpha"]
 
 
 def alpha(setting: Setting) -> float | None:
     """The exponent, of settings that have one and whose data are clean."""
-    if setting.corrupt.band is not None or setting.noise.operator not in ("isotropic", "power_law"):
+    constant = setting.noise.operator in ("isotropic", "power_law") and setting.noise.schedule == "constant"
+    if setting.corrupt.band is not None or not constant:
         return None
-    return setting.noise.alpha if setting.noise.operator == "power_law" else 0.0
+    return alpha_of(setting) if setting.noise.operator == "power_law" else 0.0
 
 
 def protocol(setting: Setting) -> str:
@@ -44,7 +62,7 @@ def table(params: Params, distance: str) -> pd.DataFrame:
         The name of the Fréchet distance, such as ``fd_efficientnet_lite0``.
     """
     rows = []
-    for setting in params.all_settings:
+    for setting in params.drawn:
         result = read_json(setting.report("evaluate", "json"))
         detail = read_json(setting.report("evaluate", "seeds.json"))
         rows.append(
@@ -95,6 +113,32 @@ def comparisons(results: pd.DataFrame) -> pd.DataFrame:
             verdict = f"{a.Index} is {'closer to' if difference < 0 else 'further from'} the held-out images"
         rows.append({"setting": a.Index, "against": b.Index, "difference": difference, "±": half, "verdict": verdict})
     return pd.DataFrame(rows, columns=["setting", "against", "difference", "±", "verdict"])
+
+
+def paired(results: pd.DataFrame, pairs: list[tuple[str, str]], column: str = "per_seed") -> pd.DataFrame:
+    """Differences between settings that share their seeds, seed by seed: the first of a pair less the second.
+
+    The standard deviation of the differences is pooled over all pairs given, so give pairs of one kind together; the
+    interval is Student's, at 95 %.
+
+    Parameters
+    ----------
+    column
+        Of lists with one value a seed.
+    """
+    from scipy.stats import t
+
+    differences = [np.subtract(results[column][a], results[column][b]) for a, b in pairs]
+    freedom = sum(len(d) - 1 for d in differences)
+    pooled = math.sqrt(sum(d.var() * len(d) for d in differences) / freedom) if freedom else math.nan
+    rows = []
+    for (a, b), d in zip(pairs, differences, strict=True):
+        half = t.ppf(0.975, freedom) * pooled / math.sqrt(len(d)) if freedom else math.nan
+        verdict = "undecided: one seed" if not freedom else "within the noise"
+        if abs(d.mean()) > half:
+            verdict = "smaller" if d.mean() < 0 else "larger"
+        rows.append({"setting": a, "against": b, "difference": d.mean(), "±": half, "verdict": verdict})
+    return pd.DataFrame(rows)
 
 
 def distance_by_alpha(results: pd.DataFrame) -> pd.DataFrame:

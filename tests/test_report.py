@@ -1,5 +1,7 @@
 """The study's statistics say what the numbers allow, no more."""
 
+import statistics
+
 import pandas as pd
 import pytest
 
@@ -64,3 +66,14 @@ def test_settings_trained_in_another_way_get_no_verdict():
     table = frame(iso=[10.0, 10.1], plw=[1.0, 1.1])
     table.loc["plw", "protocol"] = "2000 steps"
     assert results.comparisons(table).verdict[0].startswith("not comparable")
+
+
+def test_paired_differences_are_students():
+    """Three seeds each: the pooled deviation of the differences, t(0.975, 4) = 2.776445."""
+    table = frame(a=[3.0, 4.0, 5.5], b=[1.0, 2.5, 3.0], c=[1.0, 2.0, 3.0])
+    found = results.paired(table, [("a", "b"), ("b", "c")])
+    d1, d2 = [2.0, 1.5, 2.5], [0.0, 0.5, 0.0]
+    pooled = ((statistics.variance(d1) * 2 + statistics.variance(d2) * 2) / 4) ** 0.5
+    assert found["±"].tolist() == pytest.approx([2.776445 * pooled / 3**0.5] * 2, rel=1e-6)
+    assert found.difference.tolist() == pytest.approx([2.0, 0.5 / 3])
+    assert found.verdict.tolist() == ["larger", "within the noise"]

@@ -1,0 +1,99 @@
+"""Choosing alpha from the data's statistics: what the oracle says, and what the command line prints."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+import sagd
+from sagd import suggest as module
+from sagd.data import statistics
+from sagd.files import write_tensors
+from sagd.oracle import distance, drawn, gaussian_field
+from sagd.suggest import Suggestion, main, suggest, verdict
+
+SCHEDULE = sagd.Schedule.linear()
+
+
+@pytest.fixture
+def dark():
+    """Statistics of dark images with a falling spectrum, as digits have."""
+    power = sagd.power_law((8, 8), -0.7).weight.square()[None] * 0.1
+    return {"mean": torch.full((1, 8, 8), -0.8, dtype=torch.float64), "power": power}
+
+
+def test_curve_is_the_oracles_distance(dark):
+    found = suggest(**dark, schedule=SCHEDULE, timesteps=SCHEDULE.timesteps(10), alphas=(-0.1, 0.2), dc="floor")
+    for alpha in (-0.1, 0.2):
+        spectrum = sagd.power_law((8, 8), alpha, dc="floor")
+        field = gaussian_field(**dark)
+        expected = distance(drawn(field, SCHEDULE, spectrum, SCHEDULE.timesteps(10)), field)
+        assert found.curve[alpha] == pytest.approx(expected, rel=1e-12)
+
+
+def test_dark_images_want_noise_of_changing_brightness_or_a_right_start(dark):
+    """paper.md, section 4: the error is in the mean image; low-frequency noise hides it, the right start removes it."""
+    timesteps = SCHEDULE.timesteps(50)
+    noise, marginal = (suggest(**dark, schedule=SCHEDULE, timesteps=timesteps, dc="floor", start=s)
+                       for s in ("noise", "marginal"))  # fmt: skip
+    assert -0.2 < noise.alpha < 0
+    assert noise.curve[0.0]["mean"] > 100 * marginal.curve[0.0]["mean"]
+    assert marginal.error(0.0) < 0.2 * noise.error(0.0)
+    assert "a start from the true marginal takes off" in verdict(noise, marginal)
+
+
+def test_without_a_mean_image_there_is_nothing_to_hide(dark):
+    timesteps = SCHEDULE.timesteps(50)
+    still = {"mean": torch.zeros_like(dark["mean"]), "power": dark["power"]}
+    noise = suggest(**still, schedule=SCHEDULE, timesteps=timesteps, alphas=(-0.1, 0.0, 0.1), dc="floor")
+    assert noise.curve[0.0]["mean"] == 0
+    assert max(noise.error(a) for a in (-0.1, 0.1)) < 3 * noise.error(0.0)
+
+
+def curve(**errors):
+    return Suggestion({a: {"mean": e, "dc": 0.0, "rest": 1.0} for a, e in errors["of"].items()})
+
+
+def test_flat_range_and_verdict_follow_from_the_numbers():
+    best = curve(of={-0.2: 0.5, -0.1: 0.001, 0.0: 0.2, 0.1: 0.0})
+    assert best.alpha == 0.1 and best.flat == (0.1, 0.1)
+    wide = curve(of={-0.2: 0.5, -0.1: 0.001, 0.0: 0.005, 0.1: 0.0, 0.2: 9.0})
+    assert wide.flat == (-0.1, 0.1)
+    assert "takes 50% off" in verdict(curve(of={-0.1: 0.0, 0.0: 1.0}), curve(of={0.0: 1.0}))
+    assert "shaping does more" in verdict(curve(of={-0.1: 0.0, 0.0: 1.0}), curve(of={0.0: 1.0}))
+    assert "Neither matters" in verdict(curve(of={0.0: 0.0, 0.1: 1.0}), curve(of={0.0: 0.0}))
+
+
+def test_command_line_prints_the_curve_of_images_and_of_their_statistics(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(module, "ALPHAS", (-0.1, 0.0, 0.1))
+    images = np.random.default_rng(0).integers(0, 80, (20, 8, 8), dtype=np.uint8)
+    np.save(tmp_path / "dark.npy", images)
+    kept = str(tmp_path / "dark.safetensors")
+    main([str(tmp_path / "dark.npy"), "--statistics", kept])
+    told = capsys.readouterr().out
+    assert "1x8x8" in told and "within 1 %" in told and "alpha" in told.splitlines()[-1]
+    main([kept, "--json"])
+    curves = json.loads(capsys.readouterr().out)
+    expected = suggest(
+        **statistics(images[:, None]), schedule=SCHEDULE, timesteps=SCHEDULE.timesteps(50), alphas=(-0.1,), dc="floor"
+    )
+    assert curves["noise"]["-0.1"] == pytest.approx(expected.curve[-0.1], rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["nowhere"], "nowhere"),
+        (["bad.safetensors"], r"bad\.safetensors holds .*; it must hold mean and power"),
+        (["good.safetensors", "--schedule", "zero_terminal_snr", "--spacing", "trailing"], "every start is right"),
+        (["good.safetensors", "--steps", "0"], "1 to 1000"),
+    ],
+)
+def test_bad_input_is_one_line(tmp_path, monkeypatch, dark, arguments, says):
+    monkeypatch.chdir(tmp_path)
+    write_tensors("bad.safetensors", {"mean": dark["mean"]})
+    write_tensors("good.safetensors", dark)
+    with pytest.raises(SystemExit, match=says) as failure:
+        main(arguments)
+    assert "\n" not in str(failure.value)
