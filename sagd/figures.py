@@ -110,3 +110,33 @@ def _axes(width: float, height: float):
     sns.set_theme(style="whitegrid", palette="colorblind", font_scale=0.9)
     figure, axes = plt.subplots(figsize=(width, height), layout="constrained")
     return figure, axes
+
+
+def data_spectrum(radii, powers: dict, fit):
+    """Power over radius, both on logarithmic axes, of the data and perhaps of samples, with the data's power law.
+
+    Parameters
+    ----------
+    radii
+        (K,), cycles per pixel; the zero frequency has no place on the axis and is left out.
+    powers
+        Names to (K,): the data, then the samples if there are any.
+    fit
+        `sagd.rapsd.Exponent` of the data.
+    """
+    figure, axes = _axes(6, 4)
+    r = np.asarray(radii)
+    # Thin on thick, so that samples that are right hide nothing.
+    for (name, power), (color, width) in zip(powers.items(), (("black", 2.5), (ORANGE, 1)), strict=False):
+        there = (r > 0) & (np.asarray(power) > 0)
+        style = {"color": color, "linewidth": width, "marker": "o", "markersize": 2.2 * width}
+        axes.plot(r[there], np.asarray(power)[there], label=name, **style)
+    inside = r[(r > 0) & (r <= 0.5)]
+    line = np.exp(fit.intercept) * inside**fit.slope
+    axes.plot(inside, line, "--", color=BLUE, label=f"r^{fit.slope:.2f} (95 %: {fit.low:.2f} to {fit.high:.2f})")
+    axes.axvline(0.5, color=GREY, linewidth=1, linestyle=":", label="Nyquist")
+    axes.set(xlabel="radius (cycles per pixel)", ylabel="power", xscale="log", yscale="log")
+    axes.set_xticks(ticks := [k for k in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5) if k >= r[r > 0].min()], map(str, ticks))
+    axes.minorticks_off()
+    axes.legend(fontsize=8)
+    return figure
