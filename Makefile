@@ -4,11 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: repro env test smoke bench lint lock clean
+.PHONY: repro theory env test smoke bench lint lock clean
 
 repro: env  ## the default study, from data to reports/index.html
 	@dvc repro
 	@echo "The report is $(CURDIR)/reports/index.html"
+
+theory: env  ## the theory: networks on MNIST (theory/data) if they are not in the cache, and reports/theory.html
+	@dvc repro theory/dvc.yaml
 
 env: $(VENV)/ready  ## the environment alone
 

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sys
 from pathlib import Path
 
 from pipeline.console import stage
@@ -10,6 +11,11 @@ from sagd.files import write_bytes
 
 
 def main(params, options):
+    render(Path("notebooks/report.ipynb"), Path("reports/index.html"), "sagd: the default study")
+
+
+def render(source: Path, page: Path, title: str) -> None:
+    """Execute a notebook; write it as executed beside the page, and the page."""
     # A kernel in a child process, spoken to through files: no port is opened.
     import nbformat
     import papermill
@@ -18,18 +24,16 @@ def main(params, options):
     KernelManager.transport.default_value = "ipc"
     logging.getLogger("papermill").setLevel(logging.WARNING)
     os.environ["PYTHONPATH"] = os.pathsep.join([os.getcwd(), os.environ.get("PYTHONPATH", "")])
-    executed = Path("reports/report.ipynb")
-    source = "notebooks/report.ipynb"
     try:
         notebook = papermill.execute_notebook(
-            source, None, kernel_name="python3", progress_bar=False, record_timing=False, log_output=False
+            source, None, kernel_name="python3", progress_bar=sys.stderr.isatty(), record_timing=False, log_output=False
         )
     except papermill.PapermillExecutionError as error:
         raise InputError(f"{source}: cell {error.cell_index}: {error.ename}: {error.evalue}") from error
     _settle(notebook)
-    write_bytes(executed, nbformat.writes(notebook).encode() + b"\n")
-    write_bytes(Path("reports/index.html"), _html(notebook).encode())
-    print(f"The report is {Path('reports/index.html').absolute()}")
+    write_bytes(page.parent / source.name, nbformat.writes(notebook).encode() + b"\n")
+    write_bytes(page, _html(notebook, title).encode())
+    print(f"The report is {page.absolute()}")
 
 
 def _settle(notebook) -> None:
@@ -41,14 +45,14 @@ def _settle(notebook) -> None:
             cell.metadata.pop(key, None)
 
 
-def _html(notebook) -> str:
+def _html(notebook, title: str) -> str:
     from nbconvert import HTMLExporter
 
     exporter = HTMLExporter(
         embed_images=True, exclude_input=True, require_js_url="", mathjax_url="", mermaid_js_url="", theme="light"
     )
     exporter.exclude_input_prompt = exporter.exclude_output_prompt = True
-    page, _ = exporter.from_notebook_node(notebook, {"metadata": {"name": "sagd: the default study"}})
+    page, _ = exporter.from_notebook_node(notebook, {"metadata": {"name": title}})
     return page
 
 
