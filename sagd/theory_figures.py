@@ -390,7 +390,7 @@ def explanation(curves: dict, published: dict):
         )
         below.axvline(noise.alpha, color=BLUE, linewidth=1, label="the oracle's best alpha")
         below.set(title=f"{name}: trained networks (published)", xlabel="alpha", ylim=(0, None))
-    axes[0, 0].set_ylabel("squared distance\\nof the pixels")
+    axes[0, 0].set_ylabel("squared distance\nof the pixels")
     axes[1, 0].set_ylabel("FID (768 features)")
     axes[0, 0].legend(fontsize=8.5)
     axes[1, 0].legend(fontsize=8.5)
