@@ -39,6 +39,7 @@ smoke: env
 	git -C $(VENV)/smoke config user.name smoke && git -C $(VENV)/smoke config user.email smoke@localhost
 	cd $(VENV)/smoke && SAGD_SCRATCH=$$PWD/scratch dvc exp run --quiet $(addprefix -S ,$(TINY) $(GRID_TINY))
 	cd $(VENV)/smoke && test -s reports/index.html && dvc metrics show
+	cd $(VENV)/smoke && dvc repro --quiet --force --single-item theory/dvc.yaml:theory
 	rm -rf $(VENV)/smoke
 
 lint: env

@@ -79,6 +79,7 @@ def table(params: Params, distance: str) -> pd.DataFrame:
                 "real": result[f"{distance}_of_real"],
                 "halves": result[f"{distance}_of_halves"],
                 "per_seed": detail["per_seed"][distance],
+                **{part: detail["per_seed"][part] for part in ("pixels_mean", "pixels_dc", "pixels_rest")},
                 "measured": result,
                 "caveats": detail["caveats"],
                 "seeds": len(detail["seeds"]),

@@ -14,6 +14,7 @@ from sagd.figures import BLUE, GREEN, GREY, ORANGE
 from sagd.files import writing
 from sagd.oracle import Mixture
 from sagd.rapsd import rapsd
+from sagd.rapsd import snr as ratio_of
 from sagd.spectrum import Spectrum, radius, ring_means
 from sagd.spectrum.varying import Varying
 
@@ -86,10 +87,8 @@ def log_snr(schedule: Schedule, power: Tensor, spectrum: Spectrum | Varying) -> 
     power
         (C, H, W): the data's variance at each frequency (`sagd.data.statistics`); averaged over channels.
     """
-    steps = range(len(schedule)) if isinstance(spectrum, Varying) else [0]
-    noise = torch.stack([spectrum.at(t).weight for t in steps]).square()
-    gain = (schedule.alpha_bar / (1 - schedule.alpha_bar)).log10()[:, None, None]
-    return torch.where(noise > 0, gain + (power.mean(0) / noise).log10(), torch.inf)
+    each = ratio_of(power, schedule, spectrum, range(len(schedule)), average=torch.flatten)
+    return each.log10().reshape(len(schedule), *spectrum.size)
 
 
 def drowning(log_snr: Tensor) -> Tensor:

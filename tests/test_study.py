@@ -1,0 +1,119 @@
+"""A whole grid at toy size through the stages' own functions: variants of sampling, and noise made of the data."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from ruamel.yaml import YAML
+
+from pipeline import corrupt, encode, evaluate, results, sample, train
+from pipeline import params as parameters
+from sagd.errors import InputError
+from sagd.files import read_array, read_json
+from sagd.spectrum.varying import Varying, from_dict
+
+GRID = SimpleNamespace(grid=True, setting=None)
+STUDY = """
+encode: {kind: pixel}
+evaluate: {features: efficientnet_lite0, metrics: [fid], bootstrap: 2}
+grid:
+  seeds: [0]
+  train: {steps: 3, batch_size: 4, lr: 0.001, warmup: 1,
+          unet: {widths: [8, 8], layers: 1, attention: [false, false], groups: 4}}
+  sample: {n: 6, steps: 3, batch_size: 6, clip: off}
+  variants: {marginal: {start: marginal}, last: {spacing: trailing}}
+  settings:
+    iso: {noise: {operator: isotropic}}
+    suggested: {noise: {operator: power_law, alpha: auto, dc: floor}}
+    moving: {noise: {operator: power_law, alpha: -0.5, schedule: varying, alpha_last: 0.5}}
+    equal: {noise: {operator: equal_snr}}
+    zero: {noise: {operator: isotropic}, train: {prediction: v, schedule: zero_terminal_snr}}
+"""
+
+
+@pytest.fixture
+def study(tmp_path, monkeypatch):
+    """The study above on 40 dark images, without a setting in focus, trained and sampled."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SAGD_SCRATCH", str(tmp_path / "scratch"))
+    Path("params.yaml").write_text(STUDY)
+    rng = np.random.default_rng(0)
+    Path("artifacts/prepare").mkdir(parents=True)
+    for name in ("train", "held_out"):
+        images = rng.integers(0, 90, (20, 1, 8, 8), dtype=np.uint8)
+        np.save(f"artifacts/prepare/{name}.npy", images, allow_pickle=False)
+    params = parameters.load()
+    for stage in (corrupt, encode, train, sample):
+        stage.main(params, GRID)
+    return params
+
+
+def drawn_by(name):
+    return read_array(f"artifacts/grid/sample/{name}/samples.npz", member="seed_0")
+
+
+def test_a_study_of_several_noises_and_ways_to_sample(study):
+    assert [s.title for s in study.all_settings] == ["iso", "suggested", "moving", "equal", "zero"]
+    assert len(study.drawn) == 15
+    assert not np.array_equal(drawn_by("iso"), drawn_by("iso__marginal"))
+    assert not np.array_equal(drawn_by("iso"), drawn_by("iso__last"))
+    # At zero terminal SNR the last step is pure noise, so the start from the marginal is the start from noise.
+    raw = study.raw["grid"]
+    raw["variants"]["both"] = {"start": "marginal", "spacing": "trailing"}
+    sample.main(parameters.Params(study.raw), SimpleNamespace(grid=False, setting="zero"))
+    assert np.array_equal(drawn_by("zero__last"), drawn_by("zero__both"))
+
+    noise = {s.name: from_dict(read_json(s.report("encode", "json"))) for s in study.all_settings}
+    assert isinstance(noise["moving"], Varying)
+    assert -0.5 <= noise["suggested"].to_dict()["alpha"] < 0  # the images are dark
+    power = encode.statistics(read_array("artifacts/prepare/train.npy"))["power"][0]
+    ratio = noise["equal"].weight ** 2 / power
+    assert ratio.max() / ratio.min() == pytest.approx(1, rel=1e-9)
+
+    del raw["variants"]["both"], raw["variants"]["last"], raw["settings"]["moving"], raw["settings"]["equal"]
+    study = parameters.Params(study.raw)
+    evaluate.main(study, GRID)
+    table = results.table(study, "fd_efficientnet_lite0")
+    assert table.index.tolist() == [
+        f"{name}{way}" for name in ("iso", "suggested", "zero") for way in ("", ", marginal")
+    ]
+    assert table.alpha["suggested"] == noise["suggested"].to_dict()["alpha"]
+    assert "(auto)" in table.noise["suggested"]
+    assert table.protocol["iso"] != table.protocol["iso, marginal"]
+    assert len(table.pixels_mean["iso"]) == 1 and table.pixels_mean["iso"][0] > 0
+
+
+def test_a_suggestion_is_what_sagd_suggest_says(study):
+    """`noise.alpha: auto` and the library agree, for the sampler that the study uses."""
+    from sagd import Schedule, suggest
+
+    schedule = Schedule.linear()
+    data = encode.statistics(read_array("artifacts/prepare/train.npy"))
+    found = suggest.suggest(**data, schedule=schedule, timesteps=schedule.timesteps(3), dc="floor")
+    assert read_json("reports/grid/encode/suggested.json")["alpha"] == found.alpha
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"variants": {"bad": {"begin": "marginal"}}}, r"unknown key grid\.variants\.bad\.begin"),
+        ({"variants": {"a__b": {}}}, r"grid\.variants"),
+        ({"settings": {"x": {"noise": {}, "train": {"step": 1}}}}, r"unknown key grid\.settings\.x\.train\.step"),
+        (
+            {"settings": {"x": {"noise": {}, "train": {"schedule": "zero_terminal_snr"}}}},
+            r"grid\.settings\.x\.train.*needs prediction v",
+        ),
+        (
+            {"settings": {"x": {"noise": {"operator": "isotropic", "schedule": "varying"}}}},
+            r"schedule varying is for operator power_law",
+        ),
+    ],
+)
+def test_what_cannot_be_is_told_in_one_line(change, says):
+    raw = YAML(typ="safe", pure=True).load(STUDY)
+    raw["grid"] |= json.loads(json.dumps(change))
+    with pytest.raises(InputError, match=says) as failure:
+        _ = parameters.Params(raw).drawn
+    assert "\n" not in str(failure.value)
