@@ -35,6 +35,7 @@ class Varying:
     alpha_bar: Tensor
     weights: Tensor = field(init=False, repr=False)
     _at: dict = field(init=False, repr=False, default_factory=dict)
+    _tables: dict = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self):
         if self.first.size != self.last.size or not torch.equal(self.first.support, self.last.support):
@@ -89,10 +90,17 @@ class Varying:
             return self.shape(white, t)
         axes = tuple(range(-len(self.size), 0))
         working = white if dtype == torch.float64 else white.float()
-        table = self.weights[t.cpu()][..., : self.size[-1] // 2 + 1].to(working)
+        table = self._table(working)[t.to(working.device)]
         table = table.reshape(len(t), *[1] * (white.ndim - 1 - len(self.size)), *table.shape[1:])
         spectrum = torch.fft.rfftn(working, dim=axes) * table
         return torch.fft.irfftn(spectrum, s=self.size, dim=axes).to(dtype)
+
+    def _table(self, like: Tensor) -> Tensor:
+        """All weights on the half-space of rfftn, kept where they are used, so that no step of training copies them."""
+        key = (str(like.device), like.dtype)
+        if key not in self._tables:
+            self._tables[key] = self.weights[..., : self.size[-1] // 2 + 1].to(like.device, like.dtype).contiguous()
+        return self._tables[key]
 
     def shape(self, white: Tensor, t: int) -> Tensor:
         """Make noise of x_t of white noise."""
