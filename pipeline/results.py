@@ -119,8 +119,7 @@ def comparisons(results: pd.DataFrame) -> pd.DataFrame:
 def paired(results: pd.DataFrame, pairs: list[tuple[str, str]], column: str = "per_seed") -> pd.DataFrame:
     """Differences between settings that share their seeds, seed by seed: the first of a pair less the second.
 
-    The standard deviation of the differences is pooled over all pairs given, so give pairs of one kind together; the
-    interval is Student's, at 95 %.
+    The interval is Student's, at 95 %, from the pair's own differences: their spread is not that of other pairs.
 
     Parameters
     ----------
@@ -129,13 +128,12 @@ def paired(results: pd.DataFrame, pairs: list[tuple[str, str]], column: str = "p
     """
     from scipy.stats import t
 
-    differences = [np.subtract(results[column][a], results[column][b]) for a, b in pairs]
-    freedom = sum(len(d) - 1 for d in differences)
-    pooled = math.sqrt(sum(d.var() * len(d) for d in differences) / freedom) if freedom else math.nan
     rows = []
-    for (a, b), d in zip(pairs, differences, strict=True):
-        half = t.ppf(0.975, freedom) * pooled / math.sqrt(len(d)) if freedom else math.nan
-        verdict = "undecided: one seed" if not freedom else "within the noise"
+    for a, b in pairs:
+        d = np.subtract(results[column][a], results[column][b])
+        several = len(d) > 1
+        half = t.ppf(0.975, len(d) - 1) * d.std(ddof=1) / math.sqrt(len(d)) if several else math.nan
+        verdict = "within the noise" if several else "undecided: one seed"
         if abs(d.mean()) > half:
             verdict = "smaller" if d.mean() < 0 else "larger"
         rows.append({"setting": a, "against": b, "difference": d.mean(), "±": half, "verdict": verdict})

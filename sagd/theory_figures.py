@@ -556,7 +556,7 @@ def _write_mp4(path: Path, drawn: list[np.ndarray], rate: int):
     """An MP4 that any browser plays (H.264, yuv420p), with the same bytes at every run; it rests as the GIF does."""
     import imageio_ffmpeg
 
-    options = "-crf 20 -preset slow -threads 1 -fflags +bitexact -flags:v +bitexact -movflags +faststart -f mp4"
+    options = "-crf 25 -preset slow -threads 1 -fflags +bitexact -flags:v +bitexact -movflags +faststart -f mp4"
     rested = [*[drawn[0]] * round(0.8 * rate), *drawn[1:-1], *[drawn[-1]] * round(1.6 * rate)]
     height, width = drawn[0].shape[:2]
     with writing(path) as beside:

@@ -69,11 +69,14 @@ def test_settings_trained_in_another_way_get_no_verdict():
 
 
 def test_paired_differences_are_students():
-    """Three seeds each: the pooled deviation of the differences, t(0.975, 4) = 2.776445."""
+    """Three seeds each: t(0.975, 2) = 4.302653 times the differences' own deviation over sqrt(3)."""
     table = frame(a=[3.0, 4.0, 5.5], b=[1.0, 2.5, 3.0], c=[1.0, 2.0, 3.0])
     found = results.paired(table, [("a", "b"), ("b", "c")])
-    d1, d2 = [2.0, 1.5, 2.5], [0.0, 0.5, 0.0]
-    pooled = ((statistics.variance(d1) * 2 + statistics.variance(d2) * 2) / 4) ** 0.5
-    assert found["±"].tolist() == pytest.approx([2.776445 * pooled / 3**0.5] * 2, rel=1e-6)
+    own = [4.302653 * statistics.stdev(d) / 3**0.5 for d in ([2.0, 1.5, 2.5], [0.0, 0.5, 0.0])]
+    assert found["±"].tolist() == pytest.approx(own, rel=1e-6)
     assert found.difference.tolist() == pytest.approx([2.0, 0.5 / 3])
     assert found.verdict.tolist() == ["larger", "within the noise"]
+
+
+def test_one_seed_decides_no_pair():
+    assert results.paired(frame(a=[1.0], b=[9.0]), [("a", "b")]).verdict[0].startswith("undecided")
