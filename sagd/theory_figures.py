@@ -381,13 +381,13 @@ def explanation(curves: dict, published: dict):
             linestyle="--",
             label="all, from the right start",
         )
-        above.axvline(noise.alpha, color=BLUE, linewidth=1)
+        above.axvline(noise.best, color=BLUE, linewidth=1)
         above.set(title=f"{name}: a perfect network", ylim=(0, 2.5 * noise.error(0.0)))
         frame = published[name].sort_values("alpha")
         below.errorbar(
             frame.alpha, frame.fid_mean, yerr=frame.fid_stderr, fmt="o-", color="black", capsize=3, markersize=4
         )
-        below.axvline(noise.alpha, color=BLUE, linewidth=1, label="the oracle's best alpha")
+        below.axvline(noise.best, color=BLUE, linewidth=1, label="the oracle's best alpha")
         below.set(title=f"{name}: trained networks (published)", xlabel="alpha", ylim=(0, None))
     axes[0, 0].set_ylabel("squared distance\nof the pixels")
     axes[1, 0].set_ylabel("FID (768 features)")

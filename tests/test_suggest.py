@@ -57,9 +57,10 @@ def curve(**errors):
 
 def test_flat_range_and_verdict_follow_from_the_numbers():
     best = curve(of={-0.2: 0.5, -0.1: 0.001, 0.0: 0.2, 0.1: 0.0})
-    assert best.alpha == 0.1 and best.flat == (0.1, 0.1)
+    assert best.best == best.alpha == 0.1 and best.flat == (0.1, 0.1)
     wide = curve(of={-0.2: 0.5, -0.1: 0.001, 0.0: 0.005, 0.1: 0.0, 0.2: 9.0})
-    assert wide.flat == (-0.1, 0.1)
+    assert wide.best == 0.1 and wide.flat == (-0.1, 0.1)
+    assert wide.alpha == 0.0  # as good, and shapes less
     assert "takes 50% off" in verdict(curve(of={-0.1: 0.0, 0.0: 1.0}), curve(of={0.0: 1.0}))
     assert "shaping does more" in verdict(curve(of={-0.1: 0.0, 0.0: 1.0}), curve(of={0.0: 1.0}))
     assert "Neither matters" in verdict(curve(of={0.0: 0.0, 0.1: 1.0}), curve(of={0.0: 0.0}))
