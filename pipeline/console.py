@@ -11,20 +11,25 @@ from pipeline.params import Params, load
 from sagd.errors import InputError
 
 
-def stage(main: Callable[[Params, argparse.Namespace], None], *, settings: bool = True) -> None:
+def stage(main: Callable[[Params, argparse.Namespace], None], *, each: str | None = "setting") -> None:
     """Run a stage: parse the command line, read params.yaml, and turn bad input into one line and exit code 1.
 
     Parameters
     ----------
-    settings
-        Whether the stage runs once for each setting of the study; the command line then chooses.
+    each
+        What the command line chooses: a ``setting`` of the study (or a group of them, or the grid), a ``group``, a
+        ``dataset``, or None.
     """
     name = Path(sys.argv[0]).stem
     parser = argparse.ArgumentParser(prog=f"python -m pipeline.{name}", description=sys.modules["__main__"].__doc__)
-    if settings:
+    if each == "setting":
         which = parser.add_mutually_exclusive_group()
-        which.add_argument("--setting", help="a setting of the grid; the focus if not given")
+        which.add_argument("--setting", help="a setting or a group of the grid; the focus if not given")
         which.add_argument("--grid", action="store_true", help="every setting of the grid")
+    elif each == "group":
+        parser.add_argument("--group", dest="setting", help="a group of the grid; every setting if not given")
+    elif each == "dataset":
+        parser.add_argument("--dataset", help="one of datasets; the section dataset if not given")
     options = parser.parse_args()
     _die_with_parent()
     try:

@@ -4,10 +4,10 @@ import numpy as np
 import torch
 
 from pipeline.console import stage
-from sagd.data import to_uint8
 from sagd.figures import save_grid
 from sagd.files import read_array, write_json
 from sagd.randomness import generator
+from sagd.sampling import to_uint8
 from sagd.spectrum import Spectrum, band_pass
 
 PREVIEW = 24
@@ -21,25 +21,25 @@ def corruption(description: dict) -> tuple[Spectrum, float] | None:
 
 
 def main(params, options):
-    images = read_array("artifacts/prepare/train.npy")[:PREVIEW]
-    for setting in params.all_settings:
+    for setting in params.chosen(options) if options.setting else params.all_settings:
+        images = read_array(setting.prepared / "train.npy", memory_map=True)[:PREVIEW]
         corrupt = setting.corrupt
         spectrum = None
         if corrupt.band is not None:
             spectrum = band_pass(images.shape[-2:], *corrupt.band, units=corrupt.units).to_dict()
         description = {"spectrum": spectrum, "gamma": corrupt.gamma}
         write_json(setting.artifacts("corrupt") / "corruption.json", description)
-        save_grid(setting.report("corrupt", "png"), preview(images, corruption(description)), columns=12)
+        save_grid(setting.report("corrupt", "png"), corrupted(images, corruption(description), "preview"), columns=12)
 
 
-def preview(images: np.ndarray, noise: tuple[Spectrum, float] | None) -> np.ndarray:
-    """The first training images, as a network may see them."""
+def corrupted(images: np.ndarray, noise: tuple[Spectrum, float] | None, purpose: str) -> np.ndarray:
+    """Images with one draw of the noise, as a network may see them; clipped and rounded to 8 bits."""
     if noise is None:
         return images
     spectrum, gamma = noise
-    x = torch.from_numpy(images).float() / 127.5 - 1
-    return to_uint8(x + gamma * spectrum.sample(x.shape, generator=generator(0, "preview"))).numpy()
+    x = torch.from_numpy(np.array(images)).float() / 127.5 - 1
+    return to_uint8(x + gamma * spectrum.sample(x.shape, generator=generator(0, purpose))).numpy()
 
 
 if __name__ == "__main__":
-    stage(main, settings=False)
+    stage(main, each="group")

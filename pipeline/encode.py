@@ -8,6 +8,7 @@ import sagd
 from pipeline.console import stage
 from pipeline.corrupt import corruption
 from sagd.data import statistics
+from sagd.diffusion import check_sampler
 from sagd.errors import InputError
 from sagd.files import read_array, read_json, write_json, write_tensors
 from sagd.suggest import suggest
@@ -15,19 +16,27 @@ from sagd.suggest import suggest
 
 def main(params, options):
     kind = params.section("encode").kind
-    images = "artifacts/prepare/train.npy"
-    clean = statistics(read_array(images, memory_map=True))
-    for setting in params.all_settings:
+    settings = params.chosen(options) if options.setting else params.all_settings
+    clean = {
+        path: statistics(read_array(path / "train.npy", memory_map=True)) for path in {s.prepared for s in settings}
+    }
+    for setting in settings:
         noise = corruption(read_json(setting.artifacts("corrupt") / "corruption.json"))
-        power = clean["power"]
+        power = clean[setting.prepared]["power"]
         if noise is not None:
             spectrum, gamma = noise
             power = power + (gamma * spectrum.weight) ** 2
-        data = {"mean": clean["mean"], "power": power}
+        data = {"mean": clean[setting.prepared]["mean"], "power": power}
         folder = setting.artifacts("encode")
         write_tensors(folder / "statistics.safetensors", data)
-        write_json(folder / "manifest.json", {"kind": kind, "images": images, "shape": list(power.shape)})
-        spectrum = noise_of(setting, data).to_dict()
+        write_json(
+            folder / "manifest.json",
+            {"kind": kind, "images": str(setting.prepared / "train.npy"), "shape": list(power.shape)},
+        )
+        spectrum = noise_of(setting, data)
+        for variant in params.variants(setting):
+            check(variant, spectrum)
+        spectrum = spectrum.to_dict()
         write_json(folder / "spectrum.json", spectrum)
         write_json(setting.report("encode", "json"), spectrum)
 
@@ -42,11 +51,22 @@ def noise_of(setting, data):
             raise InputError("noise.alpha is 'auto', which is for sample.eta 0")
         alpha = suggest(
             data["mean"], data["power"], schedule, schedule.timesteps(how.steps, how.spacing),
-            sampler=how.sampler, start=how.start, grid=noise.grid, dc=noise.dc, normalize=noise.normalize,
+            sampler=how.sampler, prediction=setting.train.prediction, start=how.start,
+            grid=noise.grid, dc=noise.dc, normalize=noise.normalize,
         ).alpha  # fmt: skip
         print(f"encode: {setting.title}: the data suggest alpha {alpha:g}")
     return noise.spectrum(data["power"].mean(0), schedule.alpha_bar, alpha)
 
 
+def check(setting, spectrum):
+    """Refuse, before anything is trained, what could not be sampled."""
+    how, schedule = setting.sample, sagd.Schedule.named(setting.train.schedule)
+    timesteps = schedule.timesteps(how.steps, how.spacing)
+    try:
+        check_sampler(schedule, spectrum, timesteps, how.sampler, setting.train.prediction, how.eta, how.start)
+    except InputError as error:
+        raise InputError(f"{setting.title}: {error}") from None
+
+
 if __name__ == "__main__":
-    stage(main, settings=False)
+    stage(main, each="group")

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from pipeline.console import stage
+from pipeline.corrupt import corrupted, corruption
 from sagd.data import statistics
 from sagd.errors import InputError
 from sagd.evaluate import caveats, measure
@@ -35,8 +36,8 @@ def evaluate(setting, choice):
     samples = {f"seed_{seed}{end}": None for seed in setting.seeds for end in ends}
     samples = {name: read_array(archive, member=name) for name in samples}
     last = {seed: samples[f"seed_{seed}"] for seed in setting.seeds}
-    held_out = read_array("artifacts/prepare/held_out.npy")
-    train = read_array("artifacts/prepare/train.npy", memory_map=True)
+    held_out = read_array(setting.prepared / "held_out.npy")
+    train = read_array(setting.prepared / "train.npy", memory_map=True)
     n = len(last[setting.seeds[0]])
     if n > len(train) or min(n, len(held_out)) < 6:
         raise InputError(
@@ -46,23 +47,34 @@ def evaluate(setting, choice):
     network = extractor(choice.features)
     # Real images in the samples' place, as many: the distance that a perfect model would have.
     real = {s: train[np.random.default_rng(s).permutation(len(train))[:n]] for s in setting.seeds}
-    sets = [held_out, *samples.values(), *real.values()]
+    # Where the training images are corrupted, the held-out images are, too, in a second reference.
+    noise = corruption(read_json(setting.artifacts("corrupt") / "corruption.json"))
+    references = {"": held_out} | ({"corrupted_": corrupted(held_out, noise, "held out")} if noise else {})
+    sets = [*references.values(), *samples.values(), *real.values()]
     with Bar(f"evaluate {setting.title}", sum(map(len, sets))) as bar:
         kept = {"cache": scratch() / "features", "weights": scratch() / "weights"}
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        reference, *rest = (features(Images(s), network, **kept, device=device, report=bar.update) for s in sets)
+        measured = [features(Images(s), network, **kept, device=device, report=bar.update) for s in sets]
+    references, rest = dict(zip(references, measured, strict=False)), measured[len(references) :]
+    reference = references[""]
     found = dict(zip(samples, rest, strict=False))
-    moments = Moments.of(reference)
+    moments = {prefix: Moments.of(x) for prefix, x in references.items()}
     per_seed = []
     for seed, floor in zip(setting.seeds, rest[len(samples) :], strict=True):
-        values = measure(
-            found[f"seed_{seed}"], reference, network, {"fid", *choice.metrics},
-            moments=moments, seed=seed, replicates=choice.bootstrap,
-        )  # fmt: skip
-        values[f"{network.metric('fid')}_of_real"] = frechet_distance(Moments.of(floor), moments)
+        values = {}
+        for prefix, to in references.items():
+            distances = measure(
+                found[f"seed_{seed}"], to, network, {"fid", *choice.metrics},
+                moments=moments[prefix], seed=seed, replicates=choice.bootstrap,
+            )  # fmt: skip
+            values |= {f"{prefix}{name}": value for name, value in distances.items()}
+        values[f"{network.metric('fid')}_of_real"] = frechet_distance(Moments.of(floor), moments[""])
         values |= _pixels(last[seed], held_out)
+        values |= {f"{name}_of_real": value for name, value in _pixels(real[seed], held_out).items()}
         if earlier:
-            values |= _checkpoints([found[f"seed_{seed}{end}"] for end in ends], moments, network.metric("fid"), seed)
+            values |= _checkpoints(
+                [found[f"seed_{seed}{end}"] for end in ends], moments[""], network.metric("fid"), seed
+            )
         per_seed.append(values)
 
     counts = {"seeds": len(setting.seeds), "samples_per_seed": n, "held_out": len(held_out)}
@@ -70,11 +82,12 @@ def evaluate(setting, choice):
     write_json(setting.report("evaluate", "json"), result)
     detail = {
         "setting": setting.title,
+        "profile": setting.profile,
         "features": network.name,
         "names": {family: network.metric(family) for family in ("fid", "kid")},
         "preprocessing": network.preprocessing,
         "weights_sha256": network.weights and network.weights.sha256,
-        "reference": f"the {len(held_out)} held-out images",
+        "reference": f"the {len(held_out)} held-out images; `corrupted_`: with the noise of the training images",
         "samples_per_seed": n,
         "seeds": setting.seeds,
         "per_seed": {key: [values[key] for values in per_seed] for key in per_seed[0]},
@@ -86,9 +99,16 @@ def evaluate(setting, choice):
 
 
 def _pixels(samples: np.ndarray, held_out: np.ndarray) -> dict[str, float]:
-    """The Fréchet distance of the pixels as Gaussian fields, in its three parts (`sagd.oracle.distance`)."""
-    fields = (gaussian_field(**statistics(images)) for images in (samples, held_out))
-    return {f"pixels_{part}": value for part, value in distance(*fields).items()}
+    """The Fréchet distance of the pixels as Gaussian fields, in its three parts (`sagd.oracle.distance`).
+
+    The means of finite sets differ by chance; what that adds is known, and is taken off the part ``mean``, so that it
+    is unbiased (and may fall below 0). The other parts keep theirs, which `_of_real` shows.
+    """
+    found = [statistics(images) for images in (samples, held_out)]
+    parts = distance(*(gaussian_field(**moments) for moments in found))
+    sizes = (len(samples), len(held_out))
+    parts["mean"] -= sum(m["power"].sum().item() / (n - 1) for m, n in zip(found, sizes, strict=True))
+    return {f"pixels_{part}": value for part, value in parts.items()}
 
 
 def _checkpoints(found: list[np.ndarray], reference: Moments, name: str, seed: int) -> dict[str, float]:

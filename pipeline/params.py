@@ -3,7 +3,7 @@
 import math
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -78,6 +78,8 @@ class Noise(Section):
     def _varying(self):
         if self.schedule == "varying" and (self.operator != "power_law" or self.alpha == "auto"):
             raise ValueError("schedule varying is for operator power_law, from a number alpha to alpha_last")
+        if self.schedule == "varying" and self.normalize != "expected":
+            raise ValueError("schedule varying is for normalize expected")
         return self
 
     def spectrum(self, power, alpha_bar, alpha: float | None = None):
@@ -190,8 +192,14 @@ class GridTrain(Train):
 
 
 class GridSetting(Section):
-    """What is trained: a noise, on data, and where it is trained in another way than the rest, how."""
+    """What is trained: a noise, on data, and where it is trained in another way than the rest, how.
 
+    ``train`` gives whole keys of `grid.train`: a ``unet`` replaces the other one.
+    In a study of several data sets (`datasets`) each setting names its own, and the group that it is compared within.
+    """
+
+    dataset: Name | None = None
+    group: Name | None = None
     noise: Noise
     corrupt: Corrupt = Corrupt()
     train: dict[str, Any] = {}
@@ -205,6 +213,10 @@ class Grid(Section):
     sample: Sample
     variants: dict[Name, dict[str, Any]] = {}
     settings: dict[Name, GridSetting]
+
+
+class Profile(Section):
+    profile: Name | None
 
 
 SECTIONS = {
@@ -228,6 +240,9 @@ class Setting:
     name: str | None
     section: Callable[[str], Any]
     variant: str | None = None
+    group: str | None = None
+    prepared: Path = Path("artifacts", "prepare")
+    profile: str | None = None
 
     @property
     def seeds(self) -> list[int]:
@@ -251,17 +266,23 @@ class Setting:
 
     def artifacts(self, stage: str) -> Path:
         """The folder of a stage's large files."""
-        return Path("artifacts", stage) if self.name is None else Path("artifacts", "grid", stage, self._file(stage))
+        if self.name is None:
+            return Path("artifacts", stage)
+        if self.group is None:
+            return Path("artifacts", "grid", stage, "__".join(self._parts(stage)))
+        return Path("artifacts", self.profile or "grid", stage, self.group, *self._parts(stage))
 
     def report(self, stage: str, ending: str) -> Path:
         """A small file of a stage, kept in git."""
         if self.name is None:
             return Path("reports", f"{stage}.{ending}")
-        return Path("reports", "grid", stage, f"{self._file(stage)}.{ending}")
+        if self.group is None:
+            return Path("reports", "grid", stage, f"{'__'.join(self._parts(stage))}.{ending}")
+        return Path("reports", self.profile or "grid", stage, self.group, *self._parts(stage), f"{stage}.{ending}")
 
-    def _file(self, stage: str) -> str:
+    def _parts(self, stage: str) -> list[str]:
         """Variants differ from `sample` on; before it they are one."""
-        return f"{self.name}__{self.variant}" if self.variant and stage in ("sample", "evaluate") else self.name
+        return [self.name, self.variant] if self.variant and stage in ("sample", "evaluate") else [self.name]
 
     @property
     def title(self) -> str:
@@ -273,6 +294,24 @@ class Params:
     """params.yaml, read once."""
 
     raw: dict
+
+    @property
+    def profile(self) -> str | None:
+        """The name of the profile that the file was made from, if it was (`pipeline.plan`)."""
+        return _parse(Profile, {"profile": self.raw.get("profile")}, "profile").profile
+
+    def dataset(self, name: str | None) -> Dataset:
+        """An entry of `datasets`, or (None) the one `dataset`."""
+        if name is None:
+            return self.section("dataset")
+        datasets = self.raw.get("datasets") or {}
+        if name not in datasets:
+            raise InputError(f"{FILE}: no data set {name!r} in datasets; there are {', '.join(datasets) or 'none'}")
+        return _parse(Dataset, datasets[name], f"datasets.{name}")
+
+    def prepared(self, name: str | None) -> Path:
+        """Where `prepare` puts a data set."""
+        return Path("artifacts", self.profile or "", "prepare", name or "")
 
     def section(self, name: str) -> Any:
         """A checked top-level section, such as `dataset`; ``seeds`` are those of the focus."""
@@ -295,13 +334,16 @@ class Params:
                 train = _parse(
                     GridTrain, grid.train.model_dump(exclude={"repeats"}) | s.train, f"grid.settings.{name}.train"
                 )
-            settings.append(Setting(name, {**shared, "noise": s.noise, "corrupt": s.corrupt, "train": train}.get))
+            sections = {**shared, "noise": s.noise, "corrupt": s.corrupt, "train": train}
+            place = {"group": s.group, "prepared": self.prepared(s.dataset), "profile": self.profile}
+            settings.append(Setting(name, sections.get, **place))
         return settings
 
     @property
     def all_settings(self) -> list[Setting]:
-        """The focus, if the file has one, then the grid."""
-        return [self.setting(None), *self.settings] if "noise" in self.raw else self.settings
+        """The focus, if the file has any section of it, then the grid."""
+        focus = {"seed", "noise", "corrupt", "train", "sample"} & set(self.raw)
+        return [self.setting(None), *self.settings] if focus else self.settings
 
     @property
     def drawn(self) -> list[Setting]:
@@ -317,14 +359,16 @@ class Params:
         for name, changes in grid.variants.items():
             sample = _parse(Sample, grid.sample.model_dump() | changes, f"grid.variants.{name}")
             sections = {s: setting.section(s) for s in ("seeds", "noise", "corrupt", "train")} | {"sample": sample}
-            found.append(Setting(setting.name, sections.get, name))
+            found.append(replace(setting, section=sections.get, variant=name))
         return found
 
     def chosen(self, options) -> list[Setting]:
-        """The settings that a command line asks for: the grid's, one of them, or the focus."""
+        """The settings that a command line asks for: the grid's, those of a group, one of them, or the focus."""
         if getattr(options, "grid", False):
             return self.settings
-        return [self.setting(getattr(options, "setting", None))]
+        name = getattr(options, "setting", None)
+        group = [s for s in self.settings if s.group == name] if name else []
+        return group or [self.setting(name)]
 
     def setting(self, name: str | None) -> Setting:
         """The focus (None), or a setting of the grid."""
@@ -345,7 +389,7 @@ def load() -> Params:
         raise InputError(f"cannot read {FILE}: {' '.join(str(error).split())}") from error
     if not isinstance(raw, dict):
         raise InputError(f"{FILE} must be a mapping of sections")
-    known = {"seed", "grid", *SECTIONS}
+    known = {"seed", "grid", "profile", "datasets", *SECTIONS}
     for key in raw:
         if key not in known:
             raise InputError(f"{FILE}: unknown section {key!r}; there are {', '.join(sorted(known))}")

@@ -10,13 +10,13 @@ from sagd.files import write_array, write_json
 
 
 def main(params, options):
-    dataset = params.section("dataset")
+    dataset = params.dataset(options.dataset)
     path = Path(dataset.path).expanduser() if dataset.path else None
     images, held_out, source = data.read(dataset.name, path, dataset.size, dataset.channels)
     given = held_out is not None  # a data set with a test split of its own
     if not given:
         held_out = data.split(len(images), dataset.held_out, dataset.split_seed)
-    folder = Path("artifacts/prepare")
+    folder = params.prepared(options.dataset)
     write_array(folder / "train.npy", images[~held_out])
     write_array(folder / "held_out.npy", images[held_out])
     record = {
@@ -27,9 +27,10 @@ def main(params, options):
         "split_seed": None if given else dataset.split_seed,
         "held_out_indices": "the data set's own" if given else np.flatnonzero(held_out).tolist(),
     }
-    write_json(Path("reports/prepare.json"), record)
+    name = f"prepare/{options.dataset}.json" if options.dataset else "prepare.json"
+    write_json(Path("reports", params.profile or "", name), record)
     print(f"prepare: {record['train']} images to train on, {record['held_out']} held out, {record['shape']}")
 
 
 if __name__ == "__main__":
-    stage(main, settings=False)
+    stage(main, each="dataset")

@@ -57,4 +57,4 @@ def _html(notebook, title: str) -> str:
 
 
 if __name__ == "__main__":
-    stage(main, settings=False)
+    stage(main, each=None)

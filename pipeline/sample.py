@@ -6,12 +6,11 @@ import torch
 import sagd
 from pipeline.console import stage
 from sagd import models
-from sagd.data import to_uint8
 from sagd.errors import InputError
 from sagd.figures import save_grid
 from sagd.files import read_json, read_tensors, writing
 from sagd.progress import Bar
-from sagd.sampling import draw
+from sagd.sampling import draw, to_uint8
 from sagd.spectrum.varying import from_dict
 
 PREVIEW = 60

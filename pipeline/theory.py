@@ -11,4 +11,4 @@ def main(params, options):
 
 
 if __name__ == "__main__":
-    stage(main, settings=False)
+    stage(main, each=None)

@@ -203,8 +203,3 @@ def statistics(
     mean = sum(pixels(start).sum(0) for start in blocks) / len(images)
     power = sum(squares(start, mean) for start in blocks)
     return {"mean": mean, "power": power / len(images)}
-
-
-def to_uint8(x: Tensor) -> Tensor:
-    """Pixels of [-1, 1] to uint8, rounded and clipped."""
-    return ((x + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)

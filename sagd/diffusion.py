@@ -21,6 +21,7 @@ Predict = Callable[[Tensor, Tensor], Tensor]
 SCHEDULES = ("linear", "zero_terminal_snr")
 PREDICTIONS = ("eps", "v")
 SAMPLERS = ("ddim", "ddpm", "euler", "heun")
+STARTS = ("noise", "marginal")
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +49,8 @@ class Schedule:
 
         There an eps says nothing of x0: networks for it predict v, and samplers begin at the end (``trailing``).
         """
+        if steps < 2:
+            raise InputError(f"steps is {steps}; a schedule that ends in pure noise needs 2 or more")
         signal = cls.linear(steps, beta_start, beta_end).alpha_bar.sqrt()
         return cls(((signal - signal[-1]) * signal[0] / (signal[0] - signal[-1])).square())
 
@@ -234,12 +237,10 @@ def varying_ddpm_step(
     alpha_bar, alpha_bar_prev = _alpha_bars(schedule, t, t_prev)
     alpha = alpha_bar / alpha_bar_prev
     ratio = (1 - alpha_bar_prev) / (1 - alpha_bar)
-    # V_prev / V_t is the square of the transfer, but for the ratio of sigma^2.
-    residual = spectrum.transfer(spectrum.transfer(xt - alpha_bar**0.5 * x0, t, t_prev), t, t_prev)
-    weight, weight_prev = spectrum.at(t).weight, spectrum.at(t_prev).weight
-    relative = torch.where(spectrum.support, weight_prev / weight.where(spectrum.support, 1), 0)
-    share = (1 - alpha * ratio * relative.square()).clamp(min=0).sqrt()
-    noise = Spectrum((1 - alpha_bar_prev) ** 0.5 * weight_prev * share).sqrt(white)
+    relative = spectrum.between(t, t_prev)
+    residual = relative.covariance(xt - alpha_bar**0.5 * x0)  # V_prev / V_t, but for the ratio of sigma^2
+    share = (1 - alpha * ratio * relative.weight.square()).clamp(min=0).sqrt()
+    noise = Spectrum((1 - alpha_bar_prev) ** 0.5 * spectrum.at(t_prev).weight * share).sqrt(white)
     return alpha_bar_prev**0.5 * x0 + alpha**0.5 * ratio * residual + noise
 
 
@@ -338,11 +339,23 @@ def sample(
 
 
 def check_sampler(
-    schedule: Schedule, spectrum: Spectrum | Varying, timesteps: list[int], sampler: str, prediction: str, eta: float
+    schedule: Schedule,
+    spectrum: Spectrum | Varying,
+    timesteps: list[int],
+    sampler: str,
+    prediction: str,
+    eta: float,
+    start: str = "noise",
 ) -> None:
     """Refuse what cannot be sampled: a sampler with a spectrum, or a prediction with a schedule, that do not go."""
     one_of("sampler", sampler, SAMPLERS)
     one_of("prediction", prediction, PREDICTIONS)
+    one_of("start", start, STARTS)
+    if not timesteps:
+        raise InputError("timesteps is empty; a sampler visits one step or more")
+    check_schedule(schedule, spectrum)
+    if start == "marginal" and not isinstance(spectrum, Varying) and spectrum.per_sample:
+        raise InputError("start marginal needs Gaussian noise; normalize=sample divides each draw by its own deviation")
     if eta > 0 and sampler != "ddim":
         raise InputError(f"eta is {eta}; the sampler {sampler} has none: it must be 0")
     if isinstance(spectrum, Varying) and (sampler in ("euler", "heun") or eta > 0):
@@ -352,6 +365,12 @@ def check_sampler(
             f"sampling begins at t = {timesteps[0]}, where alpha_bar is 0: that needs a network that predicts v, and "
             "the sampler ddim or ddpm"
         )
+
+
+def check_schedule(schedule: Schedule, spectrum: Spectrum | Varying) -> None:
+    """Refuse a varying spectrum that was made for another schedule."""
+    if isinstance(spectrum, Varying) and not torch.equal(spectrum.alpha_bar, schedule.alpha_bar):
+        raise InputError("the varying spectrum was made for another schedule: make it with this one's alpha_bar")
 
 
 def start_from_noise(spectrum: Spectrum | Varying, white: Tensor, t: int | None = None) -> Tensor:
@@ -378,9 +397,8 @@ def start_from_marginal(
     white
         (B, C, H, W), N(0, I).
     """
+    check_sampler(schedule, spectrum, [t], "ddim", "v", 0.0, "marginal")
     spectrum = spectrum.at(t)
-    if spectrum.per_sample:
-        raise InputError("start marginal needs Gaussian noise; normalize=sample divides each draw by its own deviation")
     alpha_bar = schedule.alpha_bar[t]
     std = (alpha_bar * power.double() + (1 - alpha_bar) * spectrum.weight.to(power.device) ** 2).sqrt()
     axes = tuple(range(-len(spectrum.size), 0))

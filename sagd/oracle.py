@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sagd.diffusion import Predict, Schedule, check_sampler, step
+from sagd.diffusion import PREDICTIONS, Predict, Schedule, check_sampler, step
 from sagd.errors import InputError
 from sagd.spectrum import Spectrum, one_of
 from sagd.spectrum.varying import Varying
@@ -40,63 +40,78 @@ class Mixture:
     def __post_init__(self):
         shapes = [tuple(t.shape) for t in (self.means, self.power, self.weights)]
         fits = self.power.shape[1:] == self.means.shape[1:] and len(self.power) in (1, len(self.means))
-        if not fits or shapes[2] != shapes[0][:1] or (self.power < 0).any():
-            raise InputError(f"means, power and weights of shapes {shapes} do not fit, or a power is negative")
+        finite = all(torch.isfinite(t).all() for t in (self.means, self.power, self.weights))
+        if not fits or not finite or shapes[2] != shapes[0][:1] or (self.power < 0).any():
+            raise InputError(
+                f"means, power and weights of shapes {shapes} do not fit, are not finite, or a power is negative"
+            )
 
     @property
     def _axes(self) -> tuple[int, ...]:
         return tuple(range(2 - self.means.ndim, 0))
 
+    def to(self, device: torch.device) -> "Mixture":
+        """The same on another device."""
+        return Mixture(self.means.to(device), self.power.to(device), self.weights.to(device))
+
     def sample(self, n: int, *, generator: torch.Generator) -> Tensor:
-        """Draw (n, C, *size), float64."""
+        """Draw (n, C, *size), float64; the mixture and the generator are on the CPU."""
         which = torch.multinomial(self.weights, n, replacement=True, generator=generator)
         white = torch.randn((n, *self.means.shape[1:]), generator=generator, dtype=torch.float64)
         std = self.power.expand_as(self.means)[which].sqrt()
         return self.means[which] + torch.fft.ifftn(torch.fft.fftn(white, dim=self._axes) * std, dim=self._axes).real
 
-    def predict(self, schedule: Schedule, spectrum: Spectrum | Varying) -> Predict:
-        """The exact eps = (x_t - sqrt(alpha_bar_t) E[x0 | x_t]) / sigma_t, as a network's place takes it.
+    def predict(self, schedule: Schedule, spectrum: Spectrum | Varying, prediction: str = "eps") -> Predict:
+        """The exact eps = (x_t - sqrt(alpha_bar_t) E[x0 | x_t]) / sigma_t, or v, as a network's place takes it.
 
         Where the noise leaves frequencies out it is that of the projected data, and 0 there (App. D.5). All of t must
-        be one step.
+        be one step. It computes on the device of x_t.
         """
+        one_of("prediction", prediction, PREDICTIONS)
 
-        def eps(xt: Tensor, t: Tensor) -> Tensor:
+        def predict(xt: Tensor, t: Tensor) -> Tensor:
             now = int(t.reshape(-1)[0])
             if (t != now).any():
                 raise InputError("an oracle predicts for one t at a time")
+            here = self.to(xt.device)
             signal, sigma = schedule.alpha_bar[now].sqrt().item(), (1 - schedule.alpha_bar[now]).sqrt().item()
-            spectra, centres, variance, on = self._at(xt, schedule, spectrum, now)
-            gains = signal * self.power / variance  # of x_t - sqrt(alpha_bar) mean, towards x0
-            shares = self._responsibilities(spectra, centres, variance, on)
-            if len(self.power) == 1:
-                centre = (shares.to(centres.dtype) @ centres.flatten(1)).reshape(spectra.shape)
-                x0 = centre / signal + gains * (spectra - centre)
+            spectra, means, variance, on = here._at(xt, schedule, spectrum, now)
+            gains = signal * here.power / variance  # of x_t - sqrt(alpha_bar) mean, towards x0
+            shares = here._responsibilities(spectra, signal * means, variance, on)
+            if len(here.power) == 1:
+                mean = (shares.to(means.dtype) @ means.flatten(1)).reshape(spectra.shape)
+                x0 = mean + gains * (spectra - signal * mean)
             else:
-                each = (c / signal + g * (spectra - c) for c, g in zip(centres, gains, strict=True))
+                each = (m + g * (spectra - signal * m) for m, g in zip(means, gains, strict=True))
                 x0 = sum(share.reshape(-1, *[1] * (xt.ndim - 1)) * x for share, x in zip(shares.T, each, strict=True))
             found = (spectra - signal * x0) / sigma * on
+            if prediction == "v":
+                found = (signal * found - sigma * x0) * on
             return torch.fft.ifftn(found, dim=self._axes, norm="ortho").real.to(xt.dtype)
 
-        return eps
+        return predict
 
     def log_density(self, xt: Tensor, t: int, schedule: Schedule, spectrum: Spectrum | Varying) -> Tensor:
         """log q(x_t), (B,), of the frequencies that the noise reaches; t = -1 is the target itself (then every one)."""
-        logs = self._log_joint(*self._at(xt, schedule, spectrum, t))
-        return logs.logsumexp(1)
+        if t < 0 and not (self.power > 0).all():
+            raise InputError("the target has no density where its variance is 0; at t >= 0 the noise gives it one")
+        here = self.to(xt.device)
+        spectra, means, variance, on = here._at(xt, schedule, spectrum, t)
+        signal = schedule.alpha_bar[t].sqrt().item() if t >= 0 else 1.0
+        return here._log_joint(spectra, signal * means, variance, on).logsumexp(1)
 
     def _at(self, xt: Tensor, schedule: Schedule, spectrum: Spectrum | Varying, t: int):
-        """The DFT of x_t and of the components' means in it, their variances there, and the support of the noise."""
-        alpha_bar = schedule.alpha_bar[t] if t >= 0 else torch.tensor(1.0, dtype=torch.float64)
-        noise = (1 - alpha_bar) * spectrum.at(max(t, 0)).weight.square()
-        on = spectrum.support if t >= 0 else torch.ones_like(spectrum.support)
+        """The DFT of x_t and of the components' means, the variances in x_t, and the support of the noise."""
+        alpha_bar = schedule.alpha_bar[t].item() if t >= 0 else 1.0
+        noise = (1 - alpha_bar) * spectrum.at(max(t, 0)).weight.square().to(xt.device)
+        on = (spectrum.support if t >= 0 else torch.ones_like(spectrum.support)).to(xt.device)
         variance = (alpha_bar * self.power + noise).where(on, 1.0)
-        spectra, centres = (torch.fft.fftn(x.double(), dim=self._axes, norm="ortho") for x in (xt, self.means))
-        return spectra, alpha_bar.sqrt() * centres, variance, on
+        spectra, means = (torch.fft.fftn(x.double(), dim=self._axes, norm="ortho") for x in (xt, self.means))
+        return spectra, means, variance, on
 
     def _responsibilities(self, *at: Tensor) -> Tensor:
         if len(self.means) == 1:
-            return torch.ones((len(at[0]), 1), dtype=torch.float64)
+            return torch.ones((len(at[0]), 1), dtype=torch.float64, device=at[0].device)
         return self._log_joint(*at).softmax(1)
 
     def _log_joint(self, spectra: Tensor, centres: Tensor, variance: Tensor, on: Tensor) -> Tensor:
@@ -139,6 +154,7 @@ def drawn(
     timesteps: list[int],
     *,
     sampler: str = "ddim",
+    prediction: str = "eps",
     eta: float = 0.0,
     start: str = "noise",
 ) -> Mixture:
@@ -151,17 +167,18 @@ def drawn(
     ----------
     field
         Of `gaussian_field`: the data.
-    timesteps, sampler, eta
+    timesteps, sampler, prediction, eta
         As for `sagd.sample`, unclipped.
     start
         ``noise`` or ``marginal``.
     """
-    one_of("start", start, ("noise", "marginal"))
-    check_sampler(schedule, spectrum, timesteps, sampler, "eps", eta)
+    check_sampler(schedule, spectrum, timesteps, sampler, prediction, eta, start)
+    if isinstance(spectrum, Spectrum) and spectrum.per_sample:
+        raise InputError("normalize=sample is no Gaussian noise: what a sampler draws with it is not known exactly")
     if len(field.means) != 1:
         raise InputError(f"the target has {len(field.means)} components; the distribution drawn is exact for one")
     axes = field._axes
-    predict = field.predict(schedule, spectrum)
+    predict = field.predict(schedule, spectrum, prediction)
     alpha_bar = schedule.alpha_bar[timesteps[0]]
     mean, power = torch.zeros_like(field.means[0]), spectrum.at(timesteps[0]).weight.square().expand_as(field.power[0])
     if start == "marginal":
@@ -175,7 +192,7 @@ def drawn(
         white = torch.stack([nothing, nothing, pulse])
         there = step(
             predict, schedule, spectrum, probes, t, t_prev,
-            sampler=sampler, eta=eta, white=lambda white=white: white,
+            sampler=sampler, prediction=prediction, eta=eta, white=lambda white=white: white,
         )  # fmt: skip
         gain, noise = (torch.fft.fftn(there[k] - there[0], dim=axes, norm="ortho").real for k in (1, 2))
         mean, power = there[0], gain.square() * power + noise.square()

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from sagd.diffusion import Schedule, sample, start_from_marginal, start_from_noise
+from sagd.diffusion import STARTS, Schedule, sample, start_from_marginal, start_from_noise
 from sagd.models import predictor
 from sagd.parallel import concurrently
 from sagd.randomness import generator
@@ -52,7 +52,7 @@ def draw(
     -------
     (n, C, H, W), float32, on the CPU, not clipped at the end.
     """
-    one_of("start", start, ("noise", "marginal"))
+    one_of("start", start, STARTS)
     batch_size = min(batch_size, n)
     device = next(network.parameters()).device
     visited = schedule.timesteps(steps, spacing)
@@ -80,3 +80,8 @@ def draw(
         return kept
 
     return torch.cat(list(concurrently(batch, range(0, n, batch_size), device)))
+
+
+def to_uint8(x: Tensor) -> Tensor:
+    """Pixels of [-1, 1] to uint8, rounded and clipped."""
+    return ((x + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)

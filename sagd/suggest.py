@@ -82,6 +82,7 @@ def suggest(
     *,
     alphas: Sequence[float] = ALPHAS,
     sampler: str = "ddim",
+    prediction: str = "eps",
     start: str = "noise",
     grid: str = "fftfreq",
     dc: str = "lowest",
@@ -96,18 +97,27 @@ def suggest(
         (C, H, W), of `sagd.data.statistics`.
     alphas
         Those to try. 0 is among the default ones, -0.5 to 0.5.
-    sampler, start
+    sampler, prediction, start
         As for `sagd.oracle.drawn`.
     grid, dc, normalize
         As for `sagd.power_law`.
     report
         Called with 1 after each alpha.
+
+    Raises
+    ------
+    InputError
+        Images that are all alike, statistics that are not finite, noise that is not Gaussian.
     """
+    if not power.sum() > 0:
+        raise InputError("the images are all alike, or there is but one: they have no power at any frequency")
     field = gaussian_field(mean, power)
 
     def error(alpha: float) -> dict[str, float]:
         spectrum = power_law(tuple(mean.shape[1:]), alpha, grid=grid, dc=dc, normalize=normalize)
-        found = distance(drawn(field, schedule, spectrum, timesteps, sampler=sampler, start=start), field)
+        found = distance(
+            drawn(field, schedule, spectrum, timesteps, sampler=sampler, prediction=prediction, start=start), field
+        )
         report(1)
         return found
 
@@ -142,7 +152,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--spacing", default="leading", choices=("leading", "trailing"))
     parser.add_argument("--sampler", default="ddim", choices=SAMPLERS)
     parser.add_argument("--schedule", default="linear", choices=SCHEDULES)
-    parser.add_argument("--dc", default="floor", choices=("floor", "lowest"), help="weight of the zero frequency")
+    parser.add_argument(
+        "--dc",
+        default="floor",
+        choices=("floor", "lowest"),
+        help="weight of the zero frequency (default: floor, as the paper's listing; noise.dc of params.yaml: lowest)",
+    )
     parser.add_argument("--grid", default="fftfreq", choices=("fftfreq", "linspace"))
     parser.add_argument("--json", action="store_true", help="print the curves as JSON")
     parser.add_argument("--statistics", type=Path, metavar="FILE", help="write mean and power there (safetensors)")
@@ -192,6 +207,8 @@ def _print(options: argparse.Namespace) -> None:
 
 def _statistics(options: argparse.Namespace) -> dict[str, Tensor]:
     if options.data.endswith(".safetensors"):
+        if options.size is not None:
+            raise InputError(f"--size is for images; {options.data} holds statistics, of one size")
         data = read_tensors(options.data)
         shapes = {name: tuple(data[name].shape) for name in ("mean", "power") if name in data}
         if len(shapes) < 2 or len(set(shapes.values())) > 1 or data["mean"].ndim != 3:

@@ -1,6 +1,7 @@
 """The training loop: loss, AdamW, EMA, and checkpoints from which it goes on to the same bits."""
 
 import functools
+import hashlib
 import json
 import math
 import time
@@ -11,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from sagd.diffusion import LOSSES, PREDICTIONS, Schedule
+from sagd.diffusion import LOSSES, PREDICTIONS, Schedule, check_schedule
 from sagd.errors import InputError
 from sagd.files import read_tensors, write_tensors
 from sagd.models import predictor
@@ -168,7 +169,8 @@ def train(
     losses = torch.full((recipe.steps,), float("nan"), device=device)
     use_bf16 = _use_bf16(recipe.precision, device)
     noises = [spectrum.to_dict(), corruption and [corruption[0].to_dict(), corruption[1]]]
-    diffusion = [prediction, len(schedule), schedule.alpha_bar[-1].item()]
+    check_schedule(schedule, spectrum)
+    diffusion = [prediction, hashlib.sha256(schedule.alpha_bar.numpy().tobytes()).hexdigest()]
     describe = json.dumps([asdict(recipe), seed, use_bf16, list(images.shape), *diffusion, *noises])
     state = _State(parameters, averaged, optimizer, losses, describe)
     started = state.load(checkpoint) if checkpoint is not None and checkpoint.exists() else 0

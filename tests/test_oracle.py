@@ -392,3 +392,51 @@ def test_distance_is_the_frechet_distance_of_pixels(field, generator):
 def test_bad_input_is_told(mixture, call, says):
     with pytest.raises(sagd.InputError, match=says):
         call(mixture)
+
+
+@pytest.mark.parametrize("steps", [1, 20])
+def test_the_oracle_is_right_where_the_signal_ends(steps):
+    """At zero terminal SNR x_T says nothing of x0: v there is minus the mean of the data, and samples are the data."""
+    schedule = sagd.Schedule.zero_terminal_snr()
+    mean = torch.full((1, 8, 8), -0.7, dtype=torch.float64)
+    field = gaussian_field(mean, torch.full_like(mean, 0.3))
+    spectrum = SPECTRA["white"] if SPECTRA["white"].size == (8, 8) else sagd.isotropic((8, 8))
+    x = torch.randn((3, 1, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    v = field.predict(schedule, spectrum, "v")(x, full(x, 999))
+    assert torch.allclose(v, -mean.expand_as(v), atol=1e-12)
+    visited = schedule.timesteps(steps, "trailing")
+    found = [
+        drawn(field, schedule, spectrum, visited, prediction="v", start=start).means for start in ("noise", "marginal")
+    ]
+    assert torch.allclose(found[0], mean[None], atol=1e-12) and torch.equal(*found)
+
+
+def test_varying_noise_keeps_its_precision_where_weights_span_decades():
+    """One multiplier near 1, not w^-1 and then w: in float32 the difference is that between right and garbage."""
+    first, last = (sagd.power_law((8, 8), alpha, dc="floor") for alpha in (1.0, 0.5))
+    varying = sagd.Varying(first, last, SCHEDULE.alpha_bar)
+    eps = varying.at(980).sqrt(torch.randn((4, 1, 8, 8), generator=torch.Generator().manual_seed(0)).double())
+    exact, single = varying.transfer(eps, 980, 960), varying.transfer(eps.float(), 980, 960)
+    assert (exact - single).abs().max() < 1e-5
+
+
+def test_varying_noise_of_another_schedule_is_refused():
+    varying = sagd.Varying(*(sagd.power_law((8, 8), a) for a in (0.5, -0.5)), SCHEDULE.alpha_bar)
+    other = sagd.Schedule.linear(100)
+    with pytest.raises(sagd.InputError, match="another schedule"):
+        sagd.sample(lambda x, t: x, other, varying, torch.zeros(1, 1, 8, 8), other.timesteps(5))
+
+
+@pytest.mark.parametrize(
+    ("bad", "says"),
+    [
+        (lambda f: finite(f.means).log_density(f.means, -1, SCHEDULE, sagd.isotropic((8, 8))), "no density"),
+        (lambda f: gaussian_field(f.means[0] * math.nan, f.power[0]), "not finite"),
+        (lambda f: drawn(f, SCHEDULE, sagd.isotropic((8, 8), normalize="sample"), [10]), "no Gaussian noise"),
+        (lambda f: drawn(f, SCHEDULE, sagd.isotropic((8, 8)), []), "timesteps is empty"),
+    ],
+)
+def test_what_has_no_answer_is_refused(bad, says):
+    field = gaussian_field(torch.zeros(1, 8, 8), torch.ones(1, 8, 8))
+    with pytest.raises(sagd.InputError, match=says):
+        bad(field)

@@ -12,6 +12,7 @@ from PIL import Image
 
 import sagd
 from sagd import InputError, data, rapsd
+from sagd.sampling import to_uint8
 from sagd.spectrum import __main__ as command
 from sagd.spectrum import radius, ring_means, rings
 
@@ -120,7 +121,7 @@ def test_the_jackknife_is_that_of_leaving_each_image_out(generator):
 def field(weight, count):
     """Images of 16 x 16, uint8, of a Gaussian field with this weight; few pixels of them are clipped."""
     drawn = sagd.Spectrum(weight).sample((count, 1, 16, 16), generator=torch.Generator().manual_seed(0))
-    return data.to_uint8(0.25 * drawn).numpy()
+    return to_uint8(0.25 * drawn).numpy()
 
 
 @pytest.fixture

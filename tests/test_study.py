@@ -117,3 +117,33 @@ def test_what_cannot_be_is_told_in_one_line(change, says):
     with pytest.raises(InputError, match=says) as failure:
         _ = parameters.Params(raw).drawn
     assert "\n" not in str(failure.value)
+
+
+@pytest.mark.parametrize(
+    ("sample", "noise", "says"),
+    [
+        ("sampler: heun", "{operator: power_law, alpha: 0.5, schedule: varying}", "varying spectrum is sampled by"),
+        ("sampler: ddpm, eta: 0.5", "{operator: isotropic}", "eta is 0.5"),
+        ("start: marginal", "{operator: isotropic, normalize: sample}", "needs Gaussian noise"),
+    ],
+)
+def test_what_cannot_be_sampled_is_told_before_training(tmp_path, monkeypatch, sample, noise, says):
+    monkeypatch.chdir(tmp_path)
+    grid = STUDY[: STUDY.index("  variants")].replace("batch_size: 6", f"batch_size: 6, {sample}")
+    Path("params.yaml").write_text(f"{grid}  settings:\n    one: {{noise: {noise}}}\n")
+    Path("artifacts/prepare").mkdir(parents=True)
+    np.save("artifacts/prepare/train.npy", np.zeros((4, 1, 8, 8), np.uint8), allow_pickle=False)
+    params = parameters.load()
+    corrupt.main(params, GRID)
+    with pytest.raises(InputError, match=says):
+        encode.main(params, GRID)
+
+
+def test_the_distance_of_means_is_unbiased():
+    """Sets of one distribution: what chance adds to the squared distance of their means is taken off."""
+    rng = np.random.default_rng(0)
+    sets = rng.integers(0, 256, (1000, 2, 40, 1, 4, 4), dtype=np.uint8)
+    found = [evaluate._pixels(a, b)["pixels_mean"] for a, b in sets]
+    error = np.std(found) / len(found) ** 0.5
+    bias_without = 2 * 16 * np.var(np.arange(256) / 127.5) / 40
+    assert abs(np.mean(found)) < 4 * error < 0.1 * bias_without

@@ -89,12 +89,17 @@ def test_command_line_prints_the_curve_of_images_and_of_their_statistics(tmp_pat
         (["bad.safetensors"], r"bad\.safetensors holds .*; it must hold mean and power"),
         (["good.safetensors", "--schedule", "zero_terminal_snr", "--spacing", "trailing"], "every start is right"),
         (["good.safetensors", "--steps", "0"], "1 to 1000"),
+        (["good.safetensors", "--size", "8"], "--size is for images"),
+        (["alike.safetensors"], "all alike"),
+        (["nan.safetensors"], "all alike|not finite"),
     ],
 )
 def test_bad_input_is_one_line(tmp_path, monkeypatch, dark, arguments, says):
     monkeypatch.chdir(tmp_path)
     write_tensors("bad.safetensors", {"mean": dark["mean"]})
     write_tensors("good.safetensors", dark)
+    write_tensors("alike.safetensors", {"mean": dark["mean"], "power": 0 * dark["power"]})
+    write_tensors("nan.safetensors", {"mean": dark["mean"], "power": dark["power"] * float("nan")})
     with pytest.raises(SystemExit, match=says) as failure:
         main(arguments)
     assert "\n" not in str(failure.value)

@@ -265,7 +265,8 @@ class Spectrum:
                 inverse = torch.where(on, w, 1) ** -2 * on
                 full = {"sqrt": w, "covariance": w**2, "inverse": inverse, "project": on}[what]
                 table = full[..., : self.size[-1] // 2 + 1]
-            self._tables[key] = table.to(device, dtype).contiguous()
+            with torch.inference_mode(False):  # kept, and used where gradients are wanted
+                self._tables[key] = table.to(device, dtype, copy=True).contiguous()
         return self._tables[key]
 
     def _per_sample(self, eps: Tensor) -> Tensor:

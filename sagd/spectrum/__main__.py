@@ -87,7 +87,7 @@ def measure(name: str, images) -> Measured:
         block = max(1, min(1024, 2**20 // math.prod(shape)))
         found = statistics(_Told(images, bar.update), block, keep)
     pixels += found["mean"].mean()
-    return Measured(name, len(images), tuple(shape), found["power"].mean(0), pixels, each)
+    return Measured(name, len(images), tuple(found["power"].shape), found["power"].mean(0), pixels, each)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -35,6 +35,7 @@ class Varying:
     alpha_bar: Tensor
     weights: Tensor = field(init=False, repr=False)
     _at: dict = field(init=False, repr=False, default_factory=dict)
+    _between: dict = field(init=False, repr=False, default_factory=dict)
     _tables: dict = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self):
@@ -99,7 +100,9 @@ class Varying:
         """All weights on the half-space of rfftn, kept where they are used, so that no step of training copies them."""
         key = (str(like.device), like.dtype)
         if key not in self._tables:
-            self._tables[key] = self.weights[..., : self.size[-1] // 2 + 1].to(like.device, like.dtype).contiguous()
+            with torch.inference_mode(False):
+                half = self.weights[..., : self.size[-1] // 2 + 1]
+                self._tables[key] = half.to(like.device, like.dtype, copy=True).contiguous()
         return self._tables[key]
 
     def shape(self, white: Tensor, t: int) -> Tensor:
@@ -112,11 +115,14 @@ class Varying:
 
     def transfer(self, eps: Tensor, t: int, t_prev: int) -> Tensor:
         """The noise in x_t as noise in x_{t_prev}: the same white noise, with the other weight. At -1 there is none."""
-        return eps if t_prev < 0 else self.at(t_prev).sqrt(self.whiten(eps, t))
+        return eps if t_prev < 0 else self.between(t, t_prev).sqrt(eps)
 
-    def whiten(self, eps: Tensor, t: int) -> Tensor:
-        """The white noise that `shape` makes eps of, on the support."""
-        return self.at(t).sqrt(self.at(t).inverse(eps))
+    def between(self, t: int, t_prev: int) -> Spectrum:
+        """W_{t_prev} / W_t on the support. Near 1 in steps near each other, where W_t itself may span many decades."""
+        if (t, t_prev) not in self._between:
+            ratio = self.weights[t_prev] / self.weights[t].where(self.support, 1)
+            self._between[t, t_prev] = Spectrum(ratio * self.support)
+        return self._between[t, t_prev]
 
     def to_dict(self) -> dict:
         """A JSON-ready description, from which `from_dict` makes an equal one."""

@@ -1,0 +1,115 @@
+"""Write paper/params.yaml and paper/stages.yaml: every setting of the paper's study, in a profile.
+
+A profile (paper/profiles/NAME.yaml) says how each setting is trained, sampled and measured, and how many of them a DVC
+stage takes; what the settings are is said here, in the order of the paper.
+"""
+
+import argparse
+import io
+import sys
+from pathlib import Path
+
+from ruamel.yaml import YAML
+
+from sagd.errors import InputError
+from sagd.files import write_bytes
+
+FOLDER = Path("paper")
+ALPHAS = (-0.08, -0.06, -0.04, -0.02, -0.01, -0.001, 0.001, 0.01, 0.02, 0.04, 0.06, 0.08)  # Table 1, F.1, F.2
+IMAGENET_ALPHAS = (-0.06, -0.04, -0.02, -0.01, -0.001, 0.01)  # Fig. 4
+GAMMAS = (0.1, 0.2, 0.3, 0.4, 0.6, 0.7, 0.8, 0.9)  # the workshop paper's Table 1; 0.5 is isotropic
+BANDS = tuple((round(0.1 * k, 1), round(0.1 * (k + 1), 1)) for k in range(1, 9))  # Table 2
+LOW, HIGH = (0.0, 0.3), (0.3, 1.0)  # the corruptions of Fig. 3 and of the workshop paper's Fig. 3
+
+
+def settings() -> dict[str, dict]:
+    """Every setting of the study: its name to what `pipeline.params.GridSetting` takes."""
+    found = {}
+
+    def add(group: str, name: str, noise: dict, dataset: str | None = None, band: tuple | None = None) -> None:
+        setting = {"dataset": dataset or group, "group": group, "noise": noise}
+        found[f"{group}_{name}"] = setting | ({"corrupt": {"band": list(band)}} if band else {})
+
+    def over_alpha(group: str, alphas: tuple, **data) -> None:
+        add(group, "iso", {"operator": "isotropic"}, **data)
+        for alpha in alphas:
+            add(group, code(alpha), {"operator": "power_law", "alpha": alpha}, **data)
+
+    def over_gamma(group: str, **data) -> None:
+        for gamma in GAMMAS:
+            add(group, f"g{digits(gamma)}", {"operator": "two_band", "gamma_low": gamma}, **data)
+
+    for dataset in ("mnist", "cifar10", "quickdraw", "wikiart", "ffhq"):
+        over_alpha(dataset, ALPHAS)
+        if dataset != "ffhq":
+            over_gamma(dataset)
+    over_alpha("imagenet", IMAGENET_ALPHAS)
+    add("celeba", "iso", {"operator": "isotropic"})
+    over_gamma("celeba")
+    over_alpha("cifar10_low", ALPHAS, dataset="cifar10", band=LOW)
+    add("cifar10_high", "iso", {"operator": "isotropic"}, dataset="cifar10", band=HIGH)
+    over_gamma("cifar10_high", dataset="cifar10", band=HIGH)
+    for low, high in BANDS:
+        name = f"{digits(low)}_{digits(high)}"
+        left_out = {"operator": "two_band", "gamma_low": 0.5, "low": [0.0, low], "high": [high, 1.0]}
+        add("omission", f"{name}_iso", {"operator": "isotropic"}, dataset="mnist", band=(low, high))
+        add("omission", f"{name}_bpm", left_out, dataset="mnist", band=(low, high))
+    return found
+
+
+def code(alpha: float) -> str:
+    """-0.06 as m006: a name has no dots and no signs."""
+    return ("m" if alpha < 0 else "p") + digits(abs(alpha))
+
+
+def digits(value: float) -> str:
+    return f"{value:g}".replace(".", "")
+
+
+def stages(per: str) -> dict:
+    """What DVC makes stages of: the groups, and for each stage the folder that it fills and the settings it takes."""
+    groups = {s["group"]: {"dataset": s["dataset"]} for s in settings().values()}
+    if per == "group":
+        each = {g: {**place, "place": g, "settings": "grid.settings"} for g, place in groups.items()}
+    else:
+        each = {
+            name: {"dataset": s["dataset"], "place": f"{s['group']}/{name}", "settings": f"grid.settings.{name}"}
+            for name, s in settings().items()
+        }
+    return {"groups": groups, "stages": each}
+
+
+def files(profile: str) -> dict[str, bytes]:
+    """The contents of params.yaml and stages.yaml in a profile."""
+    source = FOLDER / "profiles" / f"{profile}.yaml"
+    if not source.is_file():
+        names = ", ".join(sorted(p.stem for p in source.parent.glob("*.yaml")))
+        raise InputError(f"no profile {profile!r} in {source.parent}; there are {names}")
+    content = YAML(typ="safe").load(source.read_bytes())
+    per = content.pop("stage")
+    datasets = content.pop("datasets", None) or YAML(typ="safe").load((FOLDER / "datasets.yaml").read_bytes())
+    grid = {**content.pop("grid"), "settings": settings()}
+    params = {"profile": profile, "datasets": datasets, **content, "grid": grid}
+    return {"params.yaml": _yaml(params, source), "stages.yaml": _yaml(stages(per), source)}
+
+
+def _yaml(content: dict, source: Path) -> bytes:
+    yaml, text = YAML(), io.BytesIO()
+    yaml.default_flow_style = None  # a line for each mapping that holds no other
+    yaml.width = 200
+    yaml.dump(content, text)
+    return f"# Made by `python -m pipeline.plan {source.stem}` from {source}.\n".encode() + text.getvalue()
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m pipeline.plan", description=__doc__)
+    parser.add_argument("profile", help="smoke, quick, gpu or paper")
+    try:
+        for name, content in files(parser.parse_args(arguments).profile).items():
+            write_bytes(FOLDER / name, content)
+    except InputError as error:
+        sys.exit(f"plan: {error}")
+
+
+if __name__ == "__main__":
+    main()
