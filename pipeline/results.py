@@ -2,11 +2,13 @@
 
 import itertools
 import math
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from pipeline.params import Params, Setting
+from sagd.errors import InputError
 from sagd.files import read_json
 from sagd.spectrum import Spectrum
 from sagd.spectrum.varying import Varying, from_dict
@@ -126,18 +128,68 @@ def paired(results: pd.DataFrame, pairs: list[tuple[str, str]], column: str = "p
     column
         Of lists with one value a seed.
     """
+    rows = [{"setting": a, "against": b, **difference(results, a, b, column)._asdict()} for a, b in pairs]
+    return pd.DataFrame(rows).rename(columns={"half": "±"})
+
+
+def difference(results: pd.DataFrame, a: str, b: str, column: str = "per_seed") -> "Interval":
+    """The difference of one pair, as in `paired`."""
+    return interval(_differences(results, a, b, column))
+
+
+def interaction(
+    results: pd.DataFrame, pair: tuple[str, str], other: tuple[str, str], column: str = "per_seed"
+) -> "Interval":
+    """How much more the first of a pair gains on the second than it does in another pair, seed by seed."""
+    return interval(_differences(results, *pair, column) - _differences(results, *other, column))
+
+
+def _differences(results: pd.DataFrame, a: str, b: str, column: str) -> np.ndarray:
+    values = [np.array(results[column][name], dtype=float) for name in (a, b)]
+    if values[0].shape != values[1].shape:
+        raise InputError(f"{a} has {len(values[0])} seeds, {b} {len(values[1])}: they cannot be compared seed by seed")
+    return values[0] - values[1]
+
+
+class Interval(NamedTuple):
+    """A mean difference, half of its 95 % interval, and in a word where it lies."""
+
+    difference: float
+    half: float
+    verdict: str
+
+    def __str__(self) -> str:
+        return number(self.difference, self.half, signed=True)
+
+
+def interval(differences: np.ndarray) -> Interval:
+    """Student's interval of paired differences, at 95 %."""
     from scipy.stats import t
 
-    rows = []
-    for a, b in pairs:
-        d = np.subtract(results[column][a], results[column][b])
-        several = len(d) > 1
-        half = t.ppf(0.975, len(d) - 1) * d.std(ddof=1) / math.sqrt(len(d)) if several else math.nan
-        verdict = "within the noise" if several else "undecided: one seed"
-        if abs(d.mean()) > half:
-            verdict = "smaller" if d.mean() < 0 else "larger"
-        rows.append({"setting": a, "against": b, "difference": d.mean(), "±": half, "verdict": verdict})
-    return pd.DataFrame(rows)
+    mean, n = float(np.mean(differences)), len(differences)
+    if math.isnan(mean):
+        return Interval(mean, math.nan, "not measured")
+    if n < 2:
+        return Interval(mean, math.nan, "undecided: one seed")
+    half = float(t.ppf(0.975, n - 1) * np.std(differences, ddof=1) / math.sqrt(n))
+    verdict = "within the noise"
+    if abs(mean) > half:
+        verdict = "smaller" if mean < 0 else "larger"
+    return Interval(mean, half, verdict)
+
+
+def number(value: float, error: float, signed: bool = False) -> str:
+    """A value and its error, to the error's two leading digits."""
+    sign = "+" if signed else ""
+    if not error > 0:
+        return f"{value:{sign}.3g}"
+    places = max(0, 1 - math.floor(math.log10(error)))
+    return f"{value:{sign}.{places}f} ± {error:.{places}f}"
+
+
+def judged(found: Interval) -> str:
+    """The verdict on a prediction that a difference is below 0."""
+    return {"smaller": "confirmed", "larger": "refuted"}.get(found.verdict, "undecided")
 
 
 def distance_by_alpha(results: pd.DataFrame) -> pd.DataFrame:

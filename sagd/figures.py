@@ -140,3 +140,55 @@ def data_spectrum(radii, powers: dict, fit):
     axes.minorticks_off()
     axes.legend(fontsize=8)
     return figure
+
+
+def bar_panels(rows: dict):
+    """Bars with their standard errors, one panel a table; a panel without numbers says so.
+
+    Parameters
+    ----------
+    rows
+        The label of a row of panels, to {title: frame}, as many in each row. A frame has ``x`` (what stands below a
+        bar), ``mean``, ``error`` and perhaps ``kind`` (two kinds stand side by side); without kinds the bar ``0`` or
+        ``0.5``, isotropic noise, is grey and the lowest bar orange. Missing means leave their place empty.
+    """
+    import matplotlib.pyplot as plt
+    import seaborn as sns
+
+    sns.set_theme(style="whitegrid", font_scale=0.8)
+    columns = max(map(len, rows.values()))
+    figure, axes = plt.subplots(
+        len(rows), columns, figsize=(1 + 2.9 * columns, 2.5 * len(rows)), squeeze=False, layout="constrained"
+    )
+    for line, (label, panels) in zip(axes, rows.items(), strict=True):
+        line[0].set_ylabel(label)
+        for panel in line[len(panels) :]:
+            panel.set_axis_off()
+        for panel, (title, frame) in zip(line, panels.items(), strict=False):
+            panel.set_title(title)
+            panel.grid(axis="x", visible=False)
+            ticks = list(dict.fromkeys(frame.x))
+            panel.set_xticks(range(len(ticks)), ticks, rotation=90 if len(ticks) > 8 else 0)
+            panel.set_xlim(-0.7, len(ticks) - 0.3)
+            if not frame["mean"].notna().any():
+                panel.text(0.5, 0.5, "not run", ha="center", va="center", transform=panel.transAxes, color=GREY)
+                panel.set_yticks([])
+                continue
+            _bars(panel, frame, ticks)
+    return figure
+
+
+def _bars(panel, frame, ticks: list) -> None:
+    style = {"capsize": 2, "error_kw": {"linewidth": 1}}
+    if "kind" in frame:
+        kinds = list(dict.fromkeys(frame.kind))
+        for k, (kind, color) in enumerate(zip(kinds, (GREY, ORANGE, BLUE), strict=False)):
+            part = frame[frame.kind == kind].set_index("x").reindex(ticks)
+            places = np.arange(len(ticks)) + (k - (len(kinds) - 1) / 2) * 0.8 / len(kinds)
+            panel.bar(places, part["mean"], 0.8 / len(kinds), yerr=part.error, color=color, label=kind, **style)
+        panel.legend(fontsize=7, loc="lower right", framealpha=0.9)
+        return
+    frame = frame.set_index("x").reindex(ticks)
+    lowest = frame["mean"].idxmin()
+    colors = [ORANGE if x == lowest else GREY if x in ("0", "0.5") else BLUE for x in ticks]
+    panel.bar(range(len(ticks)), frame["mean"], 0.8, yerr=frame.error, color=colors, **style)

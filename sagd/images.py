@@ -112,7 +112,7 @@ class Images:
         if self._array is not None:
             self._layout = _layout(self._array, self.name)
         if len(self) < 2:
-            raise InputError(f"{self.name} holds {len(self)} image; a distance needs two or more")
+            raise InputError(f"{self.name}: two images or more are needed; it holds {len(self)}")
 
     def __len__(self) -> int:
         return len(self._array) if self._files is None else len(self._files.names)

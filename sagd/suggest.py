@@ -109,9 +109,9 @@ def suggest(
     InputError
         Images that are all alike, statistics that are not finite, noise that is not Gaussian.
     """
+    field = gaussian_field(mean, power)
     if not power.sum() > 0:
         raise InputError("the images are all alike, or there is but one: they have no power at any frequency")
-    field = gaussian_field(mean, power)
 
     def error(alpha: float) -> dict[str, float]:
         spectrum = power_law(tuple(mean.shape[1:]), alpha, grid=grid, dc=dc, normalize=normalize)
@@ -127,19 +127,24 @@ def suggest(
 
 def verdict(from_noise: Suggestion, from_marginal: Suggestion) -> str:
     """What the curves say, in words that follow from their numbers: shape the noise, start right, or neither."""
-    plain = from_noise.error(0.0)
-    gain, right = 1 - from_noise.error(from_noise.alpha) / plain, 1 - from_marginal.error(0.0) / plain
-    said = f"alpha {from_noise.alpha:g} takes {gain:.0%} off the error that sampling has at alpha 0"
-    if gain > 0:
-        there, here = from_noise.curve[from_noise.alpha], from_noise.curve[0.0]
-        mean, dc, rest = (f"{there[part] - here[part]:+.3f}" for part in ("mean", "dc", "rest"))
-        said += f" ({mean} in the mean image, {dc} in the spread of the brightness, {rest} in all else)"
-    said += f"; a start from the true marginal takes off {right:.0%} at alpha 0."
+    plain, alpha = from_noise.error(0.0), from_noise.alpha
+    gain, right = 1 - from_noise.error(alpha) / plain, 1 - from_marginal.error(0.0) / plain
+    if alpha == 0:
+        said = "No alpha is better than 0 by more than one percent of the error that sampling has there"
+    else:
+        there, here = from_noise.curve[alpha], from_noise.curve[0.0]
+        mean, dc, rest = (f"{(there[part] - here[part]) / plain:+.1%}" for part in ("mean", "dc", "rest"))
+        said = (
+            f"alpha {alpha:g} takes {gain:.1%} off the error that sampling has at alpha 0 ({mean} in the mean image, "
+        )
+        said += f"{dc} in the spread of the brightness, {rest} in all else)"
+    said += f"; a start from the true marginal {'takes off' if right >= 0 else 'adds'} {abs(right):.1%} at alpha 0."
     if max(gain, right) < 0.02:
         return said + " Neither matters to the sampler here."
-    if right >= gain - 0.01:
-        return said + " So the right start does as much or more, and costs nothing: sample.start=marginal."
-    return said + " So shaping does more than the right start."
+    if gain > right + 0.02:
+        return said + " So shaping does more than the right start."
+    more = "more" if right > gain + 0.02 else "about as much"
+    return said + f" So the right start does {more}, and costs no training: sample.start=marginal."
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -171,6 +176,8 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _print(options: argparse.Namespace) -> None:
+    if options.statistics and options.statistics.suffix != ".safetensors":
+        raise InputError(f"--statistics is {options.statistics}; it must end in .safetensors")
     schedule = Schedule.named(options.schedule)
     timesteps = schedule.timesteps(options.steps, options.spacing)
     if schedule.alpha_bar[timesteps[0]] == 0:
@@ -193,14 +200,14 @@ def _print(options: argparse.Namespace) -> None:
     )
     print("Error of a perfect network's samples, squared distance of their pixels as a Gaussian field:")
     heads = "".join(f"{head:>9}" for head in ("mean", "dc", "rest"))
-    print(f"{'start':<10}{'at alpha 0':>12}{heads}{'best alpha':>13}{'error':>9}   within 1 %   take")
+    print(f"{'start':<10}{'at alpha 0':>12}{heads}{'best alpha':>13}{'error':>9}   within 1 %")
     for start, found in curves.items():
         low, high = found.flat
         parts = "".join(f"{found.curve[0.0][part]:9.3f}" for part in ("mean", "dc", "rest"))
         edge = " (the best is at the edge of what was tried)" if found.best in (ALPHAS[0], ALPHAS[-1]) else ""
         print(
             f"{start:<10}{found.error(0.0):12.3f}{parts}{found.best:13.2f}{found.error(found.best):9.3f}   "
-            f"{f'{low:g} to {high:g}':<12} {found.alpha:g}{edge}"
+            f"{low:g} to {high:g}{edge}"
         )
     print(verdict(curves["noise"], curves["marginal"]))
 
@@ -217,6 +224,9 @@ def _statistics(options: argparse.Namespace) -> dict[str, Tensor]:
         from sagd.data import load, statistics
 
         data = statistics(load(options.data, options.size))
+    for name in ("mean", "power"):
+        if not torch.isfinite(data[name]).all() or (name == "power" and (data[name] < 0).any()):
+            raise InputError(f"{options.data}: {name} is not finite, or somewhere below 0 where it may not be")
     if options.statistics:
         write_tensors(options.statistics, data)
     return {name: data[name].to(torch.float64) for name in ("mean", "power")}

@@ -381,42 +381,43 @@ def explanation(curves: dict, published: dict):
             linestyle="--",
             label="all, from the right start",
         )
-        above.axvline(noise.best, color=BLUE, linewidth=1)
+        for panel in (above, below):
+            panel.axvspan(*noise.flat, color=BLUE, alpha=0.15, label="within 1 % of the oracle's least")
+            panel.axvline(noise.alpha, color=BLUE, linewidth=1, label="suggested alpha")
         above.set(title=f"{name}: a perfect network", ylim=(0, 2.5 * noise.error(0.0)))
         frame = published[name].sort_values("alpha")
         below.errorbar(
             frame.alpha, frame.fid_mean, yerr=frame.fid_stderr, fmt="o-", color="black", capsize=3, markersize=4
         )
-        below.axvline(noise.best, color=BLUE, linewidth=1, label="the oracle's best alpha")
         below.set(title=f"{name}: trained networks (published)", xlabel="alpha", ylim=(0, None))
     axes[0, 0].set_ylabel("squared distance\nof the pixels")
     axes[1, 0].set_ylabel("FID (768 features)")
-    axes[0, 0].legend(fontsize=8.5)
-    axes[1, 0].legend(fontsize=8.5)
+    axes[0, 0].legend(fontsize=8, loc="upper left")
+    axes[1, 0].legend(fontsize=8, loc="lower right")
     return figure
 
 
 def start_study(table, label: str):
-    """Distances of the trained networks by noise, a panel a way to train, a colour a way to start.
+    """Differences of distance between trained networks, with their intervals, a panel a comparison.
 
     Parameters
     ----------
     table
-        Columns ``trained``, ``noise``, ``start``, ``distance``, ``error``: one row a bar.
+        Columns ``comparison`` (a panel), ``pair`` (a row of it), ``difference``, ``half`` (of the interval).
     """
-    trained = list(dict.fromkeys(table.trained))
-    figure, axes = _panels(1, len(trained), 10, 3.2, sharey=True)
-    for panel, name in zip(axes[0], trained, strict=True):
-        rows = table[table.trained == name]
-        noises, starts = (list(dict.fromkeys(rows[c])) for c in ("noise", "start"))
-        for k, (start, color) in enumerate(zip(starts, (GREY, BLUE, ORANGE), strict=False)):
-            some = rows[rows.start == start].set_index("noise").loc[noises]
-            places = np.arange(len(noises)) + (k - (len(starts) - 1) / 2) * 0.27
-            panel.bar(places, some.distance, 0.25, yerr=some.error, color=color, capsize=3, label=start)
-        panel.set(title=name, xticks=range(len(noises)), xticklabels=noises)
-        panel.grid(False, axis="x")
-    axes[0, 0].set_ylabel(label)
-    axes[0, 0].legend(fontsize=8.5)
+    comparisons = list(dict.fromkeys(table.comparison))
+    figure, axes = _panels(1, len(comparisons), 11, 2.9)
+    for panel, name in zip(axes[0], comparisons, strict=True):
+        rows = table[table.comparison == name].iloc[::-1]
+        clear = rows.difference.abs() > rows.half
+        for k, (row, certain) in enumerate(zip(rows.itertuples(), clear, strict=True)):
+            color = GREY if not certain else BLUE if row.difference < 0 else ORANGE
+            panel.errorbar(row.difference, k, xerr=row.half, fmt="o", color=color, capsize=3, markersize=4)
+        panel.axvline(0, color="black", linewidth=1)
+        panel.set(title=name, yticks=range(len(rows)), yticklabels=rows.pair, ylim=(-0.6, len(rows) - 0.4))
+        panel.set_xscale("symlog", linthresh=1)
+        panel.set_xlabel(f"change of {label}")
+        panel.grid(False, axis="y")
     return figure
 
 

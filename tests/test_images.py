@@ -116,7 +116,7 @@ def spoiled(folder, tmp_path, how):
     if how == "one image":
         for k in range(4):
             next(folder.rglob(f"{k}.png")).unlink()
-        return folder, "holds 1 image; a distance needs two or more"
+        return folder, "two images or more are needed; it holds 1"
     if how == "broken zip":
         content = io.BytesIO()
         with zipfile.ZipFile(content, "w") as archive:

@@ -7,6 +7,7 @@ import pytest
 
 from pipeline import params as parameters
 from pipeline import results
+from sagd.errors import InputError
 
 
 def frame(**distances):
@@ -76,6 +77,42 @@ def test_paired_differences_are_students():
     assert found["±"].tolist() == pytest.approx(own, rel=1e-6)
     assert found.difference.tolist() == pytest.approx([2.0, 0.5 / 3])
     assert found.verdict.tolist() == ["larger", "within the noise"]
+
+
+def test_interaction_is_the_difference_of_differences():
+    table = frame(a=[3.0, 4.0, 5.5], b=[1.0, 2.5, 3.0], c=[5.0, 7.0, 9.0], d=[2.0, 3.0, 3.0])
+    found = results.interaction(table, ("a", "b"), ("c", "d"))
+    expected = [2.0 - 3.0, 1.5 - 4.0, 2.5 - 6.0]
+    assert found.difference == pytest.approx(statistics.mean(expected))
+    assert found.half == pytest.approx(4.302653 * statistics.stdev(expected) / 3**0.5, rel=1e-6)
+    assert found.verdict == "within the noise"
+
+
+@pytest.mark.parametrize(
+    ("differences", "verdict", "judged"),
+    [
+        ([-1.0, -1.1, -0.9], "smaller", "confirmed"),
+        ([1.0, 1.1, 0.9], "larger", "refuted"),
+        ([1.0, -1.0, 0.1], "within the noise", "undecided"),
+        ([-5.0], "undecided: one seed", "undecided"),
+        ([float("nan"), 1.0], "not measured", "undecided"),
+    ],
+)
+def test_a_verdict_follows_from_the_interval(differences, verdict, judged):
+    found = results.interval(differences)
+    assert (found.verdict, results.judged(found)) == (verdict, judged)
+
+
+def test_numbers_show_two_digits_of_their_error():
+    assert results.number(-0.0712, 0.0568, signed=True) == "-0.071 ± 0.057"
+    assert results.number(68.4, 44.3, signed=True) == "+68 ± 44"
+    assert results.number(11.42, 4.71) == "11.4 ± 4.7"
+    assert results.number(1.234, float("nan")) == "1.23"
+
+
+def test_settings_of_unlike_seeds_are_not_paired():
+    with pytest.raises(InputError, match="a has 1 seeds, b 2"):
+        results.paired(frame(a=[1.0], b=[9.0, 8.0]), [("a", "b")])
 
 
 def test_one_seed_decides_no_pair():

@@ -1,6 +1,7 @@
 """Choosing alpha from the data's statistics: what the oracle says, and what the command line prints."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -40,7 +41,6 @@ def test_dark_images_want_noise_of_changing_brightness_or_a_right_start(dark):
     assert -0.2 < noise.alpha < 0
     assert noise.curve[0.0]["mean"] > 1e-4 and marginal.curve[0.0]["mean"] < 1e-20
     assert marginal.curve[0.0]["rest"] == pytest.approx(noise.curve[0.0]["rest"], rel=0.01)
-    assert "a start from the true marginal takes off" in verdict(noise, marginal)
 
 
 def test_without_a_mean_image_there_is_nothing_to_hide(dark):
@@ -48,7 +48,7 @@ def test_without_a_mean_image_there_is_nothing_to_hide(dark):
     still = {"mean": torch.zeros_like(dark["mean"]), "power": dark["power"]}
     noise = suggest(**still, schedule=SCHEDULE, timesteps=timesteps, alphas=(-0.1, 0.0, 0.1), dc="floor")
     assert noise.curve[0.0]["mean"] == 0
-    assert max(noise.error(a) for a in (-0.1, 0.1)) < 3 * noise.error(0.0)
+    assert max(noise.error(a) for a in (-0.1, 0.1)) < 1.2 * noise.error(0.0)
 
 
 def curve(**errors):
@@ -61,9 +61,37 @@ def test_flat_range_and_verdict_follow_from_the_numbers():
     wide = curve(of={-0.2: 0.5, -0.1: 0.001, 0.0: 0.005, 0.1: 0.0, 0.2: 9.0})
     assert wide.best == 0.1 and wide.flat == (-0.1, 0.1)
     assert wide.alpha == 0.0  # as good, and shapes less
-    assert "takes 50% off" in verdict(curve(of={-0.1: 0.0, 0.0: 1.0}), curve(of={0.0: 1.0}))
-    assert "shaping does more" in verdict(curve(of={-0.1: 0.0, 0.0: 1.0}), curve(of={0.0: 1.0}))
-    assert "Neither matters" in verdict(curve(of={0.0: 0.0, 0.1: 1.0}), curve(of={0.0: 0.0}))
+
+
+@pytest.mark.parametrize(
+    ("noise", "right", "says"),
+    [
+        ({-0.1: 0.0, 0.0: 1.0}, 1.0, "takes 50.0% off .* So shaping does more than the right start"),
+        ({-0.1: 0.0, 0.0: 1.0}, 0.0, "takes off 50.0% at alpha 0. So the right start does about as much"),
+        ({-0.1: 0.8, 0.0: 1.0}, 0.0, "So the right start does more"),
+        ({0.0: 0.0, 0.1: 1.0}, 0.0, "^No alpha is better than 0 .* takes off 0.0% .* Neither matters"),
+        ({0.0: 1.0, 0.1: 0.8}, 1.3, "adds 15.0% at alpha 0. So shaping does more"),
+        ({-0.1: 0.9, 0.0: 1.0}, 0.93, "takes 5.0% off .* takes off 3.5% .* about as much"),
+    ],
+)
+def test_the_verdict_follows_from_the_numbers(noise, right, says):
+    assert re.search(says, verdict(curve(of=noise), curve(of={0.0: right})))
+
+
+def test_the_verdict_tells_the_parts_of_the_gain():
+    noise = Suggestion({-0.1: {"mean": 0.1, "dc": 0.3, "rest": 0.2}, 0.0: {"mean": 0.7, "dc": 0.2, "rest": 0.1}})
+    said = verdict(noise, Suggestion({0.0: {"mean": 0.0, "dc": 0.2, "rest": 0.1}}))
+    assert "(-60.0% in the mean image, +10.0% in the spread of the brightness, +10.0% in all else)" in said
+
+
+def test_a_suggestion_is_for_the_sampler_asked_for(dark):
+    """Every argument goes to the oracle: another sampler, start or convention has another error."""
+    visited = SCHEDULE.timesteps(10)
+    field = gaussian_field(**dark)
+    for keys in ({"sampler": "heun"}, {"sampler": "ddpm"}, {"start": "marginal"}, {"sampler": "euler"}):
+        found = suggest(**dark, schedule=SCHEDULE, timesteps=visited, alphas=(0.2,), dc="floor", **keys)
+        spectrum = sagd.power_law((8, 8), 0.2, dc="floor")
+        assert found.curve[0.2] == pytest.approx(distance(drawn(field, SCHEDULE, spectrum, visited, **keys), field))
 
 
 def test_command_line_prints_the_curve_of_images_and_of_their_statistics(tmp_path, capsys, monkeypatch):
@@ -91,7 +119,8 @@ def test_command_line_prints_the_curve_of_images_and_of_their_statistics(tmp_pat
         (["good.safetensors", "--steps", "0"], "1 to 1000"),
         (["good.safetensors", "--size", "8"], "--size is for images"),
         (["alike.safetensors"], "all alike"),
-        (["nan.safetensors"], "all alike|not finite"),
+        (["good.safetensors", "--statistics", "kept.txt"], r"must end in \.safetensors"),
+        (["nan.safetensors"], r"nan\.safetensors: power is not finite"),
     ],
 )
 def test_bad_input_is_one_line(tmp_path, monkeypatch, dark, arguments, says):

@@ -92,6 +92,12 @@ def test_a_frequency_drowns_where_its_powers_are_equal(spectrum, generator):
         assert (sign * excess[spectrum.support] >= 0).all()
 
 
+def test_drowning_is_interpolated_between_steps():
+    """log SNR falls on a line: it crosses 0 where the line does."""
+    line = torch.linspace(1.0, -2.0, 11, dtype=torch.float64)[:, None, None].expand(11, 2, 2)
+    assert torch.allclose(drowning(line), torch.full((2, 2), 10 / 3, dtype=torch.float64))
+
+
 def test_noise_stronger_or_weaker_throughout_drowns_at_the_ends():
     power = torch.full((1, *SIZE), 1e-9)
     assert (drowning(log_snr(SCHEDULE, power, sagd.isotropic(SIZE))) == 0).all()
@@ -102,6 +108,9 @@ def test_rings_average_the_frequencies_that_carry_noise():
     values = torch.ones(SIZE)
     values[0, 1], values[0, 0] = torch.inf, torch.inf  # one of ring 1, all of ring 0
     assert over_rings(values).tolist() == [torch.inf, *[1.0] * (len(over_rings(values)) - 1)]
+    nine = torch.where(torch.isinf(values), values, 9.0)
+    nine[1, 0] = 5.0  # one of the seven of ring 1 that carry noise
+    assert over_rings(nine)[1:3].tolist() == pytest.approx([(6 * 9 + 5) / 7, 9.0])
 
 
 def test_the_animations_decode_and_their_bytes_are_the_same_at_every_run(white, tmp_path):
