@@ -105,7 +105,7 @@ def test_the_stage_and_the_command_line_give_the_same_answer(tmp_path, capsys):
     """A setting's samples through `pipeline.evaluate`, then seed by seed through the command line."""
     shutil.copy(ROOT / "params.yaml", tmp_path)
     prepared, drawn = tmp_path / "artifacts" / "prepare", tmp_path / "artifacts" / "sample"
-    for folder in (prepared, drawn, tmp_path / "artifacts" / "train"):
+    for folder in (prepared, drawn, tmp_path / "artifacts" / "train", tmp_path / "artifacts" / "corrupt"):
         folder.mkdir(parents=True)
     pictures = RNG.integers(0, 256, (70, 1, 16, 16), dtype=np.uint8)
     np.save(prepared / "train.npy", pictures[:40])
@@ -115,6 +115,7 @@ def test_the_stage_and_the_command_line_give_the_same_answer(tmp_path, capsys):
     np.savez_compressed(drawn / "samples.npz", **arrays)
     run = {"checkpoints": [3, 6], "images_per_second": 1.0, "device": "none"}
     (tmp_path / "artifacts" / "train" / "run.json").write_text(json.dumps(run))
+    (tmp_path / "artifacts" / "corrupt" / "corruption.json").write_text('{"spectrum": null, "gamma": 1.0}')
     environment = {"PATH": "", "PYTHONPATH": str(ROOT), "SAGD_SCRATCH": str(tmp_path / "scratch")}
     command = [sys.executable, "-m", "pipeline.evaluate"]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
