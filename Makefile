@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: repro theory env test smoke bench lint lock clean
+.PHONY: repro theory paper env test smoke bench lint lock clean
 
 repro: env  ## the default study, from data to reports/index.html
 	@dvc repro
@@ -12,6 +12,11 @@ repro: env  ## the default study, from data to reports/index.html
 
 theory: env  ## the theory: networks on MNIST (theory/data) if they are not in the cache, and reports/theory.html
 	@dvc repro theory/dvc.yaml
+
+PROFILE ?= quick
+paper: env  ## every setting of the paper's study, in a profile of paper/profiles, and reports/paper.html
+	@python -m pipeline.plan $(PROFILE)
+	@dvc repro paper/dvc.yaml
 
 env: $(VENV)/ready  ## the environment alone
 
@@ -40,6 +45,8 @@ smoke: env
 	cd $(VENV)/smoke && SAGD_SCRATCH=$$PWD/scratch dvc exp run --quiet $(addprefix -S ,$(TINY) $(GRID_TINY))
 	cd $(VENV)/smoke && test -s reports/index.html && dvc metrics show
 	cd $(VENV)/smoke && dvc repro --quiet --force --single-item theory/dvc.yaml:theory
+	cd $(VENV)/smoke && python -m pipeline.plan smoke && SAGD_SCRATCH=$$PWD/scratch dvc repro --quiet paper/dvc.yaml
+	! grep -q grid_evaluate@ $(VENV)/smoke/reports/paper.html  # no cell is left that was not run
 	rm -rf $(VENV)/smoke
 
 lint: env

@@ -162,8 +162,8 @@ class Interval(NamedTuple):
         return number(self.difference, self.half, signed=True)
 
 
-def interval(differences: np.ndarray) -> Interval:
-    """Student's interval of paired differences, at 95 %."""
+def interval(differences: np.ndarray, tests: int = 1) -> Interval:
+    """Student's interval of paired differences, at 95 %; of ``tests`` together, by Bonferroni."""
     from scipy.stats import t
 
     mean, n = float(np.mean(differences)), len(differences)
@@ -171,7 +171,7 @@ def interval(differences: np.ndarray) -> Interval:
         return Interval(mean, math.nan, "not measured")
     if n < 2:
         return Interval(mean, math.nan, "undecided: one seed")
-    half = float(t.ppf(0.975, n - 1) * np.std(differences, ddof=1) / math.sqrt(n))
+    half = float(t.ppf(1 - 0.025 / tests, n - 1) * np.std(differences, ddof=1) / math.sqrt(n))
     verdict = "within the noise"
     if abs(mean) > half:
         verdict = "smaller" if mean < 0 else "larger"

@@ -1,0 +1,167 @@
+"""The paper's study: its plan, the published tables beside ours, and verdicts that follow from numbers."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from ruamel.yaml import YAML
+
+from pipeline import params as parameters
+from pipeline import plan, published
+from pipeline.params import Noise
+from sagd.errors import InputError
+
+PROFILES = sorted(p.stem for p in Path("paper/profiles").glob("*.yaml"))
+
+
+@pytest.fixture
+def in_paper(monkeypatch):
+    monkeypatch.chdir("paper")
+
+
+def test_params_are_what_the_plan_makes_of_their_profile():
+    profile = YAML(typ="safe").load(Path("paper/params.yaml").read_bytes())["profile"]
+    for name, content in plan.files(profile).items():
+        assert (plan.FOLDER / name).read_bytes() == content
+
+
+def test_every_published_number_has_a_setting(in_paper):
+    tables = [published.over_alpha(), published.over_bands(), published.over_gamma()]
+    assert [len(t) for t in tables] == [72, 16, 45]
+    settings = plan.settings()
+    assert {name for t in tables for name in t.setting} <= set(settings)
+    # And what has no table: Fig. 3 and the workshop paper's Fig. 3.
+    assert {s.rsplit("_", 1)[0] for s in set(settings) - {n for t in tables for n in t.setting}} == {
+        "cifar10_low",
+        "cifar10_high",
+    }
+
+
+def test_a_setting_is_what_its_published_row_says():
+    settings = plan.settings()
+    assert settings["mnist_m006"]["noise"] == {"operator": "power_law", "alpha": -0.06}
+    assert settings["imagenet_m004"]["dataset"] == "imagenet"
+    omission = settings["omission_04_05_bpm"]
+    assert omission["corrupt"] == {"band": [0.4, 0.5]}
+    assert (omission["noise"]["low"], omission["noise"]["high"]) == ([0.0, 0.4], [0.5, 1.0])
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_every_profile_is_valid_and_its_stages_fill_every_setting(profile, tmp_path, monkeypatch):
+    content = plan.files(profile)
+    monkeypatch.chdir(tmp_path)
+    Path("params.yaml").write_bytes(content["params.yaml"])
+    params, stages = parameters.load(), YAML(typ="safe").load(content["stages.yaml"])
+    assert params.profile == profile and params.section("evaluate").metrics
+    assert len(params.settings) == 151
+    for setting in params.settings:
+        assert params.dataset(setting.prepared.name)
+        assert setting.prepared == Path("artifacts", profile, "prepare", stages["groups"][setting.group]["dataset"])
+    taken = [s for name in stages["stages"] for s in params.chosen(Asked(name))]
+    assert sorted(s.name for s in taken) == sorted(s.name for s in params.settings)
+    for name, stage in stages["stages"].items():
+        place = Path("artifacts", profile, "train", stage["place"])
+        assert all(place in (s.artifacts("train"), *s.artifacts("train").parents) for s in params.chosen(Asked(name)))
+
+
+class Asked:
+    def __init__(self, setting):
+        self.setting = setting
+
+
+def test_an_unknown_profile_is_told_in_one_line():
+    with pytest.raises(InputError, match="no profile 'fast' in paper/profiles; there are gpu, paper, quick, smoke"):
+        plan.files("fast")
+
+
+def cells(seeds=3, **distances):
+    """A table as `published.cells` gives it, of settings with these distances a seed; the rest was not run."""
+    rows = {}
+    for name, setting in plan.settings().items():
+        run = name in distances
+        values = list(distances[name]) if run else np.nan
+        rows[name] = {
+            "group": setting["group"],
+            "noise": Noise(**setting["noise"]),
+            "run": run,
+            "command": f"run {name}",
+        }
+        rows[name] |= {"fd_seeds": values, "fd": np.mean(values), "fd_se": 0.1 if run else np.nan}
+        rows[name] |= {"kd": 0.01, "kd_se": 0.001, "label": "fd_x", "seeds": seeds, "samples": 9, "profile": "quick"}
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def test_a_cell_that_was_not_run_names_its_command(in_paper):
+    table = published.over_alpha()
+    shown = published.beside(table[table.dataset == "mnist"], cells(mnist_iso=[2.0, 2.2]), ["alpha"]).set_index("alpha")
+    assert shown.loc[0.0, "ours, fd_x"] == "2.10 ± 0.10" and shown.loc[0.0, "not run"] == ""
+    assert shown.loc[-0.06, "not run"] == "run mnist_m006" and shown.loc[-0.06, "ours, fd_x"] == ""
+    assert shown.loc[-0.06, "published FID"] == "0.280 ± 0.020"
+
+
+def finding(ours, dataset):
+    found = published.best_alphas(ours, published.over_alpha())
+    return next(f for f in found if f.claim.startswith(dataset))
+
+
+@pytest.mark.parametrize(
+    ("shaped", "verdict"),
+    [
+        ([1.0, 1.1, 0.9], "supported"),
+        ([3.0, 3.1, 2.9], "contradicted"),
+        ([2.0, 1.0, 3.1], "undecided"),
+    ],
+)
+def test_the_best_alpha_is_judged_by_paired_differences(in_paper, shaped, verdict):
+    found = finding(cells(mnist_iso=[2.0, 2.1, 1.9], mnist_m006=shaped), "mnist")
+    assert found.verdict == verdict and "Paired difference" in found.statistic
+    assert finding(cells(mnist_iso=[2.0, 2.1, 1.9]), "mnist").verdict == "not run"
+
+
+def test_that_no_alpha_helps_needs_all_of_them(in_paper):
+    alphas = {f"cifar10_{plan.code(a)}": [2.5, 2.6, 2.4] for a in plan.ALPHAS}
+    iso = {"cifar10_iso": [2.0, 2.1, 1.9]}
+    assert finding(cells(**iso, **alphas), "cifar10").verdict == "supported"
+    assert finding(cells(**iso, **alphas, **{}), "cifar10").statistic.startswith("12 of 12 alphas were run, 0")
+    better = alphas | {"cifar10_m001": [1.0, 1.1, 0.9]}
+    assert finding(cells(**iso, **better), "cifar10").verdict == "contradicted"
+    del alphas["cifar10_m001"]
+    assert finding(cells(**iso, **alphas), "cifar10").verdict == "not run"
+
+
+def bands(gain, count=8):
+    pairs = list(plan.BANDS)[:count]
+    names = [f"omission_{plan.digits(a)}_{plan.digits(b)}" for a, b in pairs]
+    return cells(**{f"{n}_iso": [3.0] for n in names}, **{f"{n}_bpm": [3.0 - gain] for n in names})
+
+
+@pytest.mark.parametrize(
+    ("gain", "count", "verdict"),
+    [(1.0, 8, "supported"), (-1.0, 8, "contradicted"), (1.0, 3, "undecided"), (1.0, 0, "not run")],
+)
+def test_omission_is_judged_by_a_sign_test(in_paper, gain, count, verdict):
+    found = published.omits(bands(gain, count), published.over_bands())
+    assert found.verdict == verdict
+    if count:
+        assert f"{count} of 8 bands were run" in found.statistic
+
+
+@pytest.mark.parametrize(("slope", "verdict"), [(-1.0, "supported"), (1.0, "contradicted")])
+def test_learning_follows_the_spectrum_where_the_ranks_do(slope, verdict):
+    alphas = {f"cifar10_low_{plan.code(a)}": [3 + slope * a] for a in plan.ALPHAS}
+    assert published.follows_the_spectrum(cells(cifar10_low_iso=[3.0], **alphas)).verdict == verdict
+    some = dict(list(alphas.items())[:3])
+    assert published.follows_the_spectrum(cells(**some)).verdict == "not run"
+
+
+def test_the_endpoint_score_is_the_datas():
+    assert published.endpoint().verdict == "supported"
+
+
+@pytest.mark.parametrize(("rate", "verdict"), [(99, "supported"), (50, "contradicted"), (92, "undecided")])
+def test_the_cost_is_judged_by_images_a_second(rate, verdict):
+    ours = cells(mnist_iso=[1.0], mnist_m006=[1.0], mnist_p006=[1.0], mnist_g01=[1.0])
+    ours["images_per_second"] = [100.0 if name == "mnist_iso" else rate for name in ours.index]
+    assert published.costs_little(ours).verdict == verdict
+    assert published.costs_little(ours.iloc[:1]).verdict == "not run"
