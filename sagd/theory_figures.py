@@ -118,15 +118,15 @@ def over_rings(values: Tensor) -> Tensor:
     return torch.where(share > 0, ring_means(values.where(noisy, 0)) / share, torch.inf)
 
 
-def method(image: Tensor, power: Tensor, schedule: Schedule, spectra: Spectra):
+def method(image: Tensor, mean: Tensor, power: Tensor, schedule: Schedule, spectra: Spectra):
     """The method in four panels: an image, its spectrum, the noises' spectra, and which frequencies drown when.
 
     Parameters
     ----------
     image
         (C, H, W), in [-1, 1].
-    power
-        (C, H, W), of the data set (`sagd.data.statistics`).
+    mean, power
+        (C, H, W), of the data set (`sagd.data.statistics`); spectra are of what differs from its mean image.
     """
     figure, (axes,) = _panels(1, 4, 10, 2.7)
     figure.get_layout_engine().set(wspace=0.05)
@@ -134,7 +134,7 @@ def method(image: Tensor, power: Tensor, schedule: Schedule, spectra: Spectra):
     radii = ring_means(radius(size))
     _show(axes[0], image)
     data = ring_means(power.mean(0))
-    axes[1].plot(*(v[1:] for v in rapsd(image)), ".-", color=GREY, linewidth=0.8, label="this image")
+    axes[1].plot(*(v[1:] for v in rapsd(image - mean)), ".-", color=GREY, linewidth=0.8, label="this image")
     axes[1].plot(radii[1:], data[1:], color="black", linewidth=2, label="all images")
     for (name, spectrum), (color, style) in zip(spectra.items(), _lines(), strict=False):
         line = {"color": color, "linestyle": style, "linewidth": 2, "label": name}
