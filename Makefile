@@ -14,9 +14,11 @@ theory: env  ## the theory: networks on MNIST (theory/data) if they are not in t
 	@dvc repro theory/dvc.yaml
 
 PROFILE ?= quick
-paper: env  ## every setting of the paper's study, in a profile of paper/profiles, and reports/paper.html
+JOBS ?= 1
+ONLY ?= .
+paper: env  ## the paper's study in a profile of paper/profiles, JOBS settings at a time, ONLY those whose name matches
 	@python -m pipeline.plan $(PROFILE)
-	@dvc repro paper/dvc.yaml
+	@paper/run.sh $(JOBS) '$(ONLY)'
 
 env: $(VENV)/ready  ## the environment alone
 

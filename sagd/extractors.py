@@ -137,7 +137,7 @@ def features(
             pixels = images[rows]
             coloured = np.broadcast_to(pixels, (len(pixels), 3, *pixels.shape[2:]))  # grey as equal red, green, blue
             with torch.inference_mode():
-                x = prepare(torch.from_numpy(np.ascontiguousarray(coloured)))
+                x = prepare(torch.from_numpy(np.array(coloured)))  # a copy: a memory map is not writable
                 with one_at_a_time:
                     found = network(x.to(device)).float().cpu().numpy()
             if not np.isfinite(found).all():
