@@ -98,6 +98,10 @@ def test_a_cell_that_was_not_run_names_its_command(in_paper):
     assert shown.loc[0.0, "ours, fd_x"] == "2.10 ± 0.10" and shown.loc[0.0, "not run"] == ""
     assert shown.loc[-0.06, "not run"] == "run mnist_m006" and shown.loc[-0.06, "ours, fd_x"] == ""
     assert shown.loc[-0.06, "published FID"] == "0.280 ± 0.020"
+    assert "best checkpoint" not in shown
+    ours = cells(mnist_iso=[2.0, 2.2]).assign(best=1.5, best_se=0.2)
+    shown = published.beside(table[table.dataset == "mnist"], ours, ["alpha"]).set_index("alpha")
+    assert shown.loc[0.0, "best checkpoint"] == "1.50 ± 0.20"
 
 
 def finding(ours, dataset):
