@@ -416,8 +416,8 @@ def start_study(table, label: str):
         panel.axvline(0, color="black", linewidth=1)
         panel.set(title=name, yticks=range(len(rows)), yticklabels=rows.pair, ylim=(-0.6, len(rows) - 0.4))
         panel.set_xscale("symlog", linthresh=1)
-        panel.set_xlabel(f"change of {label}")
         panel.grid(False, axis="y")
+    figure.supxlabel(f"change of {label} (linear up to 1, then logarithmic)", fontsize=10)
     return figure
 
 
