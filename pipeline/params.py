@@ -48,7 +48,9 @@ class Section(BaseModel):
 
 
 class Dataset(Section):
-    name: Literal["mnist_5k", "mnist", "folder"]
+    name: Literal[
+        "mnist_5k", "mnist", "cifar10", "quickdraw", "wikiart", "ffhq", "celeba", "imagenet", "folder", "huggingface"
+    ]
     path: str | None = None
     size: Annotated[int, Field(ge=2)]
     channels: Literal[1, 3] | None = None

@@ -6,22 +6,22 @@ import numpy as np
 
 from pipeline.console import stage
 from sagd import data
-from sagd.files import write_array, write_json
+from sagd.catalogue import find
+from sagd.files import write_json
 
 
 def main(params, options):
     dataset = params.dataset(options.dataset)
-    path = Path(dataset.path).expanduser() if dataset.path else None
-    images, held_out, source = data.read(dataset.name, path, dataset.size, dataset.channels)
-    given = held_out is not None  # a data set with a test split of its own
+    pictures = find(dataset.name, dataset.path, dataset.size)
+    held_out, given = pictures.held_out, pictures.held_out is not None  # a data set with a test part of its own
     if not given:
-        held_out = data.split(len(images), dataset.held_out, dataset.split_seed)
-    folder = params.prepared(options.dataset)
-    write_array(folder / "train.npy", images[~held_out])
-    write_array(folder / "held_out.npy", images[held_out])
+        held_out = data.split(len(pictures.names), dataset.held_out, dataset.split_seed)
+    channels = dataset.channels or data.channels_of(dataset.name)
+    digest = data.prepare(pictures, held_out, dataset.size, channels, params.prepared(options.dataset))
     record = {
-        "source": source,
-        "shape": list(images.shape[1:]),
+        "source": pictures.source,
+        "sha256": digest,
+        "shape": [channels, dataset.size, dataset.size],
         "train": int((~held_out).sum()),
         "held_out": int(held_out.sum()),
         "split_seed": None if given else dataset.split_seed,

