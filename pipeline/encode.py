@@ -6,11 +6,11 @@ sampling from the marginal.
 
 import sagd
 from pipeline.console import stage
-from pipeline.corrupt import corruption
-from sagd.data import statistics
+from sagd.corruption import Corruption
 from sagd.diffusion import check_sampler
 from sagd.errors import InputError
 from sagd.files import read_array, read_json, write_json, write_tensors
+from sagd.moments import statistics
 from sagd.suggest import suggest
 
 
@@ -21,17 +21,15 @@ def main(params, options):
         path: statistics(read_array(path / "train.npy", memory_map=True)) for path in {s.prepared for s in settings}
     }
     for setting in settings:
-        noise = corruption(read_json(setting.artifacts("corrupt") / "corruption.json"))
-        power = clean[setting.prepared]["power"]
-        if noise is not None:
-            spectrum, gamma = noise
-            power = power + (gamma * spectrum.weight) ** 2
-        data = {"mean": clean[setting.prepared]["mean"], "power": power}
+        data = clean[setting.prepared]
+        corruption = Corruption.from_dict(read_json(setting.artifacts("corrupt") / "corruption.json"))
+        if corruption is not None:
+            data = dict(zip(("mean", "power"), corruption.moments(data["mean"], data["power"]), strict=True))
         folder = setting.artifacts("encode")
         write_tensors(folder / "statistics.safetensors", data)
         write_json(
             folder / "manifest.json",
-            {"kind": kind, "images": str(setting.prepared / "train.npy"), "shape": list(power.shape)},
+            {"kind": kind, "images": str(setting.prepared / "train.npy"), "shape": list(data["mean"].shape)},
         )
         spectrum = noise_of(setting, data)
         for variant in params.variants(setting):

@@ -8,14 +8,15 @@ import numpy as np
 import torch
 
 from pipeline.console import stage
-from pipeline.corrupt import corrupted, corruption
-from sagd.data import statistics
+from pipeline.corrupt import corrupted
+from sagd.corruption import Corruption
 from sagd.errors import InputError
 from sagd.evaluate import caveats, measure
 from sagd.extractors import extractor, features
 from sagd.files import read_array, read_json, scratch, write_bytes, write_json
 from sagd.images import Images
 from sagd.metrics import Moments, chosen_on_half, frechet_distance
+from sagd.moments import statistics
 from sagd.oracle import distance, gaussian_field
 from sagd.progress import Bar
 from sagd.rapsd import rapsd
@@ -48,8 +49,10 @@ def evaluate(setting, choice):
     # Real images in the samples' place, as many: the distance that a perfect model would have.
     real = {s: train[np.random.default_rng(s).permutation(len(train))[:n]] for s in setting.seeds}
     # Where the training images are corrupted, the held-out images are, too, in a second reference.
-    noise = corruption(read_json(setting.artifacts("corrupt") / "corruption.json"))
-    references = {"": held_out} | ({"corrupted_": corrupted(held_out, noise, "held out")} if noise else {})
+    corruption = Corruption.from_dict(read_json(setting.artifacts("corrupt") / "corruption.json"))
+    references = {"": held_out}
+    if corruption is not None and not corruption.filtered:
+        references["corrupted_"] = corrupted(held_out, corruption, "held out")
     sets = [*references.values(), *samples.values(), *real.values()]
     with Bar(f"evaluate {setting.title}", sum(map(len, sets))) as bar:
         kept = {"cache": scratch() / "features", "weights": scratch() / "weights"}

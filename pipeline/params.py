@@ -59,13 +59,15 @@ class Dataset(Section):
 
 
 class Noise(Section):
-    operator: Literal["isotropic", "power_law", "band_pass", "two_band", "exponential", "equal_snr", "data_matched"] = (
-        "isotropic"
-    )
+    operator: Literal[
+        "isotropic", "power_law", "band_pass", "two_band", "exponential", "offset", "equal_snr", "data_matched"
+    ] = "isotropic"
     alpha: Exponent = 0.0
     schedule: Literal["constant", "varying"] = "constant"
     alpha_last: float = 0.0
     beta: float = 1.0
+    gain: Annotated[float, Field(gt=0)] = 1.0
+    strength: Annotated[float, Field(ge=0)] = 0.1
     band: Band = [0.0, 1.0]
     gamma_low: Annotated[float, Field(ge=0, le=1)] = 0.5
     low: Band = [0.0, 0.5]
@@ -113,7 +115,7 @@ class Noise(Section):
         size = tuple(power.shape)
         shared = {"grid": self.grid, "normalize": self.normalize}
         if self.operator == "isotropic":
-            return spectrum.isotropic(size, normalize=self.normalize)
+            return spectrum.isotropic(size, self.gain, normalize=self.normalize)
         if self.operator == "power_law":
             return spectrum.power_law(size, alpha, dc=self.dc, **shared)
         if self.operator == "band_pass":
@@ -121,6 +123,8 @@ class Noise(Section):
         if self.operator == "two_band":
             edges = {"low": tuple(self.low), "high": tuple(self.high), "bands": self.bands, "units": self.units}
             return spectrum.two_band(size, self.gamma_low, **edges, **shared)
+        if self.operator == "offset":
+            return spectrum.offset(size, self.strength, normalize=self.normalize)
         if self.operator == "exponential":
             return spectrum.exponential(size, self.beta, **shared)
         return spectrum.OPERATORS[self.operator](size, power, normalize=self.normalize)
@@ -130,6 +134,7 @@ class Corrupt(Section):
     band: Band | None = None
     gamma: Annotated[float, Field(ge=0)] = 1.0
     units: Literal["corner", "nyquist", "cycles"] = "corner"
+    filtered: bool = False
 
 
 class Encode(Section):
@@ -174,6 +179,7 @@ class Sample(Section):
     sampler: Literal["ddim", "ddpm", "euler", "heun"] = "ddim"
     eta: Annotated[float, Field(ge=0, le=1)] = 0.0
     clip: Literal["auto", "on", "off"] = "auto"
+    filtered: bool = False
     batch_size: Positive = 32
 
 
@@ -196,7 +202,7 @@ class GridTrain(Train):
 class GridSetting(Section):
     """What is trained: a noise, on data, and where it is trained in another way than the rest, how.
 
-    ``train`` gives whole keys of `grid.train`: a ``unet`` replaces the other one.
+    ``train`` and ``sample`` give whole keys of the grid's: a ``unet`` replaces the other one.
     In a study of several data sets (`datasets`) each setting names its own, and the group that it is compared within.
     """
 
@@ -205,6 +211,7 @@ class GridSetting(Section):
     noise: Noise
     corrupt: Corrupt = Corrupt()
     train: dict[str, Any] = {}
+    sample: dict[str, Any] = {}
 
 
 class Grid(Section):
@@ -328,15 +335,22 @@ class Params:
     def settings(self) -> list[Setting]:
         """The grid's settings, in the order of the file."""
         grid = _parse(Grid, self.raw.get("grid"), "grid")
-        shared = {"seeds": grid.seeds, "sample": grid.sample}
         settings = []
         for name, s in grid.settings.items():
-            train = grid.train
+            train, sample = grid.train, grid.sample
             if s.train:
                 train = _parse(
                     GridTrain, grid.train.model_dump(exclude={"repeats"}) | s.train, f"grid.settings.{name}.train"
                 )
-            sections = {**shared, "noise": s.noise, "corrupt": s.corrupt, "train": train}
+            if s.sample:
+                sample = _parse(Sample, grid.sample.model_dump() | s.sample, f"grid.settings.{name}.sample")
+            sections = {
+                "seeds": grid.seeds,
+                "noise": s.noise,
+                "corrupt": s.corrupt,
+                "train": train,
+                "sample": sample,
+            }
             place = {"group": s.group, "prepared": self.prepared(s.dataset), "profile": self.profile}
             settings.append(Setting(name, sections.get, **place))
         return settings
@@ -359,7 +373,7 @@ class Params:
         grid = _parse(Grid, self.raw.get("grid"), "grid")
         found = [setting]
         for name, changes in grid.variants.items():
-            sample = _parse(Sample, grid.sample.model_dump() | changes, f"grid.variants.{name}")
+            sample = _parse(Sample, setting.sample.model_dump() | changes, f"grid.variants.{name}")
             sections = {s: setting.section(s) for s in ("seeds", "noise", "corrupt", "train")} | {"sample": sample}
             found.append(replace(setting, section=sections.get, variant=name))
         return found

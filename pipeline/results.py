@@ -31,6 +31,7 @@ def describe(setting: Setting) -> str:
         "band_pass": f"band pass {noise.band}",
         "two_band": f"two-band {noise.low} {noise.gamma_low:g}, {noise.high} {1 - noise.gamma_low:g}",
         "exponential": f"exponential, beta {noise.beta:g}",
+        "offset": f"offset noise {noise.strength:g}",
         "equal_snr": "EqualSNR, the data's own spectrum",
         "data_matched": "the data's spectrum, radially averaged",
     }[noise.operator]

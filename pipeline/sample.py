@@ -6,6 +6,7 @@ import torch
 import sagd
 from pipeline.console import stage
 from sagd import models
+from sagd.corruption import Corruption
 from sagd.errors import InputError
 from sagd.figures import save_grid
 from sagd.files import read_json, read_tensors, writing
@@ -33,6 +34,9 @@ def sample(setting):
     clip = setting.corrupt.band is None if choice.clip == "auto" else choice.clip == "on"
     *earlier, _ = read_json(trained / "run.json")["checkpoints"]
     names = {f"seed_{seed}{at}": seed for seed in setting.seeds for at in ("", *(f"_step_{s}" for s in earlier))}
+    corruption = Corruption.from_dict(read_json(setting.artifacts("corrupt") / "corruption.json"))
+    if choice.filtered and corruption is None:
+        raise InputError("sample.filtered takes out the corrupted band; there is none (corrupt.band)")
     images = {}
     with Bar(f"sample {setting.title}", choice.n * len(names)) as bar:
         for name, seed in names.items():
@@ -44,6 +48,8 @@ def sample(setting):
             )  # fmt: skip
             if not torch.isfinite(x).all():
                 raise InputError(f"samples of {name} are not finite; train longer, or with a smaller train.lr")
+            if choice.filtered:
+                x = corruption.remove(x)
             images[name] = to_uint8(x).numpy()
     with writing(setting.artifacts("sample") / "samples.npz") as beside, open(beside, "wb") as file:
         np.savez_compressed(file, **images)

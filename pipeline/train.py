@@ -13,8 +13,8 @@ import torch
 
 import sagd
 from pipeline.console import stage
-from pipeline.corrupt import corruption
 from sagd import models
+from sagd.corruption import Corruption
 from sagd.errors import InputError
 from sagd.files import lock, read_array, read_json, read_tensors, scratch, write_bytes, write_json, write_tensors
 from sagd.parallel import concurrently
@@ -39,7 +39,7 @@ def train_setting(setting):
     channels, *size = images.shape[1:]
     schedule = sagd.Schedule.named(choice.schedule)
     spectrum = from_dict(read_json(setting.artifacts("encode") / "spectrum.json"))
-    noise = corruption(read_json(setting.artifacts("corrupt") / "corruption.json"))
+    corruption = Corruption.from_dict(read_json(setting.artifacts("corrupt") / "corruption.json"))
     recipe = Recipe(
         choice.steps, choice.batch_size, choice.lr, choice.warmup, tuple(choice.betas), ema=choice.ema,
         precision=choice.precision,
@@ -59,7 +59,7 @@ def train_setting(setting):
                 network = models.unet(tuple(size), channels, **choice.unet.model_dump()).to(device)
             return train(
                 network, images, spectrum, schedule, recipe,
-                seed=seed, prediction=choice.prediction, corruption=noise,
+                seed=seed, prediction=choice.prediction, corruption=corruption,
                 checkpoint=run / f"seed_{seed}.safetensors", stop=asked.is_set,
                 resumed=lambda step: bar.skip(step * choice.batch_size),
                 report=lambda loss: bar.update(choice.batch_size, loss=loss),

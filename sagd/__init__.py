@@ -1,5 +1,6 @@
 """Spectrally anisotropic Gaussian diffusion (Scimeca et al., arXiv 2510.09660)."""
 
+from sagd.corruption import Corruption
 from sagd.diffusion import (
     Schedule,
     ddim_step,
@@ -20,12 +21,14 @@ from sagd.spectrum import (
     equal_snr,
     exponential,
     isotropic,
+    offset,
     power_law,
     two_band,
 )
 from sagd.spectrum.varying import Varying
 
 __all__ = [
+    "Corruption",
     "InputError",
     "Schedule",
     "Spectrum",
@@ -39,6 +42,7 @@ __all__ = [
     "euler_step",
     "exponential",
     "isotropic",
+    "offset",
     "power_law",
     "sample",
     "start_from_marginal",

@@ -1,16 +1,13 @@
-"""Data sets as uint8 arrays: cropped, resized, split, and the statistics that sampling needs."""
+"""Data sets as uint8 arrays: cropped, resized, split."""
 
 import contextlib
 import hashlib
 import os
 import shutil
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from sagd.catalogue import Pictures, find
 from sagd.errors import InputError
@@ -81,8 +78,8 @@ def prepare(pictures: Pictures, held_out: np.ndarray, size: int, channels: int, 
                     else:
                         digests[k] = np.frombuffer(digest, dtype=np.uint8)
                 bar.update(len(todo))
-        if bad:
-            raise InputError("; ".join(bad[:3]) + (f"; and {len(bad) - 3} more" if len(bad) > 3 else ""))
+            if bad:
+                raise InputError("; ".join(bad[:3]) + (f"; and {len(bad) - 3} more" if len(bad) > 3 else ""))
         folder.mkdir(parents=True, exist_ok=True)
         for name in ("train.npy", "held_out.npy"):
             _move(place / name, folder / name)
@@ -210,37 +207,3 @@ def split(n: int, held_out: int, seed: int) -> np.ndarray:
     chosen = np.zeros(n, dtype=bool)
     chosen[np.random.default_rng(seed).permutation(n)[:held_out]] = True
     return chosen
-
-
-def statistics(
-    images: np.ndarray, block: int = 1024, each: Callable[[Tensor], None] = lambda transforms: None
-) -> dict[str, Tensor]:
-    """First and second moments of a data set of any size, in [-1, 1] units, float64, streamed.
-
-    Parameters
-    ----------
-    images
-        (N, C, H, W), uint8.
-    block
-        Images at a time.
-    each
-        Shown the unitary DFT of every block less the mean image, (n, C, H, W), complex, in order.
-
-    Returns
-    -------
-    dict
-        ``mean`` (C, H, W), the mean image; ``power`` (C, H, W), the variance at each frequency of the unitary DFT.
-    """
-    blocks = range(0, len(images), block)
-
-    def pixels(start: int) -> Tensor:
-        return torch.from_numpy(np.array(images[start : start + block])).double() / 127.5 - 1
-
-    def squares(start: int, mean: Tensor) -> Tensor:
-        transforms = torch.fft.fft2(pixels(start) - mean, norm="ortho")
-        each(transforms)
-        return transforms.abs().square().sum(0)
-
-    mean = sum(pixels(start).sum(0) for start in blocks) / len(images)
-    power = sum(squares(start, mean) for start in blocks)
-    return {"mean": mean, "power": power / len(images)}

@@ -136,7 +136,7 @@ class Mixture:
 
 
 def gaussian_field(mean: Tensor, power: Tensor) -> Mixture:
-    """The Gaussian with a mean (C, *size) and a variance (C, *size) at each frequency, as `sagd.data.statistics`."""
+    """The Gaussian with a mean (C, *size) and a variance (C, *size) at each frequency, as `sagd.moments.statistics`."""
     return Mixture(mean.double()[None], power.double()[None], torch.ones(1, dtype=torch.float64))
 
 

@@ -1,6 +1,6 @@
 """Power spectra of data: radial averages, their exponent, bands of frequencies, and when noise drowns them.
 
-The data's power is the variance at each frequency of the unitary DFT (``power`` of `sagd.data.statistics`), so the
+The data's power is the variance at each frequency of the unitary DFT (``power`` of `sagd.moments.statistics`), so the
 mean image is not in it; `rapsd` alone averages |F x|^2, mean and all.
 """
 

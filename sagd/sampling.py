@@ -40,7 +40,7 @@ def draw(
     network
         A diffusers U-Net in evaluation mode.
     data
-        ``mean`` and ``power`` of `sagd.data.statistics`; give the shape, and the start from the marginal.
+        ``mean`` and ``power`` of `sagd.moments.statistics`; give the shape, and the start from the marginal.
     start
         ``noise``: x_T = T_w xi, as the paper. ``marginal``: with the data's own share, see `start_from_marginal`.
     sampler, prediction, eta, clip

@@ -94,7 +94,7 @@ def suggest(
     Parameters
     ----------
     mean, power
-        (C, H, W), of `sagd.data.statistics`.
+        (C, H, W), of `sagd.moments.statistics`.
     alphas
         Those to try. 0 is among the default ones, -0.5 to 0.5.
     sampler, prediction, start
@@ -221,7 +221,8 @@ def _statistics(options: argparse.Namespace) -> dict[str, Tensor]:
         if len(shapes) < 2 or len(set(shapes.values())) > 1 or data["mean"].ndim != 3:
             raise InputError(f"{options.data} holds {shapes}; it must hold mean and power, both (C, H, W)")
     else:
-        from sagd.data import load, statistics
+        from sagd.data import load
+        from sagd.moments import statistics
 
         data = statistics(load(options.data, options.size))
     for name in ("mean", "power"):

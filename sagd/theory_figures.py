@@ -85,7 +85,7 @@ def log_snr(schedule: Schedule, power: Tensor, spectrum: Spectrum | Varying) -> 
     Parameters
     ----------
     power
-        (C, H, W): the data's variance at each frequency (`sagd.data.statistics`); averaged over channels.
+        (C, H, W): the data's variance at each frequency (`sagd.moments.statistics`); averaged over channels.
     """
     each = ratio_of(power, schedule, spectrum, range(len(schedule)), average=torch.flatten)
     return each.log10().reshape(len(schedule), *spectrum.size)
@@ -126,7 +126,7 @@ def method(image: Tensor, mean: Tensor, power: Tensor, schedule: Schedule, spect
     image
         (C, H, W), in [-1, 1].
     mean, power
-        (C, H, W), of the data set (`sagd.data.statistics`); spectra are of what differs from its mean image.
+        (C, H, W), of the data set (`sagd.moments.statistics`); spectra are of what differs from its mean image.
     """
     figure, (axes,) = _panels(1, 4, 10, 2.7)
     figure.get_layout_engine().set(wspace=0.05)
@@ -296,7 +296,7 @@ def snr(schedule: Schedule, power: Tensor, spectra: Spectra, columns: int = 4):
     Parameters
     ----------
     power
-        (C, H, W), of the data (`sagd.data.statistics`).
+        (C, H, W), of the data (`sagd.moments.statistics`).
     """
     columns = min(columns, len(spectra))
     rows = -(-len(spectra) // columns)

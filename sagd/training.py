@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from sagd.corruption import Corruption
 from sagd.diffusion import LOSSES, PREDICTIONS, Schedule, check_schedule
 from sagd.errors import InputError
 from sagd.files import read_tensors, write_tensors
@@ -87,7 +88,7 @@ def draw_batch(
     images: Tensor,
     schedule: Schedule,
     spectrum: Spectrum | Varying,
-    corruption: tuple[Spectrum, float] | None,
+    corruption: Corruption | None,
     batch_size: int,
     seed: int,
     step: int,
@@ -97,7 +98,7 @@ def draw_batch(
     Parameters
     ----------
     corruption
-        (spectrum, gamma): x0 becomes x0 + gamma eps_c, with fresh noise in every epoch (section 3.3).
+        Is done to x0, with fresh noise in every epoch (section 3.3).
     """
     device = images.device
     source = generator(seed, "train", step, device)
@@ -105,8 +106,7 @@ def draw_batch(
     t = torch.randint(len(schedule), (batch_size,), generator=source, device=device)
     eps = spectrum.sample(x0.shape, generator=source, t=t)
     if corruption is not None:
-        noise, gamma = corruption
-        x0 = x0 + gamma * noise.sample(x0.shape, generator=source)
+        x0 = corruption(x0, source)
     return x0, t, eps
 
 
@@ -119,7 +119,7 @@ def train(
     *,
     seed: int,
     prediction: str = "eps",
-    corruption: tuple[Spectrum, float] | None = None,
+    corruption: Corruption | None = None,
     checkpoint: Path | None = None,
     checkpoint_seconds: float = 20.0,
     resumed: Callable[[int], None] = lambda step: None,
@@ -168,7 +168,7 @@ def train(
     )
     losses = torch.full((recipe.steps,), float("nan"), device=device)
     use_bf16 = _use_bf16(recipe.precision, device)
-    noises = [spectrum.to_dict(), corruption and [corruption[0].to_dict(), corruption[1]]]
+    noises = [spectrum.to_dict(), corruption and corruption.to_dict()]
     check_schedule(schedule, spectrum)
     diffusion = [prediction, hashlib.sha256(schedule.alpha_bar.numpy().tobytes()).hexdigest()]
     describe = json.dumps([asdict(recipe), seed, use_bf16, list(images.shape), *diffusion, *noises])

@@ -91,7 +91,7 @@ def test_small_learning_rates_are_numbers(project):
         ({"sample__start": "zero"}, r"sample\.start is 'zero'"),
         ({"evaluate__metrics": ["is"]}, r"evaluate\.metrics\.0 is 'is': .*'fid', 'kid', 'prdc' or 'fid_infinity'"),
         ({"encode__kind": "wavelet"}, r"encode\.kind is 'wavelet'"),
-        ({"dataset__name": "imagenet"}, r"dataset\.name is 'imagenet'"),
+        ({"dataset__name": "imagnet"}, r"dataset\.name is 'imagnet'"),
         ({"seed": "one"}, r"seed is 'one'"),
         ({"grid__seeds": []}, r"grid\.seeds is \[\]"),
         ({"grid__seeds": [0, 0]}, r"grid\.seeds is \[0, 0\]: every seed may stand once"),

@@ -12,6 +12,7 @@ from PIL import Image
 
 import sagd
 from sagd import InputError, data, rapsd
+from sagd.moments import statistics
 from sagd.sampling import to_uint8
 from sagd.spectrum import __main__ as command
 from sagd.spectrum import radius, ring_means, rings
@@ -174,8 +175,8 @@ def test_load_gives_what_read_gives(pictures, tmp_path):
         opened = data.load(str(source), 16)
         assert len(opened) == 5 and opened[:2].shape == (2, 3, 16, 16) and opened[:2].dtype == np.uint8
         np.testing.assert_array_equal(np.concatenate([opened[:2], opened[2:]]), expected)
-    statistics = data.statistics(data.load(str(pictures), 16), block=2)
-    torch.testing.assert_close(statistics, data.statistics(expected))
+    found = statistics(data.load(str(pictures), 16), block=2)
+    torch.testing.assert_close(found, statistics(expected))
     digits = data.load("mnist_5k")
     assert digits.shape == (5000, 1, 28, 28)
     np.testing.assert_array_equal(data.load("mnist_5k", 16), data.read("mnist_5k", None, 16))
@@ -196,7 +197,7 @@ def test_load_finds_torchvisions_digits(tmp_path):
 
 def test_statistics_show_each_transform(two_sets):
     images, seen = np.load(two_sets / "data.npy")[:10], []
-    found = data.statistics(images, 4, seen.append)
+    found = statistics(images, 4, seen.append)
     transforms = torch.cat(seen)
     assert [len(block) for block in seen] == [4, 4, 2]
     torch.testing.assert_close(transforms.abs().square().mean(0), found["power"])
@@ -210,7 +211,7 @@ def test_the_command_tells_the_spectrum(two_sets, capsys):
     means = images.mean((1, 2, 3)) / 127.5 - 1
     assert "data.npy: 400 images, 1 x 16 x 16" in printed
     assert f"mean pixel {means.mean():.4f}, standard deviation of the images' means {means.std(ddof=1):.4f}" in printed
-    power = data.statistics(images)["power"]
+    power = statistics(images)["power"]
     fit = rapsd.exponent(power)
     assert f"r^{fit.slope:.2f} (95 %: {fit.low:.2f} to {fit.high:.2f})" in printed
     assert fit.low < -1 < fit.high

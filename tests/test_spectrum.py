@@ -205,3 +205,22 @@ def test_bad_input_is_told_in_one_line(make, says):
     with pytest.raises(sagd.InputError, match=says) as failure:
         make()
     assert "\n" not in str(failure.value)
+
+
+def test_offset_noise_is_white_noise_with_a_shift_of_each_channel(generator):
+    """What diffusers' scripts add: strength times one normal number for each image and channel."""
+    eps = sagd.offset((16, 16), 0.1, normalize="none").sample((4000, 2, 16, 16), generator=generator)
+    white = torch.randn((4000, 2, 16, 16), generator=generator) + 0.1 * torch.randn(
+        (4000, 2, 1, 1), generator=generator
+    )
+    for noise in (eps, white):
+        assert abs(noise.mean((2, 3)).var() / (0.1**2 + 1 / 256) - 1) < 0.05
+        assert abs((noise - noise.mean((2, 3), keepdim=True)).std() - 1) < 0.01
+    assert abs(sagd.offset((16, 16), 0.1).weight.square().mean() - 1) < 1e-12
+
+
+def test_gain_is_a_gain_without_normalisation(generator):
+    assert sagd.isotropic((8, 8), 2.0, normalize="none").sample((2000, 8, 8), generator=generator).std() > 1.9
+    assert torch.equal(sagd.isotropic((8, 8), 2.0).weight, torch.ones(8, 8, dtype=torch.float64))
+    again = sagd.Spectrum.from_dict(sagd.isotropic((8, 8), 2.0, normalize="none").to_dict())
+    assert torch.equal(again.weight, torch.full((8, 8), 2.0, dtype=torch.float64))

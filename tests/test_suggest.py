@@ -9,8 +9,8 @@ import torch
 
 import sagd
 from sagd import suggest as module
-from sagd.data import statistics
 from sagd.files import write_tensors
+from sagd.moments import statistics
 from sagd.oracle import distance, drawn, gaussian_field
 from sagd.suggest import Suggestion, main, suggest, verdict
 

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 import sagd
-from sagd.data import statistics
+from sagd.corruption import Corruption
 from sagd.files import read_tensors
+from sagd.moments import statistics
 from sagd.randomness import generator as stream
 from sagd.sampling import draw
 from sagd.training import Interrupted, Recipe, batch_indices, draw_batch, train
@@ -199,7 +200,7 @@ def test_timesteps_are_uniform_and_corruption_is_drawn_anew():
     assert t.max() <= 999
     assert (counts / len(t) - 0.1).abs().max() < 0.01
     band = sagd.band_pass((8, 8), 0.4, 0.6)
-    draws = [draw_batch(IMAGES, SCHEDULE, NOISE, (band, 2.0), 8, 0, step)[0] for step in (0, 5)]
+    draws = [draw_batch(IMAGES, SCHEDULE, NOISE, Corruption(band, 2.0), 8, 0, step)[0] for step in (0, 5)]
     clean = draw_batch(IMAGES, SCHEDULE, NOISE, None, 8, 0, 0)[0]
     added = draws[0] - clean
     torch.testing.assert_close(added, band.project(added), atol=1e-5, rtol=0)

@@ -288,10 +288,23 @@ def _normalized(weight: Tensor, normalize: str, recipe: dict) -> Spectrum:
     return Spectrum(weight, per_sample=normalize == "sample", recipe=recipe)
 
 
-def isotropic(size: Size, *, normalize: str = "expected") -> Spectrum:
-    """White noise: w = 1."""
+def isotropic(size: Size, gain: float = 1.0, *, normalize: str = "expected") -> Spectrum:
+    """White noise: w = 1, or without normalisation w = ``gain``."""
+    _finite("gain", gain)
+    recipe = {"operator": "isotropic", "size": size} | ({"gain": gain} if gain != 1 else {})
+    return _normalized(torch.full_like(radius(size), gain), normalize, recipe)
+
+
+def offset(size: Size, strength: float, *, normalize: str = "expected") -> Spectrum:
+    """Offset noise: white noise and, for each image and channel, ``strength`` times one more normal number everywhere.
+
+    That is a boost of the zero frequency alone, of w(0)^2 from 1 to 1 + strength^2 N, N the number of pixels. In
+    diffusers' training scripts it is ``--noise_offset``, usually 0.1, not normalised.
+    """
+    _finite("strength", strength)
     weight = torch.ones_like(radius(size))
-    return _normalized(weight, normalize, {"operator": "isotropic", "size": size})
+    weight[(0,) * len(size)] = math.sqrt(1 + strength**2 * math.prod(size))
+    return _normalized(weight, normalize, {"operator": "offset", "size": size, "strength": strength})
 
 
 def power_law(
@@ -432,7 +445,7 @@ def equal_snr(size: Size, power: Tensor | list, *, normalize: str = "expected") 
     Parameters
     ----------
     power
-        ``size``, >= 0: the data's variance at each frequency, averaged over channels (`sagd.data.statistics`).
+        ``size``, >= 0: the data's variance at each frequency, averaged over channels (`sagd.moments.statistics`).
     """
     power = _given_power(size, power)
     recipe = {"operator": "equal_snr", "size": size, "power": power.tolist()}
@@ -469,6 +482,7 @@ OPERATORS: dict[str, Callable[..., Spectrum]] = {
     "band_pass": band_pass,
     "two_band": two_band,
     "exponential": exponential,
+    "offset": offset,
     "equal_snr": equal_snr,
     "data_matched": data_matched,
 }

@@ -17,10 +17,11 @@ import torch
 from torch import Tensor
 
 from sagd import figures, rapsd
-from sagd.data import load, statistics
+from sagd.data import load
 from sagd.diffusion import Schedule
 from sagd.errors import InputError
 from sagd.files import writing
+from sagd.moments import statistics
 from sagd.progress import Bar
 from sagd.spectrum import radius, ring_means
 

@@ -1,0 +1,41 @@
+"""The moments of a data set that its noise and its sampling need."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def statistics(
+    images: np.ndarray, block: int = 1024, each: Callable[[Tensor], None] = lambda transforms: None
+) -> dict[str, Tensor]:
+    """First and second moments of a data set of any size, in [-1, 1] units, float64, streamed.
+
+    Parameters
+    ----------
+    images
+        (N, C, H, W), uint8.
+    block
+        Images at a time.
+    each
+        Shown the unitary DFT of every block less the mean image, (n, C, H, W), complex, in order.
+
+    Returns
+    -------
+    dict
+        ``mean`` (C, H, W), the mean image; ``power`` (C, H, W), the variance at each frequency of the unitary DFT.
+    """
+    blocks = range(0, len(images), block)
+
+    def pixels(start: int) -> Tensor:
+        return torch.from_numpy(np.array(images[start : start + block])).double() / 127.5 - 1
+
+    def squares(start: int, mean: Tensor) -> Tensor:
+        transforms = torch.fft.fft2(pixels(start) - mean, norm="ortho")
+        each(transforms)
+        return transforms.abs().square().sum(0)
+
+    mean = sum(pixels(start).sum(0) for start in blocks) / len(images)
+    power = sum(squares(start, mean) for start in blocks)
+    return {"mean": mean, "power": power / len(images)}
