@@ -5,13 +5,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from ruamel.yaml import YAML
 
+from pipeline import audits, plan, published
 from pipeline import params as parameters
-from pipeline import plan, published
 from pipeline.params import Noise
 from sagd.errors import InputError
 
+AUDIT_ROWS = [row for audit in audits.AUDITS for row in audit.rows]
 PROFILES = sorted(p.stem for p in Path("paper/profiles").glob("*.yaml"))
 
 
@@ -32,7 +34,8 @@ def test_every_published_number_has_a_setting(in_paper):
     settings = plan.settings()
     assert {name for t in tables for name in t.setting} <= set(settings)
     # And what has no table: Fig. 3 and the workshop paper's Fig. 3.
-    assert {s.rsplit("_", 1)[0] for s in set(settings) - {n for t in tables for n in t.setting}} == {
+    others = set(settings) - {n for t in tables for n in t.setting} - {s for _, s, _ in AUDIT_ROWS}
+    assert {s.rsplit("_", 1)[0] for s in others} == {
         "cifar10_low",
         "cifar10_high",
     }
@@ -54,7 +57,7 @@ def test_every_profile_is_valid_and_its_stages_fill_every_setting(profile, tmp_p
     Path("params.yaml").write_bytes(content["params.yaml"])
     params, stages = parameters.load(), YAML(typ="safe").load(content["stages.yaml"])
     assert params.profile == profile and params.section("evaluate").metrics
-    assert len(params.settings) == 151
+    assert len(params.settings) == 171
     for setting in params.settings:
         assert params.dataset(setting.prepared.name)
         assert setting.prepared == Path("artifacts", profile, "prepare", stages["groups"][setting.group]["dataset"])
@@ -169,3 +172,36 @@ def test_the_cost_is_judged_by_images_a_second(rate, verdict):
     ours["images_per_second"] = [100.0 if name == "mnist_iso" else rate for name in ours.index]
     assert published.costs_little(ours).verdict == verdict
     assert published.costs_little(ours.iloc[:1]).verdict == "not run"
+
+
+def test_every_audited_setting_is_in_an_audit():
+    audited = {s for _, *pair in AUDIT_ROWS for s in pair if s}
+    assert audited == {name for name, s in plan.settings().items() if s["group"] == "audit"}
+
+
+@pytest.mark.parametrize("size", [16, 32])
+def test_boost_and_energy_are_those_of_the_listing(size):
+    settings = plan.settings(size)
+
+    def weight(name):
+        return Noise(**settings[f"audit_{name}"]["noise"]).spectrum(torch.ones(size, size), None).weight
+
+    def boost(w):
+        return w[0, 0] / (w.flatten()[1:].square().mean().sqrt())
+
+    assert abs(boost(weight("boost")) / boost(weight("m006_floor")) - 1) < 0.01
+    rms = [weight(name).square().mean().sqrt() for name in ("energy", "m006_none", "boost", "m006_sample")]
+    assert abs(rms[0] / rms[1] - 1) < 0.001
+    assert abs(rms[0] - 1) > 0.05 and abs(rms[2] - 1) < 1e-12 and abs(rms[3] - 1) < 1e-12
+
+
+def test_an_audit_compares_seed_by_seed():
+    audit = audits.AUDITS[2]
+    ours = cells(audit_iso=[2.0, 3.0, 4.0], audit_m006=[1.0, 2.01, 2.99], audit_boost=[2.1, 2.9, 4.0])
+    shown = audits.table(ours, audit).set_index("noise")
+    assert shown.loc["tilt alone", "that is"] == "smaller" and shown.loc["tilt alone", "compared with"] == "isotropic"
+    assert shown.loc["tilt alone", "difference"].startswith("-1.000 ±")
+    assert shown.loc["the same boost alone", "that is"] == "within the noise"
+    listing = shown.loc["tilt and boost, the listing"]
+    assert listing["not run"] == "run audit_m006_floor" and listing["difference"] == "not run"
+    assert listing["that is"] == "" and shown.loc["isotropic", "difference"] == ""
