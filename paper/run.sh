@@ -16,7 +16,9 @@ for group in $groups; do
 done
 # One xargs slot a GPU, in turn; with none, the variable stays as it is.
 export GPUS=$gpus
+failed=0
 xargs -P "$jobs" --process-slot-var=SLOT -I{} bash -c '
   if [ "$GPUS" -gt 0 ]; then export CUDA_VISIBLE_DEVICES=$((SLOT % GPUS)); fi
-  exec paper/setting.sh "$1"' setting {} <<<"$settings"
-dvc repro --quiet --single-item paper/dvc.yaml:paper
+  exec paper/setting.sh "$1"' setting {} <<<"$settings" || failed=$?
+dvc repro --quiet --single-item paper/dvc.yaml:paper  # of what is there
+exit $failed

@@ -6,6 +6,8 @@
 # One setting a task, in a clone that all nodes see. First, once: the data (`dvc repro paper/dvc.yaml:encode@mnist`, ...).
 #   sbatch --array=0-$(($(dvc stage list paper/dvc.yaml --name-only | grep -c grid_train@) - 1)) paper/slurm.sh
 # A task that was cut goes on when it is submitted again; afterwards `dvc repro -s paper/dvc.yaml:paper`.
+# On NFS first `dvc config --local core.hardlink_lock true`. To share a cache with other clones,
+# `dvc cache dir --local /shared/dvc` in each: what one has made is then checked out, not run, in the others.
 set -euo pipefail
 cd "${SLURM_SUBMIT_DIR:-.}"
 export SAGD_SCRATCH=${SAGD_SCRATCH:-$PWD/paper/artifacts/scratch}
