@@ -17,6 +17,17 @@ from pipeline.results import Interval, interval, number
 from sagd.files import read_json
 
 FOLDER = Path("published")  # from paper/
+# What the paper shows, and the settings that it takes: a pattern for ONLY of `make paper`.
+EXPERIMENTS = {
+    "Table 1, F.1, F.2, Fig. F.1, Fig. 4: natural images over alpha": (
+        "^(mnist|cifar10|quickdraw|wikiart|ffhq|imagenet)_(iso|[mp][0-9]+)$"
+    ),
+    "Fig. 3: CIFAR-10 with noise in [0, 0.3]": "^cifar10_low_",
+    "Table 2, Fig. 5: selective omission": "^omission_",
+    "Workshop paper, Table 1: two-band sweep": "^(mnist|cifar10|quickdraw|wikiart|celeba)_(iso|g[0-9]+)$",
+    "Workshop paper, Fig. 3: CIFAR-10 with noise in [0.3, 1]": "^cifar10_high_",
+    "Audits": "^audit_",
+}
 
 
 def cells(params: Params) -> pd.DataFrame:
@@ -68,6 +79,18 @@ def _measured(result: dict, detail: dict) -> dict:
             row |= {short: result[name], f"{short}_se": result[f"{name}_se"]}
             row[f"{short}_seeds"] = detail["per_seed"][name]
     return row
+
+
+def overview(ours: pd.DataFrame, profile: str) -> pd.DataFrame:
+    """Every experiment of the paper: how much of it was run, and the command that runs it alone."""
+    rows = []
+    for name, pattern in EXPERIMENTS.items():
+        run = ours.run[ours.index.str.match(pattern)]
+        command = f"make paper PROFILE={profile} ONLY='{pattern}'"
+        rows.append({"experiment": name, "settings run": f"{run.sum()} of {len(run)}", "command": command})
+    theory = "Fig. 1, 2, D.1, D.2, App. A: the method, the theory, the animations"
+    rows.append({"experiment": theory, "settings run": "in theory.html", "command": "make theory"})
+    return pd.DataFrame(rows)
 
 
 def over_alpha() -> pd.DataFrame:

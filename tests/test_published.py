@@ -1,5 +1,6 @@
 """The paper's study: its plan, the published tables beside ours, and verdicts that follow from numbers."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -205,3 +206,10 @@ def test_an_audit_compares_seed_by_seed():
     listing = shown.loc["tilt and boost, the listing"]
     assert listing["not run"] == "run audit_m006_floor" and listing["difference"] == "not run"
     assert listing["that is"] == "" and shown.loc["isotropic", "difference"] == ""
+
+
+def test_every_setting_is_of_an_experiment():
+    shown = published.overview(cells(mnist_iso=[2.0], audit_iso=[2.0]), "quick")
+    assert shown["settings run"].tolist()[:-1] == ["1 of 72", "0 of 13", "0 of 16", "1 of 45", "0 of 9", "1 of 20"]
+    patterns = "|".join(published.EXPERIMENTS.values())
+    assert all(re.match(patterns, name) for name in plan.settings())
