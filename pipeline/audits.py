@@ -100,19 +100,18 @@ def table(ours: pd.DataFrame, audit: Audit) -> pd.DataFrame:
     tests = sum(against is not None for _, _, against in audit.rows)
     labels = {setting: label for label, setting, against in audit.rows if against is None}
     labels |= {setting: label for label, setting, _ in audit.rows if setting not in labels}
+    run = ours[ours.run]
+    measure = run.label.iloc[0] if len(run) else "fd"
     rows = []
     for label, setting, against in audit.rows:
         own = ours.loc[setting]
         row = {"noise": label}
-        if own.run:
-            row |= {f"ours, {own.label}": number(own.fd, own.fd_se), "seeds": f"{own.seeds:.0f}"}
-            row["profile"] = own.profile
-        else:
-            row["not run"] = own.command
-        if against is not None:
-            found = difference(ours, setting, against, tests)
-            row["compared with"] = labels[against]
-            row["difference"] = "not run" if found is None else str(found)
-            row["that is"] = "" if found is None else found.verdict
+        row[f"ours, {measure}"] = number(own.fd, own.fd_se) if own.run else "not run"
+        row["seeds"] = f"{own.seeds:.0f}" if own.run else ""
+        row["compared with"] = labels[against] if against else ""
+        found = difference(ours, setting, against, tests) if against else None
+        row["difference"] = "" if found is None else str(found)
+        row["that is"] = "" if found is None else found.verdict
+        row["profile, or the command"] = own.profile if own.run else own.command
         rows.append(row)
-    return pd.DataFrame(rows).fillna("")
+    return pd.DataFrame(rows)

@@ -81,6 +81,11 @@ def _measured(result: dict, detail: dict) -> dict:
     return row
 
 
+def hours(run: pd.DataFrame, train) -> float:
+    """The time that training took, of the settings that were run; where a run was taken up again, none is counted."""
+    return float((train.steps * train.batch_size * run.seeds / run.images_per_second).sum() / 3600)
+
+
 def overview(ours: pd.DataFrame, profile: str) -> pd.DataFrame:
     """Every experiment of the paper: how much of it was run, and the command that runs it alone."""
     rows = []
@@ -122,25 +127,22 @@ def over_gamma() -> pd.DataFrame:
 
 def beside(published: pd.DataFrame, ours: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
     """A table to show: what was published, what was measured here, and for a cell that was not run the command."""
+    run = ours[ours.run]
+    label = run.label.iloc[0] if len(run) else "fd"
     rows = []
     for cell in published.itertuples():
         own = ours.loc[cell.setting]
-        row = {key: getattr(cell, key) for key in keys}
+        row = {key: f"{value:g}" if isinstance(value := getattr(cell, key), float) else value for key in keys}
         row["published FID"] = number(cell.fid_mean, cell.fid_stderr)
         row["published KID"] = number(cell.kid_mean, cell.kid_stderr) if pd.notna(cell.kid_mean) else "none"
-        if own.run:
-            row |= {
-                f"ours, {own.label}": number(own.fd, own.fd_se),
-                f"ours, {own.label.replace('fd_', 'kd_').replace('fid_', 'kid_')}": number(own.kd, own.kd_se),
-                **({"best checkpoint": number(own.best, own.best_se)} if pd.notna(own.get("best")) else {}),
-                "seeds": f"{own.seeds:.0f}",
-                "samples a seed": f"{own.samples:.0f}",
-                "profile": own.profile,
-            }
-        else:
-            row["not run"] = own.command
+        row[f"ours, {label}"] = number(own.fd, own.fd_se) if own.run else "not run"
+        row[f"ours, {label.replace('fd', 'kd').replace('fid', 'kid')}"] = number(own.kd, own.kd_se) if own.run else ""
+        if "best" in ours and ours.best.notna().any():
+            row["best checkpoint"] = number(own.best, own.best_se) if pd.notna(own.best) else ""
+        row["seeds"], row["samples a seed"] = (f"{v:.0f}" if own.run else "" for v in (own.seeds, own.samples))
+        row["profile, or the command"] = own.profile if own.run else own.command
         rows.append(row)
-    return pd.DataFrame(rows).fillna("")
+    return pd.DataFrame(rows)
 
 
 @dataclass(frozen=True)

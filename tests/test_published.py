@@ -99,13 +99,14 @@ def cells(seeds=3, **distances):
 def test_a_cell_that_was_not_run_names_its_command(in_paper):
     table = published.over_alpha()
     shown = published.beside(table[table.dataset == "mnist"], cells(mnist_iso=[2.0, 2.2]), ["alpha"]).set_index("alpha")
-    assert shown.loc[0.0, "ours, fd_x"] == "2.10 ± 0.10" and shown.loc[0.0, "not run"] == ""
-    assert shown.loc[-0.06, "not run"] == "run mnist_m006" and shown.loc[-0.06, "ours, fd_x"] == ""
-    assert shown.loc[-0.06, "published FID"] == "0.280 ± 0.020"
+    assert shown.loc["0", "ours, fd_x"] == "2.10 ± 0.10" and shown.loc["0", "profile, or the command"] == "quick"
+    missing = shown.loc["-0.06"]
+    assert missing["profile, or the command"] == "run mnist_m006" and missing["ours, fd_x"] == "not run"
+    assert shown.loc["-0.06", "published FID"] == "0.280 ± 0.020"
     assert "best checkpoint" not in shown
     ours = cells(mnist_iso=[2.0, 2.2]).assign(best=1.5, best_se=0.2)
     shown = published.beside(table[table.dataset == "mnist"], ours, ["alpha"]).set_index("alpha")
-    assert shown.loc[0.0, "best checkpoint"] == "1.50 ± 0.20"
+    assert shown.loc["0", "best checkpoint"] == "1.50 ± 0.20"
 
 
 def finding(ours, dataset):
@@ -204,7 +205,8 @@ def test_an_audit_compares_seed_by_seed():
     assert shown.loc["tilt alone", "difference"].startswith("-1.000 ±")
     assert shown.loc["the same boost alone", "that is"] == "within the noise"
     listing = shown.loc["tilt and boost, the listing"]
-    assert listing["not run"] == "run audit_m006_floor" and listing["difference"] == "not run"
+    assert listing["profile, or the command"] == "run audit_m006_floor" and listing["ours, fd_x"] == "not run"
+    assert listing["difference"] == ""
     assert listing["that is"] == "" and shown.loc["isotropic", "difference"] == ""
 
 
