@@ -109,11 +109,12 @@ def over_alpha() -> pd.DataFrame:
 
 
 def over_bands() -> pd.DataFrame:
-    """Table 2: setting, band_low, band_high, sampler (isotropic, bpm), and the distances."""
+    """Table 2: setting, band (its edges), sampler (isotropic, bpm), and the distances."""
     found = pd.read_csv(FOLDER / "table_2_omission.csv")
     short = found.sampler.map({"isotropic": "iso", "bpm": "bpm"})
     edges = found.band_low.map(digits) + "_" + found.band_high.map(digits)
-    return found.assign(setting="omission_" + edges + "_" + short)
+    band = [f"{low:g}-{high:g}" for low, high in zip(found.band_low, found.band_high, strict=True)]
+    return found.assign(setting="omission_" + edges + "_" + short, band=band)
 
 
 def over_gamma() -> pd.DataFrame:

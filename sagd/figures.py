@@ -168,7 +168,7 @@ def bar_panels(rows: dict):
             panel.set_title(title)
             panel.grid(axis="x", visible=False)
             ticks = list(dict.fromkeys(frame.x))
-            panel.set_xticks(range(len(ticks)), ticks, rotation=90 if len(ticks) > 8 else 0)
+            panel.set_xticks(range(len(ticks)), ticks, rotation=90 if len("".join(ticks)) > 26 else 0)
             panel.set_xlim(-0.7, len(ticks) - 0.3)
             if not frame["mean"].notna().any():
                 panel.text(0.5, 0.5, "not run", ha="center", va="center", transform=panel.transAxes, color=GREY)
