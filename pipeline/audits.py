@@ -68,7 +68,7 @@ AUDITS = (
     ),
     Audit(
         "Shape, or energy?",
-        "Without normalisation the noise of alpha -0.06 is 6.6 % stronger; is it that?",
+        "Without normalisation the noise of alpha -0.06 has 14 % more energy; is it that?",
         (
             ("isotropic", "audit_iso", None),
             ("shape alone", "audit_m006", "audit_iso"),

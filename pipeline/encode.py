@@ -59,6 +59,8 @@ def noise_of(setting, data):
 def check(setting, spectrum):
     """Refuse, before anything is trained, what could not be sampled."""
     how, schedule = setting.sample, sagd.Schedule.named(setting.train.schedule)
+    if how.filtered and setting.corrupt.band is None:
+        raise InputError(f"{setting.title}: sample.filtered takes the corrupted band out; there is none (corrupt.band)")
     timesteps = schedule.timesteps(how.steps, how.spacing)
     try:
         check_sampler(schedule, spectrum, timesteps, how.sampler, setting.train.prediction, how.eta, how.start)

@@ -14,7 +14,7 @@ from sagd.errors import InputError
 from sagd.evaluate import caveats, measure
 from sagd.extractors import extractor, features
 from sagd.files import read_array, read_json, scratch, write_bytes, write_json
-from sagd.images import Images
+from sagd.images import Images, blocks
 from sagd.metrics import Moments, chosen_on_half, frechet_distance
 from sagd.moments import statistics
 from sagd.oracle import distance, gaussian_field
@@ -140,13 +140,19 @@ def _summary(per_seed: list[dict[str, float]]) -> dict[str, float | None]:
     return result
 
 
+def _mean_rapsd(images: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    """`rapsd` of images in uint8, a few at a time."""
+    rows = [images[block] for block in blocks(len(images), 1024)]
+    parts = [rapsd(torch.from_numpy(x).double() / 127.5 - 1) for x in rows]
+    return parts[0][0], sum(len(x) * power for x, (_, power) in zip(rows, parts, strict=True)) / len(images)
+
+
 def _spectra(held_out: np.ndarray, samples: np.ndarray) -> bytes:
     """CSV of the radially averaged power spectra of the held-out images and the samples."""
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
     writer.writerow(["radius", "held_out", "samples"])
-    pixels = (torch.from_numpy(x).double() / 127.5 - 1 for x in (held_out, samples))
-    (radii, real), (_, drawn) = (rapsd(x) for x in pixels)
+    (radii, real), (_, drawn) = (_mean_rapsd(x) for x in (held_out, samples))
     for row in zip(radii.tolist(), real.tolist(), drawn.tolist(), strict=True):
         writer.writerow([f"{v:.6g}" for v in row])
     return table.getvalue().encode()

@@ -136,6 +136,12 @@ class Corrupt(Section):
     units: Literal["corner", "nyquist", "cycles"] = "corner"
     filtered: bool = False
 
+    @model_validator(mode="after")
+    def _of_a_band(self):
+        if self.filtered and self.band is None:
+            raise ValueError("filtered takes a band out of the training images, and needs corrupt.band")
+        return self
+
 
 class Encode(Section):
     kind: Literal["pixel"] = "pixel"

@@ -86,7 +86,9 @@ def settings(audit_size: int = 32) -> dict[str, dict]:
     for units in ("corner", "nyquist", "cycles"):
         shared = {"band": (0.4, 0.5), "corrupt": {"units": units}}
         add("audit", f"{units}_iso", isotropic, **shared)
-        add("audit", f"{units}_bpm", omitting | {"units": units}, **shared)
+        # The Nyquist radius does not reach into the corners, which must not be left out as well.
+        reach = {"high": [0.5, 1.5]} if units == "nyquist" else {}
+        add("audit", f"{units}_bpm", omitting | {"units": units} | reach, **shared)
     add("audit", "filtered_data", isotropic, band=(0.4, 0.5), corrupt={"filtered": True})
     add("audit", "filtered_samples", isotropic, band=(0.4, 0.5), sample={"filtered": True})
     return found

@@ -7,6 +7,7 @@ import numpy as np
 from pipeline.console import stage
 from sagd import data
 from sagd.catalogue import find
+from sagd.errors import InputError
 from sagd.files import write_json
 
 
@@ -16,6 +17,8 @@ def main(params, options):
     held_out, given = pictures.held_out, pictures.held_out is not None  # a data set with a test part of its own
     if not given:
         held_out = data.split(len(pictures.names), dataset.held_out, dataset.split_seed)
+    elif not 2 <= held_out.sum() <= len(held_out) - 2:
+        raise InputError(f"{pictures.source}: {held_out.sum()} of {len(held_out)} images are held out; 2 are needed")
     channels = dataset.channels or data.channels_of(dataset.name)
     digest = data.prepare(pictures, held_out, dataset.size, channels, params.prepared(options.dataset))
     record = {

@@ -35,8 +35,6 @@ def sample(setting):
     *earlier, _ = read_json(trained / "run.json")["checkpoints"]
     names = {f"seed_{seed}{at}": seed for seed in setting.seeds for at in ("", *(f"_step_{s}" for s in earlier))}
     corruption = Corruption.from_dict(read_json(setting.artifacts("corrupt") / "corruption.json"))
-    if choice.filtered and corruption is None:
-        raise InputError("sample.filtered takes out the corrupted band; there is none (corrupt.band)")
     images = {}
     with Bar(f"sample {setting.title}", choice.n * len(names)) as bar:
         for name, seed in names.items():

@@ -21,7 +21,7 @@ import numpy as np
 
 from sagd.download import fetch
 from sagd.errors import InputError
-from sagd.images import Files
+from sagd.images import Files, decode
 
 
 @dataclass
@@ -38,12 +38,15 @@ class Pictures:
         A line that says what they are.
     held_out
         (N,), bool, where the data set has a test part of its own.
+    stamp
+        Takes an index; gives what changes when the image does, without opening it.
     """
 
     names: Sequence[str]
     at: Callable[[int], tuple[bytes, object]]
     source: str
     held_out: np.ndarray | None = None
+    stamp: Callable[[int], str] = lambda k: ""
 
 
 def of_array(images: np.ndarray, source: str, held_out: np.ndarray | None = None) -> Pictures:
@@ -82,7 +85,7 @@ def of_files(
         return names[k].encode(errors="surrogateescape") + content, files.picture(names[k], content)
 
     mask = None if held_out is None else np.array([held_out(name) for name in names])
-    return Pictures(names, at, source, mask)
+    return Pictures(names, at, source, mask, lambda k: files.stamp(names[k]))
 
 
 def of_hub(path: str) -> Pictures:
@@ -94,15 +97,11 @@ def of_hub(path: str) -> Pictures:
         ``owner/name``, or ``owner/name:configuration``. Its first column of images is taken; its part ``test`` (else
         ``validation``) is held out, the rest is trained on. The package `datasets` fetches, resumes and checks.
     """
-    import io
-
     name, _, configuration = path.partition(":")
     try:
         import datasets
     except ModuleNotFoundError as error:
         raise InputError("dataset.name=huggingface needs the package datasets: pip install datasets") from error
-    from PIL import Image
-
     try:
         parts = datasets.load_dataset(name, configuration or None)
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
@@ -120,13 +119,10 @@ def of_hub(path: str) -> Pictures:
 
     def at(k: int):
         entry = whole[k][columns[0]]
-        content = entry["bytes"] if entry["bytes"] is not None else Path(entry["path"]).read_bytes()
-        try:
-            picture = Image.open(io.BytesIO(content))
-            picture.load()
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise InputError(f"row {k} of {path} is not a whole image: {error}") from error
-        return content, picture
+        if entry is None:
+            raise InputError(f"row {k} of {path} has no image")
+        content = entry["bytes"] if entry["bytes"] is not None else _read(Path(entry["path"]))
+        return content, decode(content, f"row {k} of {path}")
 
     fingerprint = "".join(part._fingerprint for part in rows)
     return Pictures([f"{fingerprint}/{k}" for k in range(len(whole))], at, f"huggingface: {path}", held_out)
@@ -187,7 +183,8 @@ class Source:
         """
         missing = [f for f in files if not (folder / f.name).exists()]
         if missing:
-            size = sum(f.size for f in missing)
+            parts = ((folder / (f.name + ".part"), f.size) for f in missing)  # of an earlier process
+            size = sum(of - (part.stat().st_size if part.exists() else 0) for part, of in parts)
             print(f"fetching {_bytes(size)} to {folder}, of {self.page}, licence: {self.licence}", file=sys.stderr)
             there = next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())
             free = shutil.disk_usage(there).free
@@ -339,8 +336,9 @@ def _imagenet(source: Source, folder: Path, size: int) -> Pictures:
     for part in ("train", "val"):
         if not _unpacked(root / part):
             raise InputError(
-                f"{root / part} is missing: fetch {_bytes(sum(f.size for f in source.files))} from {source.page} "
-                f"({source.licence}) and unpack it with torchvision.datasets.ImageNet({str(root)!r}, {part!r})"
+                f"{root / part} is missing: from {source.page} ({source.licence}) fetch "
+                f"{', '.join(f.name for f in source.files)} ({_bytes(sum(f.size for f in source.files))}) into {root}, "
+                f"and unpack them with torchvision.datasets.ImageNet({str(root)!r}, {part!r})"
             )
     return of_files(
         root, f"imagenet: {root}", lambda n: n.startswith("val/"), lambda n: n.startswith(("train/", "val/"))
@@ -523,6 +521,7 @@ SOURCES = {
         licence="non-commercial research, after registration",
         images=1_331_167,
         files=(
+            File("ILSVRC2012_devkit_t12.tar.gz", 2_568_145, "fa75699e90414af021442c21a62c3abf"),
             File("ILSVRC2012_img_train.tar", 147_897_477_120, "1d675b47d978889d74fa0da5fadfb00e"),
             File("ILSVRC2012_img_val.tar", 6_744_924_160, "29b22e2961454d5413ddabcf34fc5622"),
         ),

@@ -11,7 +11,7 @@ import numpy as np
 
 from sagd.catalogue import Pictures, find
 from sagd.errors import InputError
-from sagd.files import lock, scratch, writing
+from sagd.files import lock, scratch, write_bytes, writing
 from sagd.images import Files, Images, blocks
 from sagd.progress import Bar
 
@@ -53,7 +53,7 @@ def prepare(pictures: Pictures, held_out: np.ndarray, size: int, channels: int, 
     place = scratch() / "prepare" / key.hexdigest()[:32]
     row = np.where(held_out, held_out.cumsum(), (~held_out).cumsum()) - 1  # of each picture in its array
     with _alone(place):
-        arrays, digests = _growing(place, [count - held_out.sum(), held_out.sum()], (channels, size, size))
+        arrays, digests, marks = _growing(place, [count - held_out.sum(), held_out.sum()], (channels, size, size))
         bad = []
 
         def fill(k: int) -> bytes | InputError:
@@ -67,19 +67,23 @@ def prepare(pictures: Pictures, held_out: np.ndarray, size: int, channels: int, 
 
         with Bar("prepare", count) as bar, ThreadPoolExecutor(os.cpu_count()) as pool:
             for block in blocks(count, BLOCK):
-                todo = block.start + np.flatnonzero(~digests[block].any(axis=1))
+                wanted = np.stack([_mark(pictures.stamp(k)) for k in range(block.start, block.stop)])
+                todo = block.start + np.flatnonzero((marks[block] != wanted).any(axis=1))
                 bar.skip(block.stop - block.start - len(todo))
                 found = list(pool.map(fill, todo))
                 for array in arrays:
                     array.flush()
-                for k, digest in zip(todo, found, strict=True):  # with a digest a picture counts as done
+                for k, digest in zip(todo, found, strict=True):
                     if isinstance(digest, InputError):
                         bad.append(str(digest))
                     else:
                         digests[k] = np.frombuffer(digest, dtype=np.uint8)
+                        marks[k] = wanted[k - block.start]  # last: what has its mark is done
                 bar.update(len(todo))
             if bad:
-                raise InputError("; ".join(bad[:3]) + (f"; and {len(bad) - 3} more" if len(bad) > 3 else ""))
+                write_bytes(place / "bad.txt", "".join(f"{line}\n" for line in bad).encode())
+                more = f"; and {len(bad) - 3} more, all in {place / 'bad.txt'}" if len(bad) > 3 else ""
+                raise InputError("; ".join(bad[:3]) + more)
         folder.mkdir(parents=True, exist_ok=True)
         for name in ("train.npy", "held_out.npy"):
             _move(place / name, folder / name)
@@ -90,27 +94,40 @@ def prepare(pictures: Pictures, held_out: np.ndarray, size: int, channels: int, 
 @contextlib.contextmanager
 def _alone(place: Path):
     """Hold a folder of the scratch: another process that wants the same pictures waits."""
-    place.parent.mkdir(parents=True, exist_ok=True)
-    with open(place.with_suffix(".lock"), "w") as file:
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        file = open(place.with_suffix(".lock"), "w")
+    except OSError as error:
+        raise InputError(f"cannot write {place}: {error.strerror}; SAGD_SCRATCH names another folder") from error
+    with file:
         lock(file, place)
         yield
 
 
-def _growing(place: Path, counts: list[int], shape: tuple[int, ...]) -> tuple[list[np.ndarray], np.ndarray]:
-    """The arrays of both parts and of the digests, on the disk: as an earlier process left them, or zero."""
+def _mark(stamp: str) -> np.ndarray:
+    return np.frombuffer(hashlib.sha256(stamp.encode()).digest()[:16], dtype=np.uint8)
+
+
+def _growing(place: Path, counts: list[int], shape: tuple[int, ...]) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
+    """The arrays of both parts, the digests and the marks, on the disk: as an earlier process left them, or zero."""
     shapes = {f"{name}.npy": (int(n), *shape) for name, n in zip(("train", "held_out"), counts, strict=True)}
-    shapes["digests.npy"] = (int(sum(counts)), 32)
-    if not (place / "ready").exists():
+    shapes |= {"digests.npy": (int(sum(counts)), 32), "marks.npy": (int(sum(counts)), 16)}
+    if not all((place / name).exists() for name in (*shapes, "ready")):
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir(parents=True)
         size, free = sum(int(np.prod(s)) for s in shapes.values()), shutil.disk_usage(place).free
         if free < size:
             raise InputError(f"{place} has {free / 1e9:.1f} GB free, {size / 1e9:.1f} are needed: set SAGD_SCRATCH")
-        for name, wanted in shapes.items():
-            np.lib.format.open_memmap(place / name, mode="w+", dtype=np.uint8, shape=wanted)
-        (place / "ready").touch()
-    *arrays, digests = (np.lib.format.open_memmap(place / name, mode="r+") for name in shapes)
-    return arrays, digests
+        try:
+            for name, wanted in shapes.items():
+                np.lib.format.open_memmap(place / name, mode="w+", dtype=np.uint8, shape=wanted)
+                with open(place / name, "rb+") as file:  # else a disk that fills up kills the process without a word
+                    os.posix_fallocate(file.fileno(), 0, (place / name).stat().st_size)
+            (place / "ready").touch()
+        except OSError as error:
+            raise InputError(f"cannot write {place}: {error.strerror}; SAGD_SCRATCH names another folder") from error
+    *arrays, digests, marks = (np.lib.format.open_memmap(place / name, mode="r+") for name in shapes)
+    return arrays, digests, marks
 
 
 def _move(source: Path, target: Path) -> None:

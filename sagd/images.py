@@ -50,21 +50,19 @@ class Files:
         except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError) as error:
             raise InputError(f"cannot read {self.root / name}: {error}; remove or replace it") from error
 
-    def picture(self, name: str, content: bytes | None = None, decode: bool = True):
-        """A PIL image of 8 bits a channel; of its content, if that has been read. Undecoded, it has size and mode."""
-        from PIL import Image
-
-        where = self.root / name
+    def stamp(self, name: str) -> str:
+        """What changes when the file does: its size and time, or its check sum in the archive."""
+        if self._archive is not None:
+            return f"{self._archive.getinfo(name).CRC}"
         try:
-            picture = Image.open(io.BytesIO(self.read(name) if content is None else content))
-            deep = picture.mode.startswith(("I", "F")) or any(";16" in str(tile) for tile in picture.tile)
-            if decode:
-                picture.load()
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise InputError(f"{where} is not a whole image: {error}; remove or replace it") from error
-        if deep:
-            raise InputError(f"{where} has 16 or more bits a channel (mode {picture.mode}); convert it to 8 bits")
-        return picture
+            found = (self.root / name).stat()
+        except OSError as error:
+            raise InputError(f"cannot read {self.root / name}: {error}") from error
+        return f"{found.st_size} {found.st_mtime_ns}"
+
+    def picture(self, name: str, content: bytes | None = None, whole: bool = True):
+        """The PIL image of a file, as `decode` gives it; of its content, if that has been read."""
+        return decode(self.read(name) if content is None else content, str(self.root / name), whole)
 
     def sha256(self, check: Callable[[str, bytes], None] = lambda name, content: None) -> str:
         """Of all names and contents; each is shown to ``check``."""
@@ -74,6 +72,22 @@ class Files:
             check(name, content)
             digest.update(os.fsencode(name) + content)
         return digest.hexdigest()
+
+
+def decode(content: bytes, where: str, whole: bool = True):
+    """A PIL image of 8 bits a channel; one that is not decoded whole has but a size and a mode."""
+    from PIL import Image
+
+    try:
+        picture = Image.open(io.BytesIO(content))
+        deep = picture.mode.startswith(("I", "F")) or any(";16" in str(tile) for tile in picture.tile)
+        if whole:
+            picture.load()
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise InputError(f"{where} is not a whole image: {error}; remove or replace it") from error
+    if deep:
+        raise InputError(f"{where} has 16 or more bits a channel (mode {picture.mode}); convert it to 8 bits")
+    return picture
 
 
 class Images:
@@ -159,7 +173,7 @@ class Images:
     def sha256(self) -> str:
         """Of the content and, for arrays, its shape. Files are checked on the way, as far as their heads tell."""
         if self._files is not None:
-            return self._files.sha256(lambda name, x: self._check(name, self._files.picture(name, x, decode=False)))
+            return self._files.sha256(lambda name, x: self._check(name, self._files.picture(name, x, whole=False)))
         digest = hashlib.sha256(f"{self._array.dtype} {self._array.shape}".encode())
         for start in range(0, len(self), 1024):
             digest.update(np.ascontiguousarray(self._array[start : start + 1024]))

@@ -270,6 +270,15 @@ def test_a_full_disk_is_told_before_anything_comes(serve, monkeypatch):
     assert not folder.exists()
 
 
+def test_what_an_earlier_process_left_needs_no_room(serve, monkeypatch):
+    served, folder = serve("wikiart")
+    whole = (served / "wikiart/wikiart.zip").read_bytes()
+    (folder / "wikiart").mkdir(parents=True)
+    (folder / "wikiart/wikiart.zip.part").write_bytes(whole[:-100])
+    monkeypatch.setattr(catalogue.shutil, "disk_usage", lambda path: types.SimpleNamespace(free=200))
+    assert len(find("wikiart", str(folder), 32).names) == 4
+
+
 def test_imagenet_says_how_to_get_it(tmp_path):
     assert "after registration" in (told := refused("imagenet", tmp_path)) and "154.6 GB" in told
     for part in ("train", "val"):
@@ -293,13 +302,17 @@ def test_a_data_set_laid_out_as_on_the_hub(tmp_path, monkeypatch):
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     for part, count in (("train", 5), ("test", 2)):
         rows = {"label": list(range(count)), "image": [{"bytes": jpeg("PNG"), "path": None} for _ in range(count)]}
+        if part == "test":
+            rows["image"][0] = None
         features = datasets.Features({"label": datasets.Value("int64"), "image": datasets.Image()})
         (tmp_path / "set" / "data").mkdir(parents=True, exist_ok=True)
         table = datasets.Dataset.from_dict(rows, features=features)
         table.to_parquet(tmp_path / "set" / "data" / f"{part}-00000-of-00001.parquet")
     pictures = find("huggingface", str(tmp_path / "set"), 32)
     np.testing.assert_array_equal(pictures.held_out, [False] * 5 + [True] * 2)
-    assert len({pictures.at(k)[0] for k in range(7)}) == 7
+    assert len({pictures.at(k)[0] for k in (0, 1, 2, 3, 4, 6)}) == 6
+    with pytest.raises(InputError, match=r"row 5 of .* has no image"):
+        pictures.at(5)
     assert pictures.at(6)[1].size == (10, 12)
 
 

@@ -83,6 +83,7 @@ def test_small_learning_rates_are_numbers(project):
         ({"noise__low": [0.5, 0.5]}, r"noise\.low is \[0\.5, 0\.5\]: .*low < high"),
         ({"corrupt__band": [0.5, 0.4]}, r"corrupt\.band is \[0\.5, 0\.4\]: .*low < high"),
         ({"corrupt__band": [0.4]}, r"corrupt\.band is \[0\.4\]"),
+        ({"corrupt__filtered": True}, r"filtered takes a band out of the training images, and needs corrupt\.band"),
         ({"train__steps": -5}, r"train\.steps is -5: .*greater than or equal to 1"),
         ({"train__steps": 10.5}, r"train\.steps is 10\.5: .*integer"),
         ({"train__lr": 0}, r"train\.lr is 0: .*greater than 0"),

@@ -67,7 +67,7 @@ def test_a_killed_process_goes_on_at_its_block(tmp_path):
 
 def test_all_bad_pictures_are_named_and_what_is_mended_is_read_again(tmp_path):
     bad = [3, 5, 1500, 2100]
-    with pytest.raises(InputError, match=r"^3 is bad; 5 is bad; 1500 is bad; and 1 more$"):
+    with pytest.raises(InputError, match=r"^3 is bad; 5 is bad; 1500 is bad; and 1 more, all in .*/bad\.txt$"):
         data.prepare(Counted({k: InputError(f"{k} is bad") for k in bad}).pictures(), HELD_OUT, 6, 3, tmp_path / "out")
     mended = Counted()
     data.prepare(mended.pictures(), HELD_OUT, 6, 3, tmp_path / "out")
@@ -104,3 +104,41 @@ def test_files_are_read_from_several_threads(tmp_path):
     for root in (tmp_path / "set.zip", tmp_path):
         data.prepare(of_files(root, "files"), held_out, 6, 3, tmp_path / "out")
         np.testing.assert_array_equal(np.load(tmp_path / "out" / "train.npy"), EXPECTED[:200])
+
+
+def test_what_was_replaced_meanwhile_is_read_again(tmp_path):
+    """Names alone do not tell images apart: neither a file that was mended nor those of another folder."""
+    for k in range(6):
+        Image.fromarray(IMAGES[k]).save(tmp_path / f"{k}.png")
+    (tmp_path / "5.png").write_bytes(b"no image")
+    held_out = np.arange(6) >= 4
+    with pytest.raises(InputError, match=r"5\.png is not a whole image"):
+        data.prepare(of_files(tmp_path, "files"), held_out, 6, 3, tmp_path / "out")
+    for k in (2, 5):
+        Image.fromarray(IMAGES[k + 10]).save(tmp_path / f"{k}.png")
+    data.prepare(of_files(tmp_path, "files"), held_out, 6, 3, tmp_path / "out")
+    np.testing.assert_array_equal(np.load(tmp_path / "out" / "train.npy"), EXPECTED[[0, 1, 12, 3]])
+    np.testing.assert_array_equal(np.load(tmp_path / "out" / "held_out.npy"), EXPECTED[[4, 15]])
+
+
+def test_a_kill_between_the_two_files_costs_no_more_than_a_run(tmp_path, monkeypatch):
+    move, moved = data._move, []
+
+    def once(source, target):
+        if moved:
+            raise KeyboardInterrupt
+        moved.append(source)
+        move(source, target)
+
+    monkeypatch.setattr(data, "_move", once)
+    with pytest.raises(KeyboardInterrupt):
+        data.prepare(Counted().pictures(), HELD_OUT, 6, 3, tmp_path / "out")
+    monkeypatch.setattr(data, "_move", move)
+    data.prepare(Counted().pictures(), HELD_OUT, 6, 3, tmp_path / "out")
+    assert_whole(tmp_path / "out")
+
+
+def test_a_scratch_that_cannot_be_written_is_told(tmp_path, monkeypatch):
+    monkeypatch.setenv("SAGD_SCRATCH", "/proc/x")
+    with pytest.raises(InputError, match="cannot write /proc/x/prepare/"):
+        data.prepare(Counted().pictures(), HELD_OUT, 6, 3, tmp_path / "out")

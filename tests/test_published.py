@@ -9,6 +9,7 @@ import pytest
 import torch
 from ruamel.yaml import YAML
 
+import sagd
 from pipeline import audits, plan, published
 from pipeline import params as parameters
 from pipeline.params import Noise
@@ -195,6 +196,13 @@ def test_boost_and_energy_are_those_of_the_listing(size):
     rms = [weight(name).square().mean().sqrt() for name in ("energy", "m006_none", "boost", "m006_sample")]
     assert abs(rms[0] / rms[1] - 1) < 0.001
     assert abs(rms[0] - 1) > 0.05 and abs(rms[2] - 1) < 1e-12 and abs(rms[3] - 1) < 1e-12
+
+
+@pytest.mark.parametrize("size", [16, 32])
+@pytest.mark.parametrize("units", ["corner", "nyquist", "cycles"])
+def test_an_audit_leaves_out_the_band_and_nothing_else(units, size):
+    noise = Noise(**plan.settings(size)[f"audit_{units}_bpm"]["noise"]).spectrum(torch.ones(size, size), None)
+    assert torch.equal(~noise.support, sagd.band_pass((size, size), 0.4, 0.5, units=units).support)
 
 
 def test_an_audit_compares_seed_by_seed():

@@ -125,6 +125,7 @@ def test_what_cannot_be_is_told_in_one_line(change, says):
         ("sampler: heun", "{operator: power_law, alpha: 0.5, schedule: varying}", "varying spectrum is sampled by"),
         ("sampler: ddpm, eta: 0.5", "{operator: isotropic}", "eta is 0.5"),
         ("start: marginal", "{operator: isotropic, normalize: sample}", "needs Gaussian noise"),
+        ("filtered: true", "{operator: isotropic}", "takes the corrupted band out; there is none"),
     ],
 )
 def test_what_cannot_be_sampled_is_told_before_training(tmp_path, monkeypatch, sample, noise, says):
