@@ -143,7 +143,8 @@ def test_that_no_alpha_helps_needs_all_of_them(in_paper):
 def bands(gain, count=8):
     pairs = list(plan.BANDS)[:count]
     names = [f"omission_{plan.digits(a)}_{plan.digits(b)}" for a, b in pairs]
-    return cells(**{f"{n}_iso": [3.0] for n in names}, **{f"{n}_bpm": [3.0 - gain] for n in names})
+    iso, bpm = [3.0, 3.1, 2.9], [3.0 - gain, 3.15 - gain, 2.9 - gain]
+    return cells(**{f"{n}_iso": iso for n in names}, **{f"{n}_bpm": bpm for n in names})
 
 
 @pytest.mark.parametrize(
@@ -155,6 +156,7 @@ def test_omission_is_judged_by_a_sign_test(in_paper, gain, count, verdict):
     assert found.verdict == verdict
     if count:
         assert f"{count} of 8 bands were run" in found.statistic
+        assert f"clearly so on {count if gain > 0 else 0} (paired" in found.statistic
 
 
 @pytest.mark.parametrize(("slope", "verdict"), [(-1.0, "supported"), (1.0, "contradicted")])
