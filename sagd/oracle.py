@@ -12,6 +12,7 @@ from torch import Tensor
 
 from sagd.diffusion import PREDICTIONS, Predict, Schedule, check_sampler, step
 from sagd.errors import InputError
+from sagd.flow import EMBEDDED
 from sagd.spectrum import Spectrum, one_of
 from sagd.spectrum.varying import Varying
 
@@ -70,42 +71,63 @@ class Mixture:
         one_of("prediction", prediction, PREDICTIONS)
 
         def predict(xt: Tensor, t: Tensor) -> Tensor:
-            now = int(t.reshape(-1)[0])
-            if (t != now).any():
-                raise InputError("an oracle predicts for one t at a time")
-            here = self.to(xt.device)
-            signal, sigma = schedule.alpha_bar[now].sqrt().item(), (1 - schedule.alpha_bar[now]).sqrt().item()
-            spectra, means, variance, on = here._at(xt, schedule, spectrum, now)
-            gains = signal * here.power / variance  # of x_t - sqrt(alpha_bar) mean, towards x0
-            shares = here._responsibilities(spectra, signal * means, variance, on)
-            if len(here.power) == 1:
-                mean = (shares.to(means.dtype) @ means.flatten(1)).reshape(spectra.shape)
-                x0 = mean + gains * (spectra - signal * mean)
-            else:
-                each = (m + g * (spectra - signal * m) for m, g in zip(means, gains, strict=True))
-                x0 = sum(share.reshape(-1, *[1] * (xt.ndim - 1)) * x for share, x in zip(shares.T, each, strict=True))
+            now = int(_one(t))
+            alpha_bar = schedule.alpha_bar[now].item()
+            signal, sigma = alpha_bar**0.5, (1 - alpha_bar) ** 0.5
+            spectra, x0, on = self._posterior(xt, signal, sigma, spectrum.at(now), spectrum.support)
             found = (spectra - signal * x0) / sigma * on
             if prediction == "v":
                 found = (signal * found - sigma * x0) * on
-            return torch.fft.ifftn(found, dim=self._axes, norm="ortho").real.to(xt.dtype)
+            return self._real(found, xt)
 
         return predict
+
+    def velocity(self, spectrum: Spectrum) -> Predict:
+        """The exact velocity E[eps - x0 | x_t] for `sagd.flow.Flow`, t > 0, in the place of a network."""
+
+        def predict(xt: Tensor, t: Tensor) -> Tensor:
+            now = _one(t) / EMBEDDED
+            spectra, x0, on = self._posterior(xt, 1 - now, now, spectrum, spectrum.support)
+            return self._real(((spectra - (1 - now) * x0) / now - x0) * on, xt)
+
+        return predict
+
+    def denoised(self, x: Tensor, sigma: float, spectrum: Spectrum) -> Tensor:
+        """E[x0 | x0 + sigma eps_w = x], which EDM's D estimates; x itself where the noise leaves frequencies out."""
+        spectra, x0, on = self._posterior(x, 1.0, sigma, spectrum, spectrum.support)
+        return self._real(torch.where(on, x0, spectra), x)
+
+    def _posterior(self, xt: Tensor, signal: float, sigma: float, spectrum: Spectrum, support: Tensor):
+        """The DFT of x_t = signal x0 + sigma eps_w and of E[x0 | x_t], and where the noise is."""
+        here = self.to(xt.device)
+        spectra, means, variance, on = here._at(xt, signal, sigma, spectrum.weight, support)
+        gains = signal * here.power / variance  # of x_t - signal mean, towards x0
+        shares = here._responsibilities(spectra, signal * means, variance, on)
+        if len(here.power) == 1:
+            mean = (shares.to(means.dtype) @ means.flatten(1)).reshape(spectra.shape)
+            return spectra, mean + gains * (spectra - signal * mean), on
+        each = (m + g * (spectra - signal * m) for m, g in zip(means, gains, strict=True))
+        x0 = sum(share.reshape(-1, *[1] * (xt.ndim - 1)) * x for share, x in zip(shares.T, each, strict=True))
+        return spectra, x0, on
+
+    def _real(self, spectra: Tensor, like: Tensor) -> Tensor:
+        return torch.fft.ifftn(spectra, dim=self._axes, norm="ortho").real.to(like.dtype)
 
     def log_density(self, xt: Tensor, t: int, schedule: Schedule, spectrum: Spectrum | Varying) -> Tensor:
         """log q(x_t), (B,), of the frequencies that the noise reaches; t = -1 is the target itself (then every one)."""
         if t < 0 and not (self.power > 0).all():
             raise InputError("the target has no density where its variance is 0; at t >= 0 the noise gives it one")
-        here = self.to(xt.device)
-        spectra, means, variance, on = here._at(xt, schedule, spectrum, t)
-        signal = schedule.alpha_bar[t].sqrt().item() if t >= 0 else 1.0
+        here, now = self.to(xt.device), spectrum.at(max(t, 0)).weight
+        alpha_bar = schedule.alpha_bar[t].item() if t >= 0 else 1.0
+        signal, sigma = alpha_bar**0.5, (1 - alpha_bar) ** 0.5
+        support = spectrum.support if t >= 0 else torch.ones_like(spectrum.support)
+        spectra, means, variance, on = here._at(xt, signal, sigma, now, support)
         return here._log_joint(spectra, signal * means, variance, on).logsumexp(1)
 
-    def _at(self, xt: Tensor, schedule: Schedule, spectrum: Spectrum | Varying, t: int):
+    def _at(self, xt: Tensor, signal: float, sigma: float, weight: Tensor, support: Tensor):
         """The DFT of x_t and of the components' means, the variances in x_t, and the support of the noise."""
-        alpha_bar = schedule.alpha_bar[t].item() if t >= 0 else 1.0
-        noise = (1 - alpha_bar) * spectrum.at(max(t, 0)).weight.square().to(xt.device)
-        on = (spectrum.support if t >= 0 else torch.ones_like(spectrum.support)).to(xt.device)
-        variance = (alpha_bar * self.power + noise).where(on, 1.0)
+        on = support.to(xt.device)
+        variance = (signal**2 * self.power + (sigma * weight.to(xt.device)).square()).where(on, 1.0)
         spectra, means = (torch.fft.fftn(x.double(), dim=self._axes, norm="ortho") for x in (xt, self.means))
         return spectra, means, variance, on
 
@@ -133,6 +155,14 @@ class Mixture:
             distance = torch.stack(each, 1)
         volume = (variance.log() * on).flatten(1).sum(1) + spectra.shape[1] * int(on.sum()) * math.log(2 * math.pi)
         return self.weights.log() - 0.5 * (distance.square() + volume)
+
+
+def _one(t: Tensor) -> float:
+    """The time that all of a batch have."""
+    now = t.reshape(-1)[0].item()
+    if (t != now).any():
+        raise InputError("an oracle predicts for one t at a time")
+    return now
 
 
 def gaussian_field(mean: Tensor, power: Tensor) -> Mixture:
