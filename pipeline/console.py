@@ -2,16 +2,20 @@
 
 import argparse
 import ctypes
+import os
 import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from pipeline.launch import LAUNCHER, launch, worker
 from pipeline.params import Params, load
 from sagd.errors import InputError
 
 
-def stage(main: Callable[[Params, argparse.Namespace], None], *, each: str | None = "setting") -> None:
+def stage(
+    main: Callable[[Params, argparse.Namespace], None], *, each: str | None = "setting", shared: bool = False
+) -> None:
     """Run a stage: parse the command line, read params.yaml, and turn bad input into one line and exit code 1.
 
     Parameters
@@ -19,6 +23,8 @@ def stage(main: Callable[[Params, argparse.Namespace], None], *, each: str | Non
     each
         What the command line chooses: a ``setting`` of the study (or a group of them, or the grid), a ``group``, a
         ``dataset``, or None.
+    shared
+        Whether several processes may do it together (`pipeline.launch`).
     """
     name = Path(sys.argv[0]).stem
     parser = argparse.ArgumentParser(prog=f"python -m pipeline.{name}", description=sys.modules["__main__"].__doc__)
@@ -32,8 +38,11 @@ def stage(main: Callable[[Params, argparse.Namespace], None], *, each: str | Non
         parser.add_argument("--dataset", help="one of datasets; the section dataset if not given")
     options = parser.parse_args()
     _die_with_parent()
+    if shared and os.environ.get(LAUNCHER) and "WORLD_SIZE" not in os.environ:
+        sys.exit(launch(name, sys.argv[1:]))
     try:
-        main(load(), options)
+        with worker(name):
+            main(load(), options)
     except InputError as error:
         sys.exit(f"{name}: {error}")
     except KeyboardInterrupt:

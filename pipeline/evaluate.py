@@ -10,26 +10,28 @@ import torch
 from pipeline.console import stage
 from pipeline.corrupt import corrupted
 from sagd.corruption import Corruption
+from sagd.distributed import World
 from sagd.errors import InputError
 from sagd.evaluate import caveats, measure
 from sagd.extractors import extractor, features
 from sagd.files import read_array, read_json, scratch, write_bytes, write_json
-from sagd.images import Images, blocks
+from sagd.images import Images
 from sagd.metrics import Moments, chosen_on_half, frechet_distance
 from sagd.moments import statistics
 from sagd.oracle import distance, gaussian_field
+from sagd.parallel import blocks
 from sagd.progress import Bar
 from sagd.rapsd import rapsd
 
 
 def main(params, options):
-    choice = params.section("evaluate")
+    choice, world = params.section("evaluate"), World()
     for setting in params.chosen(options):
         for variant in params.variants(setting):
-            evaluate(variant, choice)
+            evaluate(variant, choice, world)
 
 
-def evaluate(setting, choice):
+def evaluate(setting, choice, world):
     run = read_json(setting.artifacts("train") / "run.json")
     archive = setting.artifacts("sample") / "samples.npz"
     *earlier, _ = run["checkpoints"]
@@ -37,7 +39,7 @@ def evaluate(setting, choice):
     samples = {f"seed_{seed}{end}": None for seed in setting.seeds for end in ends}
     samples = {name: read_array(archive, member=name) for name in samples}
     last = {seed: samples[f"seed_{seed}"] for seed in setting.seeds}
-    held_out = read_array(setting.prepared / "held_out.npy")
+    held_out = read_array(setting.prepared / "held_out.npy", memory_map=True)
     train = read_array(setting.prepared / "train.npy", memory_map=True)
     n = len(last[setting.seeds[0]])
     if n > len(train) or min(n, len(held_out)) < 6:
@@ -56,8 +58,10 @@ def evaluate(setting, choice):
     sets = [*references.values(), *samples.values(), *real.values()]
     with Bar(f"evaluate {setting.title}", sum(map(len, sets))) as bar:
         kept = {"cache": scratch() / "features", "weights": scratch() / "weights"}
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        measured = [features(Images(s), network, **kept, device=device, report=bar.update) for s in sets]
+        told = lambda n: bar.update(min(n * world.size, bar.total - bar.done))  # noqa: E731
+        measured = [features(Images(s), network, **kept, device=world.device, world=world, report=told) for s in sets]
+    if not world.main:
+        return
     references, rest = dict(zip(references, measured, strict=False)), measured[len(references) :]
     reference = references[""]
     found = dict(zip(samples, rest, strict=False))
@@ -159,4 +163,4 @@ def _spectra(held_out: np.ndarray, samples: np.ndarray) -> bytes:
 
 
 if __name__ == "__main__":
-    stage(main)
+    stage(main, shared=True)

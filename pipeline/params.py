@@ -1,5 +1,6 @@
 """params.yaml as typed objects: unknown keys, wrong types and values out of range are refused in one line."""
 
+import hashlib
 import math
 import os
 from collections.abc import Callable
@@ -56,6 +57,7 @@ class Dataset(Section):
     channels: Literal[1, 3] | None = None
     held_out: Annotated[int, Field(ge=2)]
     split_seed: Seed = 0
+    labels: bool = False
 
 
 class Noise(Section):
@@ -144,7 +146,21 @@ class Corrupt(Section):
 
 
 class Encode(Section):
-    kind: Literal["pixel"] = "pixel"
+    kind: Literal["pixel", "rae", "vae"] = "pixel"
+    path: str | None = None
+    on_the_fly: bool = False
+    flips: bool = False
+    dtype: Literal["float16", "bfloat16"] = "float16"
+    per_shard: Positive = 1024
+    batch_size: Positive = 64
+
+    @model_validator(mode="after")
+    def _of_an_autoencoder(self):
+        if self.kind != "pixel" and self.path is None:
+            raise ValueError(f"kind {self.kind} needs encode.path, the autoencoder's folder or its name on the hub")
+        if self.on_the_fly and (self.kind == "pixel" or self.flips):
+            raise ValueError("on_the_fly is for rae and vae, and needs no flips: it mirrors images, not latents")
+        return self
 
 
 class UNet(Section):
@@ -154,6 +170,31 @@ class UNet(Section):
     groups: Positive
 
 
+class DiT(Section):
+    patch: Positive = 1
+    widths: Annotated[list[Positive], Field(min_length=2, max_length=2)] = [384, 2048]
+    depths: Annotated[list[Positive], Field(min_length=2, max_length=2)] = [12, 2]
+    heads: Annotated[list[Positive], Field(min_length=2, max_length=2)] = [6, 16]
+
+
+class FlowTimes(Section):
+    times: Literal["uniform", "logit_normal"] = "uniform"
+    shift: Annotated[float, Field(gt=0)] | Literal["auto"] = 1.0
+
+
+class Levels(Section):
+    sigma_data: Annotated[float, Field(gt=0)] = 0.5
+    log_mean: float = -1.2
+    log_std: Annotated[float, Field(gt=0)] = 1.2
+    sigma_min: Annotated[float, Field(gt=0)] = 0.002
+    sigma_max: Annotated[float, Field(gt=0)] = 80.0
+    rho: Annotated[float, Field(gt=0)] = 7.0
+
+
+# What networks predict under each schedule.
+PREDICTS = {"linear": ("eps", "v"), "zero_terminal_snr": ("v",), "flow": ("velocity",), "edm": ("x0",)}
+
+
 class Train(Section):
     steps: Positive
     batch_size: Positive
@@ -161,20 +202,49 @@ class Train(Section):
     warmup: Annotated[int, Field(ge=0)] = 500
     betas: Annotated[list[Annotated[float, Field(ge=0, lt=1)]], Field(min_length=2, max_length=2)] = [0.95, 0.999]
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.9999
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-6
+    decay: Literal["cosine", "linear"] = "cosine"
+    decay_from: Annotated[int, Field(ge=0)] = 0
+    lr_last: Annotated[float, Field(ge=0)] = 0.0
     precision: Literal["auto", "fp32", "bf16"] = "auto"
+    micro_batch_size: Positive | None = None
+    flip: bool = False
+    label_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     repeats: Positive = 1
     snapshots: Positive = 1
-    schedule: Literal["linear", "zero_terminal_snr"] = "linear"
-    prediction: Literal["eps", "v"] = "eps"
-    unet: UNet
+    schedule: Literal["linear", "zero_terminal_snr", "flow", "edm"] = "linear"
+    prediction: Literal["eps", "v", "velocity", "x0"] = "eps"
+    flow: FlowTimes = FlowTimes()
+    edm: Levels = Levels()
+    unet: UNet | None = None
+    dit: DiT | None = None
 
     @model_validator(mode="after")
     def _possible(self):
-        if self.schedule == "zero_terminal_snr" and self.prediction == "eps":
-            raise ValueError("schedule zero_terminal_snr needs prediction v: at its end an eps says nothing of x0")
+        if self.prediction not in PREDICTS[self.schedule]:
+            raise ValueError(
+                f"schedule {self.schedule} is for prediction {' or '.join(PREDICTS[self.schedule])}"
+                + (": at its end an eps says nothing of x0" if self.schedule == "zero_terminal_snr" else "")
+            )
+        if (self.unet is None) == (self.dit is None):
+            raise ValueError("one of unet and dit describes the network, and the other is left out (or null)")
         if self.snapshots > self.steps:
             raise ValueError(f"snapshots is {self.snapshots}; there are {self.steps} steps")
         return self
+
+    def formulation(self, shape: tuple[int, ...]):
+        """The `sagd.diffusion.Formulation` of these keys, for data of a shape (C, H, W)."""
+        if self.schedule == "flow":
+            from sagd.flow import Flow, dimension_shift
+
+            return Flow(self.flow.times, dimension_shift(shape) if self.flow.shift == "auto" else self.flow.shift)
+        if self.schedule == "edm":
+            from sagd.edm import EDM
+
+            return EDM(**self.edm.model_dump())
+        from sagd.diffusion import Diffusion, Schedule
+
+        return Diffusion(Schedule.named(self.schedule), self.prediction)
 
 
 class Sample(Section):
@@ -208,7 +278,8 @@ class GridTrain(Train):
 class GridSetting(Section):
     """What is trained: a noise, on data, and where it is trained in another way than the rest, how.
 
-    ``train`` and ``sample`` give whole keys of the grid's: a ``unet`` replaces the other one.
+    ``train``, ``sample`` and ``encode`` give whole keys of the grid's (for ``encode``, of the section of that name): a
+    ``unet`` replaces the other one.
     In a study of several data sets (`datasets`) each setting names its own, and the group that it is compared within.
     """
 
@@ -216,6 +287,7 @@ class GridSetting(Section):
     group: Name | None = None
     noise: Noise
     corrupt: Corrupt = Corrupt()
+    encode: dict[str, Any] = {}
     train: dict[str, Any] = {}
     sample: dict[str, Any] = {}
 
@@ -272,12 +344,27 @@ class Setting:
         return self.section("corrupt")
 
     @property
+    def encode(self) -> Encode:
+        return self.section("encode")
+
+    @property
     def train(self) -> Train:
         return self.section("train")
 
     @property
     def sample(self) -> Sample:
         return self.section("sample")
+
+    def data_sha256(self) -> str:
+        """What tells the prepared images from others: a hash of what `prepare` says of them."""
+        return hashlib.sha256(_read(Path("reports", *self.prepared.parts[1:]).with_suffix(".json"))).hexdigest()
+
+    def labels(self):
+        """Of the training images, (N,), int64; None where `dataset.labels` does not ask for them."""
+        from sagd.files import read_array
+
+        path = self.prepared / "labels.npy"
+        return read_array(path) if path.exists() else None
 
     def artifacts(self, stage: str) -> Path:
         """The folder of a stage's large files."""
@@ -350,10 +437,14 @@ class Params:
                 )
             if s.sample:
                 sample = _parse(Sample, grid.sample.model_dump() | s.sample, f"grid.settings.{name}.sample")
+            encode = self.section("encode")
+            if s.encode:
+                encode = _parse(Encode, encode.model_dump() | s.encode, f"grid.settings.{name}.encode")
             sections = {
                 "seeds": grid.seeds,
                 "noise": s.noise,
                 "corrupt": s.corrupt,
+                "encode": encode,
                 "train": train,
                 "sample": sample,
             }
@@ -380,7 +471,9 @@ class Params:
         found = [setting]
         for name, changes in grid.variants.items():
             sample = _parse(Sample, setting.sample.model_dump() | changes, f"grid.variants.{name}")
-            sections = {s: setting.section(s) for s in ("seeds", "noise", "corrupt", "train")} | {"sample": sample}
+            sections = {s: setting.section(s) for s in ("seeds", "noise", "corrupt", "encode", "train")} | {
+                "sample": sample
+            }
             found.append(replace(setting, section=sections.get, variant=name))
         return found
 
@@ -400,6 +493,13 @@ class Params:
             if setting.name == name:
                 return setting
         raise InputError(f"no setting {name!r} in grid.settings; there are {', '.join(s.name for s in self.settings)}")
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from error
 
 
 def load() -> Params:

@@ -1,58 +1,107 @@
 """Draw samples of a setting's networks: one compressed file of arrays, and a picture of the first ones."""
 
+import hashlib
+import json
+import shutil
+
 import numpy as np
 import torch
 
-import sagd
 from pipeline.console import stage
 from sagd import models
 from sagd.corruption import Corruption
+from sagd.distributed import World
+from sagd.download import digest
 from sagd.errors import InputError
 from sagd.figures import save_grid
-from sagd.files import read_json, read_tensors, writing
+from sagd.files import read_array, read_json, read_tensors, scratch, write_array, writing
 from sagd.progress import Bar
-from sagd.sampling import draw, to_uint8
+from sagd.sampling import draw_batches, to_uint8
 from sagd.spectrum.varying import from_dict
 
 PREVIEW = 60
 
 
 def main(params, options):
+    world = World()
     for setting in params.chosen(options):
         for variant in params.variants(setting):
-            sample(variant)
+            sample(variant, world)
 
 
-def sample(setting):
+def sample(setting, world):
     choice = setting.sample
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    trained = setting.artifacts("train")
+    trained, encoded = setting.artifacts("train"), setting.artifacts("encode")
     spectrum = from_dict(read_json(trained / "spectrum.json"))
-    schedule = sagd.Schedule.named(setting.train.schedule)
-    data = read_tensors(setting.artifacts("encode") / "statistics.safetensors")
+    data = read_tensors(encoded / "statistics.safetensors")
+    decode = decoder_of(read_json(encoded / "manifest.json"), encoded, world.device)
     # Clipping is not linear: it would put energy back into a band that the noise leaves out.
     clip = setting.corrupt.band is None if choice.clip == "auto" else choice.clip == "on"
     *earlier, _ = read_json(trained / "run.json")["checkpoints"]
     names = {f"seed_{seed}{at}": seed for seed in setting.seeds for at in ("", *(f"_step_{s}" for s in earlier))}
     corruption = Corruption.from_dict(read_json(setting.artifacts("corrupt") / "corruption.json"))
-    images = {}
-    with Bar(f"sample {setting.title}", choice.n * len(names)) as bar:
+    parts, images = {}, choice.n * len(names)
+    with Bar(f"sample {setting.title}", images) as bar:
         for name, seed in names.items():
-            x = draw(
-                models.load(trained / name).to(device), schedule, spectrum, data,
+            place = scratch() / "sample" / _key(setting, trained / name, seed, spectrum, data)
+            firsts = range(0, choice.n, choice.batch_size)
+            parts[name] = [place / f"{first:07d}.npy" for first in firsts]
+            # Each batch is kept as it comes: a process that was killed, and another one beside this, need not draw it.
+            todo = [k for k, part in enumerate(parts[name]) if not part.exists()]
+            world.wait()  # until all have looked
+            bar.skip(choice.n - sum(min(choice.batch_size, choice.n - firsts[k]) for k in todo))
+            mine = todo[world.rank :: world.size]
+            batches = draw_batches(
+                models.load(trained / name).to(world.device), setting.train.formulation(tuple(data["mean"].shape)),
+                spectrum, data, [firsts[k] for k in mine],
                 n=choice.n, steps=choice.steps, seed=seed, spacing=choice.spacing, start=choice.start,
-                sampler=choice.sampler, prediction=setting.train.prediction, eta=choice.eta, clip=clip,
-                batch_size=choice.batch_size, report=bar.update,
+                sampler=choice.sampler, eta=choice.eta, clip=clip, batch_size=choice.batch_size, decode=decode,
             )  # fmt: skip
-            if not torch.isfinite(x).all():
-                raise InputError(f"samples of {name} are not finite; train longer, or with a smaller train.lr")
-            if choice.filtered:
-                x = corruption.remove(x)
-            images[name] = to_uint8(x).numpy()
+            for k, x in zip(mine, batches, strict=True):
+                if not torch.isfinite(x).all():
+                    raise InputError(f"samples of {name} are not finite; train longer, or with a smaller train.lr")
+                write_array(parts[name][k], to_uint8(corruption.remove(x) if choice.filtered else x).numpy())
+                bar.update(len(x) * world.size)
+            world.wait()
+    if not world.main:
+        return
+    drawn = {name: _together(files, choice.n) for name, files in parts.items()}
     with writing(setting.artifacts("sample") / "samples.npz") as beside, open(beside, "wb") as file:
-        np.savez_compressed(file, **images)
-    save_grid(setting.report("sample", "png"), images[f"seed_{setting.seeds[0]}"][:PREVIEW], columns=12)
+        np.savez_compressed(file, **drawn)
+    save_grid(setting.report("sample", "png"), drawn[f"seed_{setting.seeds[0]}"][:PREVIEW], columns=12)
+    for files in parts.values():
+        shutil.rmtree(files[0].parent)
+
+
+def decoder_of(manifest, encoded, device):
+    """From the space that is trained in to images in [-1, 1]."""
+    if manifest["kind"] == "pixel":
+        return lambda x: x
+    from sagd.latents import Autoencoder, decoder
+
+    return decoder(Autoencoder(manifest["kind"], manifest["autoencoder"], device), encoded)
+
+
+def _together(files, n):
+    """The samples of a network's batches, on the disk."""
+    shape = (n, *read_array(files[0], memory_map=True).shape[1:])
+    whole, done = np.lib.format.open_memmap(files[0].parent / "samples.npy", "w+", np.uint8, shape), 0
+    for file in files:
+        batch = read_array(file)
+        whole[done : done + len(batch)] = batch
+        done += len(batch)
+    return whole
+
+
+def _key(setting, network, seed, spectrum, data):
+    """A hash of all that defines the samples of a network."""
+    described = [setting.sample.model_dump(), setting.train.model_dump(), setting.corrupt.model_dump(), seed]
+    found = hashlib.sha256(json.dumps([described, spectrum.to_dict(), torch.__version__]).encode())
+    found.update(digest(network / models.WEIGHTS).encode())
+    for tensor in data.values():
+        found.update(tensor.numpy().tobytes())
+    return found.hexdigest()[:32]
 
 
 if __name__ == "__main__":
-    stage(main)
+    stage(main, shared=True)

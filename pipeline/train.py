@@ -1,4 +1,4 @@
-"""Train a setting's networks, one for each seed, side by side on the CPU's cores."""
+"""Train a setting's networks, one for each seed: side by side on a CPU's cores, or in turn on several processes."""
 
 import contextlib
 import csv
@@ -15,15 +15,18 @@ import sagd
 from pipeline.console import stage
 from sagd import models
 from sagd.corruption import Corruption
+from sagd.distributed import World
 from sagd.errors import InputError
 from sagd.files import lock, read_array, read_json, read_tensors, scratch, write_bytes, write_json, write_tensors
 from sagd.parallel import concurrently
 from sagd.progress import Bar
 from sagd.randomness import generator
+from sagd.sources import Encoded, Latents, Pixels
 from sagd.spectrum.varying import from_dict
 from sagd.training import Interrupted, Recipe, Trained, train
 
 EVERY = 10  # steps that a row of the loss curve averages
+IN_MEMORY = 4e9  # bytes of images up to which a data set is held in memory, or in that of a GPU
 
 
 def main(params, options):
@@ -32,48 +35,53 @@ def main(params, options):
 
 
 def train_setting(setting):
-    choice = setting.train
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    choice, world = setting.train, World()
     manifest = read_json(setting.artifacts("encode") / "manifest.json")
-    images = torch.from_numpy(read_array(manifest["images"])).to(device)
-    channels, *size = images.shape[1:]
-    schedule = sagd.Schedule.named(choice.schedule)
+    source = source_of(setting, manifest, world.device)
+    formulation = choice.formulation(source.shape)
     spectrum = from_dict(read_json(setting.artifacts("encode") / "spectrum.json"))
     corruption = Corruption.from_dict(read_json(setting.artifacts("corrupt") / "corruption.json"))
-    recipe = Recipe(
-        choice.steps, choice.batch_size, choice.lr, choice.warmup, tuple(choice.betas), ema=choice.ema,
-        precision=choice.precision,
-    )  # fmt: skip
-    run = scratch() / "train" / _key(setting, spectrum, images)
+    recipe = recipe_of(choice)
+    run = scratch() / "train" / _key(setting, spectrum, manifest)
     folder = setting.artifacts("train")
 
     asked = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: asked.set())
 
-    with _locked(run), Bar(f"train {setting.title}", choice.steps * choice.batch_size * len(setting.seeds)) as bar:
-        earlier = [choice.steps * k // choice.snapshots for k in range(1, choice.snapshots)]
+    earlier = [choice.steps * k // choice.snapshots for k in range(1, choice.snapshots)]
+    images = choice.steps * choice.batch_size * len(setting.seeds) if world.main else 0
+    with _locked(run, world), Bar(f"train {setting.title}", images) as bar:
+
+        def told(count: float, **figures: object) -> None:
+            if world.main:
+                bar.update(count, **figures)
+
+        def snapshot(seed: int, step: int, weights: dict[str, torch.Tensor]) -> None:
+            if world.main:
+                write_tensors(run / f"seed_{seed}_step_{step}.safetensors", weights)
 
         def one(seed: int) -> Trained:
-            with _seeded(seed):
-                network = models.unet(tuple(size), channels, **choice.unet.model_dump()).to(device)
             return train(
-                network, images, spectrum, schedule, recipe,
-                seed=seed, prediction=choice.prediction, corruption=corruption,
+                network_of(choice, source, seed).to(world.device), source, spectrum, formulation, recipe,
+                seed=seed, corruption=corruption, world=world,
                 checkpoint=run / f"seed_{seed}.safetensors", stop=asked.is_set,
                 resumed=lambda step: bar.skip(step * choice.batch_size),
-                report=lambda loss: bar.update(choice.batch_size, loss=loss),
+                report=lambda loss: told(choice.batch_size, loss=loss),
                 snapshots=earlier,
-                snapshot=lambda step, weights: write_tensors(run / f"seed_{seed}_step_{step}.safetensors", weights),
+                snapshot=lambda step, weights: snapshot(seed, step, weights),
             )  # fmt: skip
 
         try:
-            runs = list(concurrently(one, setting.seeds, device))
+            side_by_side = world.size == 1
+            runs = list(concurrently(one, setting.seeds, world.device) if side_by_side else map(one, setting.seeds))
         except Interrupted:
             raise InputError(f"stopped; the same command goes on from {run}") from None
+        if not world.main:
+            return
 
         for seed, trained in zip(setting.seeds, runs, strict=True):
-            network = models.unet(tuple(size), channels, **choice.unet.model_dump())
+            network = network_of(choice, source, seed)
             models.save(folder / f"seed_{seed}", network, trained.weights)
             for step in earlier:
                 name = f"seed_{seed}_step_{step}"
@@ -84,8 +92,8 @@ def train_setting(setting):
             {
                 "seeds": setting.seeds,
                 "checkpoints": [*earlier, choice.steps],
-                "images_per_second": _rate(runs, device),
-                **_machine(),
+                "images_per_second": _rate(runs, world),
+                **_machine(world),
             },
         )
         write_bytes(setting.report("train", "csv"), _loss_curve([r.losses for r in runs]))
@@ -93,9 +101,53 @@ def train_setting(setting):
             file.unlink()  # the checkpoints first: one that is left goes on, and needs its snapshots
 
 
+def source_of(setting, manifest, device: torch.device) -> Pixels | Latents:
+    """What a setting is trained on: images, latents, or images that are encoded as they are needed."""
+    if manifest.get("latents"):
+        folder = scratch() / "latents" / manifest["latents"]
+        if not (folder / "manifest.json").exists():
+            raise InputError(f"the latents of {setting.title} are not in {folder}: `dvc repro -f` their stage encode")
+        return Latents(folder, device)
+    images = read_array(manifest["images"], memory_map=True)
+    if images.nbytes < IN_MEMORY:
+        images = torch.from_numpy(read_array(manifest["images"])).to(device)
+    pixels = Pixels(images, setting.labels(), device)
+    if manifest["kind"] == "pixel":
+        return pixels
+    from sagd.latents import Autoencoder, encoder
+
+    autoencoder = Autoencoder(manifest["kind"], manifest["autoencoder"], device)
+    return Encoded(pixels, encoder(autoencoder, setting.artifacts("encode")), tuple(manifest["shape"]))
+
+
+def recipe_of(choice) -> Recipe:
+    """How the section train of params.yaml says to optimise."""
+    return Recipe(
+        choice.steps, choice.batch_size, choice.lr, choice.warmup, tuple(choice.betas),
+        **{name: getattr(choice, name) for name in (
+            "weight_decay", "ema", "precision", "decay", "decay_from", "lr_last", "micro_batch_size", "flip",
+            "label_dropout",
+        )},
+    )  # fmt: skip
+
+
+def network_of(choice, source: Pixels | Latents, seed: int) -> torch.nn.Module:
+    """The network that the section train describes, with the initial weights of a seed."""
+    channels, *size = source.shape
+    classes = 0 if source.labels is None else int(source.labels.max()) + 1
+    with _seeded(seed):
+        if choice.dit is not None:
+            return models.dit(tuple(size), channels, classes, **choice.dit.model_dump())
+        return models.unet(tuple(size), channels, **choice.unet.model_dump(), classes=classes)
+
+
 @contextlib.contextmanager
-def _locked(run: Path):
+def _locked(run: Path, world: World):
     """Hold a run's scratch folder: two trainers in one folder would destroy each other's checkpoints."""
+    if not world.main:
+        world.wait()
+        yield
+        return
     try:
         run.mkdir(parents=True, exist_ok=True)
         file = open(run / "lock", "w")
@@ -103,15 +155,16 @@ def _locked(run: Path):
         raise InputError(f"cannot write {run}: {error.strerror}; SAGD_SCRATCH names another folder") from error
     with file:
         lock(file, run)
+        world.wait()
         yield
 
 
-def _key(setting, spectrum, images: torch.Tensor) -> str:
+def _key(setting, spectrum, manifest) -> str:
     """A hash of all that defines the run: settings, data and code."""
     digest = hashlib.sha256(setting.train.model_dump_json().encode())
     digest.update(json.dumps(spectrum.to_dict()).encode() + setting.corrupt.model_dump_json().encode())
     digest.update(json.dumps([setting.seeds, torch.__version__]).encode())
-    digest.update(images.cpu().numpy().tobytes())
+    digest.update(setting.data_sha256().encode() + json.dumps(manifest).encode())
     for file in sorted(Path(sagd.__file__).parent.rglob("*.py")):
         digest.update(file.read_bytes())
     return digest.hexdigest()[:32]
@@ -141,19 +194,20 @@ def _loss_curve(losses: list[torch.Tensor]) -> bytes:
     return table.getvalue().encode()
 
 
-def _rate(runs: list[Trained], device: torch.device) -> float | None:
+def _rate(runs: list[Trained], world: World) -> float | None:
     """Images a second of all runs together, without start-up; None if a finished run was only read back."""
     rates = [r.images_per_second for r in runs]
     if None in rates:
         return None
-    side_by_side = min(torch.get_num_threads(), len(runs)) if device.type == "cpu" else 1
+    alone_on_a_cpu = world.device.type == "cpu" and world.size == 1
+    side_by_side = min(torch.get_num_threads(), len(runs)) if alone_on_a_cpu else 1
     return side_by_side * sum(rates) / len(rates)
 
 
-def _machine() -> dict:
+def _machine(world: World) -> dict:
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} cores"
-    return {"device": device, "torch": torch.__version__}
+    return {"device": device if world.size == 1 else f"{world.size} x {device}", "torch": torch.__version__}
 
 
 if __name__ == "__main__":
-    stage(main)
+    stage(main, shared=True)

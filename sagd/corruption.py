@@ -27,11 +27,17 @@ class Corruption:
     gamma: float = 1.0
     filtered: bool = False
 
-    def __call__(self, x0: Tensor, generator: torch.Generator) -> Tensor:
-        """Images (..., H, W) in [-1, 1], with fresh noise, or without the band."""
+    def __call__(
+        self, x0: Tensor, generator: torch.Generator, rows: slice | None = None, count: int | None = None
+    ) -> Tensor:
+        """Images (B, ..., H, W) in [-1, 1], with fresh noise, or without the band.
+
+        Where x0 are but some ``rows`` of a batch of ``count`` images, their noise is what it would be in the batch.
+        """
         if self.filtered:
             return self.remove(x0)
-        return x0 + self.gamma * self.spectrum.sample(x0.shape, generator=generator)
+        shape = (len(x0) if count is None else count, *x0.shape[1:])
+        return x0 + self.gamma * self.spectrum.sample(shape, generator=generator, rows=rows)
 
     def remove(self, x: Tensor) -> Tensor:
         """Images (..., H, W) with nothing in the band."""

@@ -12,7 +12,8 @@ import numpy as np
 from sagd.catalogue import Pictures, find
 from sagd.errors import InputError
 from sagd.files import lock, scratch, write_bytes, writing
-from sagd.images import Files, Images, blocks
+from sagd.images import Files, Images
+from sagd.parallel import blocks
 from sagd.progress import Bar
 
 BLOCK = 1024  # images

@@ -6,9 +6,11 @@ instead. Equation numbers are those of Scimeca et al., arXiv 2510.09660; at isot
 diffusers' schedulers.
 """
 
+import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -18,6 +20,21 @@ from sagd.spectrum import Spectrum, one_of
 from sagd.spectrum.varying import Varying
 
 Predict = Callable[[Tensor, Tensor], Tensor]
+
+
+class Formulation(Protocol):
+    """What is trained: `Diffusion`, `sagd.flow.Flow` or `sagd.edm.EDM`. Shaped noise enters as ``eps``."""
+
+    def draw_times(self, n: int, *, generator: torch.Generator, device: torch.device | str = "cpu") -> Tensor:
+        """Times of n training examples, (n,)."""
+
+    def loss(self, predict: Predict, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+        """Mean over everything; x0 and eps (B, ...), t (B,)."""
+
+    def to_dict(self) -> dict:
+        """What tells one from another, ready for JSON."""
+
+
 SCHEDULES = ("linear", "zero_terminal_snr")
 PREDICTIONS = ("eps", "v")
 SAMPLERS = ("ddim", "ddpm", "euler", "heun")
@@ -146,6 +163,36 @@ def v_loss(predict: Predict, schedule: Schedule, x0: Tensor, t: Tensor, eps: Ten
 
 
 LOSSES = {"eps": eps_loss, "v": v_loss}
+
+
+@dataclass(frozen=True)
+class Diffusion:
+    """A discrete diffusion, as training and sampling take it; beside it are `sagd.flow.Flow` and `sagd.edm.EDM`.
+
+    Parameters
+    ----------
+    prediction
+        What the network predicts, ``eps`` or ``v``.
+    """
+
+    schedule: Schedule
+    prediction: str = "eps"
+
+    def __post_init__(self):
+        one_of("prediction", self.prediction, PREDICTIONS)
+
+    def draw_times(self, n: int, *, generator: torch.Generator, device: torch.device | str = "cpu") -> Tensor:
+        """Steps of n training examples, (n,), int64, uniform."""
+        return torch.randint(len(self.schedule), (n,), generator=generator, device=device)
+
+    def loss(self, predict: Predict, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+        """`eps_loss` or `v_loss`."""
+        return LOSSES[self.prediction](predict, self.schedule, x0, t, eps)
+
+    def to_dict(self) -> dict:
+        """What tells one from another, ready for JSON."""
+        digest = hashlib.sha256(self.schedule.alpha_bar.numpy().tobytes()).hexdigest()
+        return {"prediction": self.prediction, "alpha_bar_sha256": digest}
 
 
 def ddim_step(

@@ -48,6 +48,10 @@ class EDM:
                 f"{self}: sigma_data, log_std and rho must be above 0, and 0 < sigma_min < sigma_max must hold"
             )
 
+    def to_dict(self) -> dict:
+        """What tells one from another, ready for JSON."""
+        return {"formulation": "edm", **asdict(self)}
+
     def draw_times(self, n: int, *, generator: torch.Generator, device: torch.device | str = "cpu") -> Tensor:
         """Noise levels sigma of n training examples, (n,), float32."""
         return (self.log_mean + self.log_std * torch.randn(n, generator=generator, device=device)).exp()

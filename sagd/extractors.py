@@ -16,11 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from sagd import images as images_module
+from sagd.distributed import World
 from sagd.download import digest, fetch
 from sagd.errors import InputError
-from sagd.files import lock, read_array
-from sagd.images import Images, blocks
-from sagd.parallel import concurrently
+from sagd.files import lock, read_array, write_array
+from sagd.images import Images
+from sagd.parallel import blocks, concurrently
 
 # Features depend on the batch in the last bits of float32, so it is fixed, and part of what names them in the cache.
 # On a CPU a few images at a time stay in its cache: 4 run twice as fast as 24.
@@ -97,6 +98,7 @@ def features(
     cache: Path,
     weights: Path,
     device: torch.device | str = "cpu",
+    world: World | None = None,
     report: Callable[[int], None] = lambda images: None,
 ) -> np.ndarray:
     """Features of a set of images, computed once, and kept by what they depend on.
@@ -111,6 +113,8 @@ def features(
         weights, the batch size, the kind of device, this code, and the versions of the packages that it uses.
     weights
         The folder of networks' weights; missing ones are fetched.
+    world
+        Processes that share the images, and see the same cache.
     report
         Called with the number of images of each finished batch.
 
@@ -128,9 +132,11 @@ def features(
     file = of.weights
     described = (of.name, of.preprocessing, file and file.sha256, size, device.type, _code(), images.sha256())
     path = cache / f"{of.name}-{hashlib.sha256(repr(described).encode()).hexdigest()[:32]}.npy"
-    if not path.exists():
+    world = world or World()
+    if any(world.any(not path.exists())):
         place = weights / file.file if file else None  # the path of a user's own file is absolute, and stays
-        prepare, network = of.load(device, fetch(file.url, place, file.sha256) if file and file.url else place)
+        with world.main_first():
+            prepare, network = of.load(device, fetch(file.url, place, file.sha256) if file and file.url else place)
         one_at_a_time = threading.Lock() if device.type != "cpu" else contextlib.nullcontext()
 
         def batch(rows: slice) -> np.ndarray:
@@ -148,7 +154,7 @@ def features(
         rows = list(blocks(len(images), size))
         # On a GPU the threads resize and normalise, while the network runs. In TF32 it would lose three digits.
         with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-            _write_rows(path, rows, lambda todo: concurrently(batch, todo, device, 8), report)
+            _write_shared(path, rows, world, lambda todo: concurrently(batch, todo, device, 8), report)
     else:
         report(len(images))
     return read_array(path, memory_map=True)
@@ -163,6 +169,27 @@ def _code() -> tuple[str, ...]:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions.append(f"{package} {importlib.metadata.version(package)}")
     return (*(digest(source) for source in sources), *versions)
+
+
+def _write_shared(path: Path, rows: list[slice], world: World, compute: Callable, report: Callable) -> None:
+    """Each process writes a file of its own batches, and rank 0 puts them together."""
+    if world.size == 1:
+        _write_rows(path, rows, compute, report)
+        return
+    ends = [len(rows) * k // world.size for k in range(world.size + 1)]
+    parts = {
+        path.with_name(f"{path.stem}.{k}_of_{world.size}.npy"): rows[ends[k] : ends[k + 1]] for k in range(world.size)
+    }
+    mine, share = list(parts.items())[world.rank]
+    if share and not mine.exists():
+        _write_rows(mine, share, compute, report)
+    world.wait()
+    if world.main and not path.exists():
+        there = [part for part, share in parts.items() if share]
+        write_array(path, np.concatenate([read_array(part) for part in there]))
+        for part in there:
+            part.unlink()
+    world.wait()
 
 
 def _write_rows(path: Path, rows: Sequence[slice], compute: Callable, report: Callable[[int], None]) -> None:
@@ -181,7 +208,7 @@ def _write_rows(path: Path, rows: Sequence[slice], compute: Callable, report: Ca
 
 
 def _append_rows(file: BinaryIO, rows: Sequence[slice], compute: Callable, report: Callable[[int], None]) -> None:
-    count = rows[-1].stop
+    first, count = rows[0].start, rows[-1].stop - rows[0].start
     file.seek(0)
     try:
         np.lib.format.read_magic(file)
@@ -190,10 +217,11 @@ def _append_rows(file: BinaryIO, rows: Sequence[slice], compute: Callable, repor
         done = (file.seek(0, os.SEEK_END) - begun) // width
     except (ValueError, EOFError):  # nothing there yet, or not even the header
         done, begun, width = 0, 0, 0
-    kept = done // rows[0].stop * rows[0].stop  # whole batches
+    batch = rows[0].stop - first
+    kept = done // batch * batch  # whole batches
     file.truncate(begun + kept * width)
     report(kept)
-    for block in compute(r for r in rows if r.start >= kept):
+    for block in compute(r for r in rows if r.start - first >= kept):
         if begun == 0:
             header = {"descr": "<f4", "fortran_order": False, "shape": (count, block.shape[1])}
             np.lib.format.write_array_header_1_0(file, header)

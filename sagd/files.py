@@ -81,6 +81,15 @@ def read_tensors(path: Path | str) -> dict[str, Tensor]:
         raise InputError(f"cannot read {path}: {error}") from error
 
 
+def open_tensors(path: Path | str) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, on the disk: what is used of them is read, when it is used."""
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}
+    except (OSError, safetensors.SafetensorError) as error:
+        raise InputError(f"cannot read {path}: {error}") from error
+
+
 def lock(file: IO, where: Path | str) -> None:
     """Hold a file until it is closed; say so where another process has it, and wait."""
     try:

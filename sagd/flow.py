@@ -7,7 +7,7 @@ given 1000 t, the range that diffusers' time embeddings are made for.
 
 import itertools
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor
@@ -53,6 +53,10 @@ class Flow:
     def shifted(self, t: Tensor) -> Tensor:
         """s t / (1 + (s - 1) t), which keeps 0 and 1."""
         return self.shift * t / (1 + (self.shift - 1) * t)
+
+    def to_dict(self) -> dict:
+        """What tells one from another, ready for JSON."""
+        return {"formulation": "flow", **asdict(self)}
 
     def draw_times(self, n: int, *, generator: torch.Generator, device: torch.device | str = "cpu") -> Tensor:
         """Times of n training examples, (n,), float32, in [0, 1]."""

@@ -7,7 +7,7 @@ import shutil
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -222,8 +222,3 @@ def statistics(path: Path) -> tuple[np.ndarray, np.ndarray] | None:
             return content["mu"].astype(np.float64), content["sigma"].astype(np.float64)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(f"cannot read {path}: {error}") from error
-
-
-def blocks(count: int, size: int) -> Iterator[slice]:
-    """Slices of ``size`` that cover range(count)."""
-    return (slice(start, min(start + size, count)) for start in range(0, count, size))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sagd.errors import InputError
-from sagd.images import blocks
+from sagd.parallel import blocks
 
 BLOCK = 1024  # features at a time in float64
 

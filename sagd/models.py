@@ -11,7 +11,15 @@ from sagd.files import read_json, read_tensors, write_json, write_tensors
 CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"
 
 
-def unet(size: tuple[int, int], channels: int, widths: list[int], layers: int, attention: list[bool], groups: int):
+def unet(
+    size: tuple[int, int],
+    channels: int,
+    widths: list[int],
+    layers: int,
+    attention: list[bool],
+    groups: int,
+    classes: int = 0,
+):
     """diffusers' UNet2DModel for images of (channels, H, W).
 
     Parameters
@@ -24,6 +32,8 @@ def unet(size: tuple[int, int], channels: int, widths: list[int], layers: int, a
         For each level, whether its blocks attend.
     groups
         Of the group normalisation; must divide every width.
+    classes
+        How many labels there are, 0 for none; one more stands for no label.
     """
     from diffusers import UNet2DModel
 
@@ -43,12 +53,39 @@ def unet(size: tuple[int, int], channels: int, widths: list[int], layers: int, a
         down_block_types=tuple("AttnDownBlock2D" if a else "DownBlock2D" for a in attention),
         up_block_types=tuple("AttnUpBlock2D" if a else "UpBlock2D" for a in reversed(attention)),
         norm_num_groups=groups,
+        num_class_embeds=classes + 1 if classes else None,
     )
 
 
-def predictor(network) -> Predict:
-    """A diffusers model as a plain function (xt, t) -> eps."""
-    return lambda xt, t: network(xt, t, return_dict=False)[0]
+def classes_of(network) -> int:
+    """How many labels a network knows, 0 for none; this number as a label stands for none."""
+    if "num_class_embeds" in network.config:
+        return max(0, (network.config.num_class_embeds or 0) - 1)
+    return network.config.num_classes
+
+
+def dit(size: tuple[int, int], channels: int, classes: int, patch: int, widths: list, depths: list, heads: list):
+    """`sagd.dit.DiTDH` for square images or latents of (channels, H, W).
+
+    Parameters
+    ----------
+    classes
+        How many labels there are, 0 for none.
+    patch, widths, depths, heads
+        Side of a token; width, blocks and attention heads of the body and of the head.
+    """
+    from sagd.dit import DiTDH
+
+    if size[0] != size[1]:
+        raise InputError(f"a DiT takes square images; these are {size[0]}x{size[1]}")
+    return DiTDH(size[0], channels, patch, tuple(widths), tuple(depths), tuple(heads), num_classes=classes)
+
+
+def predictor(network, labels: Tensor | None = None) -> Predict:
+    """A diffusers model as a plain function (xt, t) -> eps (or v, ...), for the classes that ``labels`` (B,) name."""
+    if labels is None:
+        return lambda xt, t: network(xt, t, return_dict=False)[0]
+    return lambda xt, t: network(xt, t, class_labels=labels, return_dict=False)[0]
 
 
 def save(folder: Path, network, weights: dict[str, Tensor] | None = None) -> None:
@@ -58,10 +95,14 @@ def save(folder: Path, network, weights: dict[str, Tensor] | None = None) -> Non
 
 
 def load(folder: Path):
-    """Read a UNet2DModel back, in evaluation mode."""
-    from diffusers import UNet2DModel
+    """Read a network back, in evaluation mode."""
+    config = read_json(folder / CONFIG)
+    if config.get("_class_name") == "DiTDH":
+        from sagd.dit import DiTDH as Network
+    else:
+        from diffusers import UNet2DModel as Network
 
-    network = UNet2DModel.from_config(read_json(folder / CONFIG))
+    network = Network.from_config(config)
     try:
         network.load_state_dict(read_tensors(folder / WEIGHTS))
     except RuntimeError as error:

@@ -39,3 +39,10 @@ def statistics(
     mean = sum(pixels(start).sum(0) for start in blocks) / len(images)
     power = sum(squares(start, mean) for start in blocks)
     return {"mean": mean, "power": power / len(images)}
+
+
+def combine(a: tuple[int, Tensor, Tensor], b: tuple[int, Tensor, Tensor]) -> tuple[int, Tensor, Tensor]:
+    """Count, mean and sum of squared deviations of two sets together (Chan, Golub and LeVeque 1983)."""
+    (n, mean, squares), (m, other_mean, other_squares) = a, b
+    shift = other_mean - mean
+    return n + m, mean + shift * (m / (n + m)), squares + other_squares + shift**2 * (n * m / (n + m))

@@ -33,3 +33,8 @@ def concurrently(
             yield from pool.map(work, items)
     finally:
         torch.set_num_threads(threads)
+
+
+def blocks(count: int, size: int) -> Iterator[slice]:
+    """Slices of ``size`` that cover range(count)."""
+    return (slice(start, min(start + size, count)) for start in range(0, count, size))

@@ -1,25 +1,30 @@
 """The training loop: loss, AdamW, EMA, and checkpoints from which it goes on to the same bits."""
 
 import functools
-import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from sagd.corruption import Corruption
-from sagd.diffusion import LOSSES, PREDICTIONS, Schedule, check_schedule
+from sagd.diffusion import Diffusion, Formulation, check_schedule
+from sagd.distributed import World, fill, local, unsynchronised, whole
 from sagd.errors import InputError
 from sagd.files import read_tensors, write_tensors
-from sagd.models import predictor
+from sagd.models import classes_of, predictor
 from sagd.randomness import generator
-from sagd.spectrum import Spectrum, one_of
+from sagd.sources import Latents, Pixels
+from sagd.spectrum import Spectrum
 from sagd.spectrum.varying import Varying
+
+AGREE = 10  # steps between the questions whether to save or to stop, where processes have to agree
 
 
 @dataclass(frozen=True)
@@ -31,9 +36,18 @@ class Recipe:
     steps, batch_size, lr
         Optimiser steps, images a step, peak learning rate.
     warmup
-        Steps of linear warm-up; a cosine to zero follows.
+        Steps of linear warm-up.
+    decay, decay_from, lr_last
+        From the end of the warm-up, or from step ``decay_from`` if that is later, ``cosine`` or ``linear`` to
+        ``lr_last`` at the end.
     betas, weight_decay
         Of AdamW.
+    micro_batch_size
+        How many images of its batch a device takes at a time, to save memory; None for all of them.
+    flip
+        Mirror half the images, drawn anew in every step.
+    label_dropout
+        The share of labels that are hidden from a network that knows labels.
     clip_norm
         Largest norm of the gradient.
     ema
@@ -51,13 +65,21 @@ class Recipe:
     clip_norm: float = 1.0
     ema: float = 0.9999
     precision: str = "auto"
+    decay: str = "cosine"
+    decay_from: int = 0
+    lr_last: float = 0.0
+    micro_batch_size: int | None = None
+    flip: bool = False
+    label_dropout: float = 0.1
 
     def lr_at(self, step: int) -> float:
         """The learning rate of a step, counted from 0."""
         if step < self.warmup:
             return self.lr * (step + 1) / self.warmup
-        done = (step - self.warmup) / max(1, self.steps - self.warmup)
-        return self.lr * (1 + math.cos(math.pi * done)) / 2
+        start = max(self.warmup, self.decay_from)
+        done = max(0, step - start) / max(1, self.steps - start)
+        left = (1 + math.cos(math.pi * done)) / 2 if self.decay == "cosine" else 1 - done
+        return self.lr_last + (self.lr - self.lr_last) * left
 
 
 @dataclass
@@ -84,42 +106,88 @@ def _order(n: int, seed: int, epoch: int) -> Tensor:
     return torch.randperm(n, generator=generator(seed, "order", epoch))
 
 
+class Batch(NamedTuple):
+    """What a step sees: x0 (B, C, H, W), t (B,), eps like x0, and labels (B,) or None."""
+
+    x0: Tensor
+    t: Tensor
+    eps: Tensor
+    labels: Tensor | None
+
+
 def draw_batch(
-    images: Tensor,
-    schedule: Schedule,
+    source: Pixels | Latents,
+    formulation: Formulation,
     spectrum: Spectrum | Varying,
     corruption: Corruption | None,
-    batch_size: int,
+    recipe: Recipe,
     seed: int,
     step: int,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Everything random about a step, a function of (seed, step) alone: x0 (B, C, H, W) in [-1, 1], t (B,) and eps.
+    *,
+    classes: int = 0,
+    rows: slice | None = None,
+    stored: Tensor | None = None,
+) -> Batch:
+    """Everything random about a step, a function of (seed, step) alone; or its ``rows``, which are what they are in it.
 
     Parameters
     ----------
     corruption
-        Is done to x0, with fresh noise in every epoch (section 3.3).
+        Is done to images in [-1, 1], with fresh noise in every epoch (section 3.3).
+    classes
+        How many labels the network knows.
+    stored
+        What `read` gives for this step, if it has been read.
     """
-    device = images.device
-    source = generator(seed, "train", step, device)
-    x0 = images[batch_indices(len(images), batch_size, seed, step).to(device)].float() / 127.5 - 1
-    t = torch.randint(len(schedule), (batch_size,), generator=source, device=device)
-    eps = spectrum.sample(x0.shape, generator=source, t=t)
+    n, device = recipe.batch_size, source.device
+    draws = generator(seed, "train", step, device)
+    x0 = source.to_x0(read(source, recipe, seed, step, rows) if stored is None else stored)
+    t = formulation.draw_times(n, generator=draws, device=device)
+    eps = spectrum.sample((n, *source.shape), generator=draws, t=t, rows=rows)
     if corruption is not None:
-        x0 = corruption(x0, source)
-    return x0, t, eps
+        x0 = corruption(x0, draws, rows, n)
+    labels = None
+    if classes:
+        hidden = torch.rand(n, generator=generator(seed, "labels", step)) < recipe.label_dropout
+        labels = source.labels[batch_indices(len(source), n, seed, step)].masked_fill(hidden, classes)
+        labels = (labels if rows is None else labels[rows]).to(device)
+    return Batch(source.encode(x0), t if rows is None else t[rows], eps, labels)
+
+
+def read(source: Pixels | Latents, recipe: Recipe, seed: int, step: int, rows: slice | None = None) -> Tensor:
+    """The images or latents of a step, as they are stored."""
+    indices = batch_indices(len(source), recipe.batch_size, seed, step)
+    flip = None
+    if recipe.flip:
+        flip = torch.rand(len(indices), generator=generator(seed, "flip", step)) < 0.5
+    if rows is not None:
+        indices, flip = indices[rows], None if flip is None else flip[rows]
+    return source.read(indices, flip)
+
+
+def _read_ahead(source: Pixels | Latents, recipe: Recipe, seed: int, started: int, rows: slice | None) -> Iterator:
+    """What each step takes from the source; from the disk it is read while the step before is computed."""
+    if source.in_memory:
+        yield from (read(source, recipe, seed, step, rows) for step in range(started, recipe.steps))
+        return
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(read, source, recipe, seed, started, rows)
+        for step in range(started + 1, recipe.steps):
+            found, waiting = waiting.result(), pool.submit(read, source, recipe, seed, step, rows)
+            yield found
+        yield waiting.result()
 
 
 def train(
     network: nn.Module,
-    images: Tensor,
+    source: Pixels | Latents,
     spectrum: Spectrum | Varying,
-    schedule: Schedule,
+    formulation: Formulation,
     recipe: Recipe,
     *,
     seed: int,
-    prediction: str = "eps",
     corruption: Corruption | None = None,
+    world: World | None = None,
     checkpoint: Path | None = None,
     checkpoint_seconds: float = 20.0,
     resumed: Callable[[int], None] = lambda step: None,
@@ -128,19 +196,22 @@ def train(
     snapshot: Callable[[int, dict[str, Tensor]], None] = lambda step, weights: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Trained:
-    """Train a network to predict the noise of a spectrum, or v.
+    """Train a network to predict the noise of a spectrum, or v, the velocity, or the data.
 
     Parameters
     ----------
     network
-        A diffusers U-Net, float32, on the device to train on; trained in place.
-    images
-        (N, C, H, W), uint8, on the same device: the whole data set, in memory.
-    prediction
-        ``eps`` (eq. 26) or ``v``.
+        `sagd.models.unet` or `sagd.models.dit`, float32, on the device to train on; trained in place.
+    source
+        Images or latents, on the same device; with labels, if the network knows any.
+    formulation
+        What is predicted, and at which times: `Diffusion`, `Flow` or `EDM`.
+    world
+        The processes that share each batch, if there are several. Weights and losses are those of one process but for
+        the order of sums, and only rank 0 writes checkpoints and snapshots.
     checkpoint
-        Where to save, about every ``checkpoint_seconds``; where such a file is, the run goes on from it, and on a CPU
-        its weights end bit-identical to those of a run that was never cut.
+        Where to save, about every ``checkpoint_seconds``; where such a file is, the run goes on from it, on any number
+        of processes, and on one CPU its weights end bit-identical to those of a run that was never cut.
     resumed
         Called once with the step that the run goes on from, if it does.
     report
@@ -153,53 +224,72 @@ def train(
     Raises
     ------
     InputError
-        Batch larger than the data, a checkpoint of another run, a loss that is not finite, a full disk.
+        Batch larger than the data, labels missing, a checkpoint of another run, a loss that is not finite, a full disk.
     """
-    device = images.device
-    one_of("prediction", prediction, PREDICTIONS)
-    if recipe.batch_size > len(images):
-        raise InputError(f"batch_size is {recipe.batch_size}; the data set has {len(images)} images")
+    device, world = source.device, world or World()
+    classes = classes_of(network)
+    if recipe.batch_size > len(source):
+        raise InputError(f"batch_size is {recipe.batch_size}; the data set has {len(source)} images")
+    if classes and (source.labels is None or int(source.labels.max()) >= classes):
+        found = "none" if source.labels is None else f"labels up to {int(source.labels.max())}"
+        raise InputError(f"the network knows {classes} labels; the data set has {found}")
     layout = torch.channels_last if device.type == "cuda" else torch.contiguous_format
     network.to(memory_format=layout).train()
+    rows = world.rows(recipe.batch_size)
+    wrapped = world.wrap(network)
     parameters = dict(network.named_parameters())
     averaged = {name: p.detach().clone() for name, p in parameters.items()}
     optimizer = torch.optim.AdamW(
-        parameters.values(), lr=recipe.lr, betas=recipe.betas, weight_decay=recipe.weight_decay, fused=True
-    )
+        [p for p in parameters.values() if p.requires_grad],
+        lr=recipe.lr, betas=recipe.betas, weight_decay=recipe.weight_decay, fused=True,
+    )  # fmt: skip
     losses = torch.full((recipe.steps,), float("nan"), device=device)
     use_bf16 = _use_bf16(recipe.precision, device)
     noises = [spectrum.to_dict(), corruption and corruption.to_dict()]
-    check_schedule(schedule, spectrum)
-    diffusion = [prediction, hashlib.sha256(schedule.alpha_bar.numpy().tobytes()).hexdigest()]
-    describe = json.dumps([asdict(recipe), seed, use_bf16, list(images.shape), *diffusion, *noises])
-    state = _State(parameters, averaged, optimizer, losses, describe)
+    if isinstance(formulation, Diffusion):
+        check_schedule(formulation.schedule, spectrum)
+    elif isinstance(spectrum, Varying):
+        raise InputError("a varying spectrum follows a discrete schedule; flow matching and EDM have none")
+    describe = json.dumps([asdict(recipe), seed, use_bf16, len(source), *source.shape, formulation.to_dict(), *noises])
+    state = _State(parameters, averaged, optimizer, losses, describe, world)
     started = state.load(checkpoint) if checkpoint is not None and checkpoint.exists() else 0
     if started:
         resumed(started)
-    predict = predictor(network)
     precision = torch.autocast(device.type, torch.bfloat16, enabled=use_bf16)
+    ema, trained = [local(t) for t in averaged.values()], [local(p) for p in parameters.values()]
 
     clock = saved = time.monotonic()
-    for step in range(started, recipe.steps):
+    for step, stored in enumerate(_read_ahead(source, recipe, seed, started, rows), started):
         for group in optimizer.param_groups:
             group["lr"] = recipe.lr_at(step)
-        x0, t, eps = draw_batch(images, schedule, spectrum, corruption, recipe.batch_size, seed, step)
-        with precision:
-            loss = LOSSES[prediction](predict, schedule, x0.to(memory_format=layout), t, eps)
+        batch = draw_batch(
+            source, formulation, spectrum, corruption, recipe, seed, step, classes=classes, rows=rows, stored=stored
+        )
         optimizer.zero_grad()
-        loss.backward()
+        loss = torch.zeros((), device=device)
+        parts = range(0, len(batch.x0), recipe.micro_batch_size or len(batch.x0))
+        for start in parts:
+            x0, t, eps, labels = (None if b is None else b[start : start + parts.step] for b in batch)
+            with unsynchronised(wrapped, last=start == parts[-1]):
+                with precision:
+                    part = formulation.loss(predictor(wrapped, labels), x0.to(memory_format=layout), t, eps)
+                part = part * (len(x0) / len(batch.x0))
+                part.backward()
+            loss += part.detach()
         nn.utils.clip_grad_norm_(parameters.values(), recipe.clip_norm, foreach=True)
         optimizer.step()
         with torch.no_grad():
             decay = min(recipe.ema, 1 - (1 + step) ** -0.75)
-            torch._foreach_lerp_(list(averaged.values()), list(parameters.values()), 1 - decay)
-        losses[step] = loss.detach()
+            torch._foreach_lerp_(ema, trained, 1 - decay)
+        losses[step] = world.mean(loss)
         report(losses[step])
         if step + 1 in snapshots:
-            snapshot(step + 1, averaged)
+            snapshot(step + 1, {name: whole(t) for name, t in averaged.items()})
         last = step + 1 == recipe.steps
         stopping = stop() and not last
         due = checkpoint is not None and time.monotonic() - saved > checkpoint_seconds
+        if world.size > 1:
+            stopping, due = world.any(stopping, due) if (step + 1) % AGREE == 0 and not last else (False, False)
         if last or stopping or due:
             _check_finite(losses[: step + 1], recipe.lr)  # before a good checkpoint is replaced
         if (stopping or due) and not last:
@@ -209,7 +299,7 @@ def train(
             raise Interrupted
     seconds = time.monotonic() - clock
     rate = (recipe.steps - started) * recipe.batch_size / seconds if recipe.steps > started else None
-    return Trained(averaged, losses.cpu(), rate)
+    return Trained({name: whole(t) for name, t in averaged.items()}, losses.cpu(), rate)
 
 
 def _check_finite(losses: Tensor, lr: float) -> None:
@@ -233,21 +323,26 @@ class _State:
     optimizer: torch.optim.Optimizer
     losses: Tensor
     describe: str
+    world: World
 
     def tensors(self) -> dict[str, Tensor]:
         tensors = {"losses": self.losses}
         for name, p in self.parameters.items():
+            tensors |= {f"weights.{name}": p, f"ema.{name}": self.averaged[name]}
+            if not p.requires_grad:
+                continue
             moments = self.optimizer.state[p]
             if not moments:  # as AdamW makes them in its first step
                 moments["step"] = torch.zeros((), dtype=torch.float32, device=p.device)
                 moments["exp_avg"], moments["exp_avg_sq"] = torch.zeros_like(p), torch.zeros_like(p)
-            tensors |= {f"weights.{name}": p, f"ema.{name}": self.averaged[name]}
             tensors |= {f"{key}.{name}": value for key, value in moments.items()}
         return tensors
 
     def save(self, path: Path | None, step: int) -> None:
-        if path is not None:
-            tensors = {name: t.detach().cpu() for name, t in self.tensors().items()}
+        if path is None:
+            return
+        tensors = {name: whole(t.detach()).cpu() for name, t in self.tensors().items()}
+        if self.world.main:
             write_tensors(path, tensors | {"step": torch.tensor(step)}, {"run": self.describe})
 
     def load(self, path: Path) -> int:
@@ -262,5 +357,5 @@ class _State:
             raise InputError(f"{path} is the checkpoint of another run: {run}; remove it, or restore those settings")
         with torch.no_grad():
             for name, tensor in mine.items():
-                tensor.copy_(saved[name])
+                fill(tensor, saved[name])
         return int(saved["step"])

@@ -224,3 +224,28 @@ def test_gain_is_a_gain_without_normalisation(generator):
     assert torch.equal(sagd.isotropic((8, 8), 2.0).weight, torch.ones(8, 8, dtype=torch.float64))
     again = sagd.Spectrum.from_dict(sagd.isotropic((8, 8), 2.0, normalize="none").to_dict())
     assert torch.equal(again.weight, torch.full((8, 8), 2.0, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("shape", [(7, 3, 8, 8), (6, 1, 8, 8), (4, 8, 8)])
+@pytest.mark.parametrize("name", ["isotropic", "shaped", "per_sample", "varying"])
+def test_rows_of_a_batch_are_those_of_the_whole(name, shape):
+    """What lets several processes share a batch: each draws it all, shapes its own part, and no noise changes."""
+    schedule = sagd.Schedule.linear()
+    spectrum = {
+        "isotropic": sagd.isotropic((8, 8)),
+        "shaped": sagd.power_law((8, 8), -0.4),
+        "per_sample": sagd.power_law((8, 8), -0.4, normalize="sample"),
+        "varying": sagd.Varying(sagd.power_law((8, 8), -0.4), sagd.isotropic((8, 8)), schedule.alpha_bar),
+    }[name]
+    t = torch.arange(shape[0]) * 100
+
+    def draw(**rows):
+        return spectrum.sample(shape, generator=torch.Generator().manual_seed(0), t=t, **rows)
+
+    for rows in (slice(0, 2), slice(1, 4), slice(2, None), slice(None)):
+        torch.testing.assert_close(draw(rows=rows), draw()[rows])
+    sources = [torch.Generator().manual_seed(k) for k in range(shape[0])]
+    if name != "varying":
+        part = spectrum.sample(shape, generator=sources, rows=slice(1, 3))
+        fresh = [torch.Generator().manual_seed(k) for k in range(shape[0])]
+        assert torch.equal(part, spectrum.sample(shape, generator=fresh)[1:3])

@@ -11,20 +11,24 @@ import torch
 
 import sagd
 from sagd.corruption import Corruption
+from sagd.diffusion import Diffusion
 from sagd.files import read_tensors
 from sagd.moments import statistics
 from sagd.randomness import generator as stream
 from sagd.sampling import draw
+from sagd.sources import Pixels
 from sagd.training import Interrupted, Recipe, batch_indices, draw_batch, train
 
 SCHEDULE = sagd.Schedule.linear()
+DIFFUSION = Diffusion(SCHEDULE)
 NOISE = sagd.power_law((8, 8), -0.3)
 IMAGES = torch.randint(0, 256, (40, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(3))
+SOURCE = Pixels(IMAGES)
 RECIPE = Recipe(steps=12, batch_size=8, lr=1e-3, warmup=3)
 
 
 def run(make_unet, recipe=RECIPE, **options):
-    return train(make_unet(), IMAGES, NOISE, SCHEDULE, recipe, seed=0, **options)
+    return train(make_unet(), SOURCE, NOISE, DIFFUSION, recipe, seed=0, **options)
 
 
 def assert_same(a, b):
@@ -83,8 +87,10 @@ sys.path.insert(0, {str(Path(__file__).parent.parent)!r})
 from pathlib import Path
 import torch
 from sagd import Schedule, power_law
+from sagd.diffusion import Diffusion
 from sagd.files import write_tensors
 from sagd.models import unet
+from sagd.sources import Pixels
 from sagd.training import Recipe, train
 
 torch.set_num_threads(1)
@@ -92,7 +98,8 @@ images = torch.randint(0, 256, (40, 1, 8, 8), dtype=torch.uint8, generator=torch
 torch.manual_seed(0)
 network = unet((8, 8), 1, [8, 8], 1, [False, False], 4)
 folder = Path(sys.argv[1])
-done = train(network, images, power_law((8, 8), -0.3), Schedule.linear(), Recipe(60, 8, lr=1e-3, warmup=3), seed=0,
+done = train(network, Pixels(images), power_law((8, 8), -0.3), Diffusion(Schedule.linear()),
+             Recipe(60, 8, lr=1e-3, warmup=3), seed=0,
              checkpoint=folder / "checkpoint", checkpoint_seconds=0, report=lambda loss: print("step", flush=True),
              resumed=lambda step: print("resumed", flush=True))
 write_tensors(folder / "weights", done.weights | {{"losses": done.losses}})
@@ -194,14 +201,14 @@ def test_each_epoch_sees_every_image_once():
 
 
 def test_timesteps_are_uniform_and_corruption_is_drawn_anew():
-    t = torch.cat([draw_batch(IMAGES, SCHEDULE, NOISE, None, 8, 0, step)[1] for step in range(2000)])
+    t = torch.cat([draw_batch(SOURCE, DIFFUSION, NOISE, None, RECIPE, 0, step).t for step in range(2000)])
     counts = torch.histc(t.float(), 10, 0, 1000)
     assert t.min() >= 0
     assert t.max() <= 999
     assert (counts / len(t) - 0.1).abs().max() < 0.01
     band = sagd.band_pass((8, 8), 0.4, 0.6)
-    draws = [draw_batch(IMAGES, SCHEDULE, NOISE, Corruption(band, 2.0), 8, 0, step)[0] for step in (0, 5)]
-    clean = draw_batch(IMAGES, SCHEDULE, NOISE, None, 8, 0, 0)[0]
+    draws = [draw_batch(SOURCE, DIFFUSION, NOISE, Corruption(band, 2.0), RECIPE, 0, step).x0 for step in (0, 5)]
+    clean = draw_batch(SOURCE, DIFFUSION, NOISE, None, RECIPE, 0, 0).x0
     added = draws[0] - clean
     torch.testing.assert_close(added, band.project(added), atol=1e-5, rtol=0)
     assert 1.5 < added.std() < 2.5
@@ -220,7 +227,17 @@ def test_a_sample_does_not_depend_on_the_batch_or_the_count(make_unet, start, et
 
     def sample(n, batch_size):
         return draw(
-            network, SCHEDULE, NOISE, data, n=n, steps=5, seed=0, start=start, eta=eta, clip=True, batch_size=batch_size
+            network,
+            DIFFUSION,
+            NOISE,
+            data,
+            n=n,
+            steps=5,
+            seed=0,
+            start=start,
+            eta=eta,
+            clip=True,
+            batch_size=batch_size,
         )
 
     reference = sample(8, 4)

@@ -164,6 +164,7 @@ class Spectrum:
         *,
         generator: torch.Generator | Sequence[torch.Generator] | None,
         t: Tensor | int | None = None,
+        rows: slice | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype = torch.float32,
     ) -> Tensor:
@@ -178,13 +179,16 @@ class Spectrum:
             not depend on how many are drawn beside it. None takes torch's global one.
         t
             Has no effect here: the noise is the same at every step. `Varying` needs it.
+        rows
+            Indices of the first axis that are wanted. All are drawn, so that each is the same whichever are asked
+            for, and whichever process asks; only these are shaped.
         device, dtype
             Of the result. The draw is made where the generator lives, in float32 (float64 for float64).
 
         Returns
         -------
         Tensor
-            ``shape``; at isotropic, unit-weight noise exactly ``torch.randn`` of the same generator.
+            ``shape``, or its ``rows``; at isotropic, unit-weight noise exactly ``torch.randn`` of the same generator.
         """
         shape = tuple(shape)
         if shape[-len(self.size) :] != self.size:
@@ -192,21 +196,33 @@ class Spectrum:
         if isinstance(generator, Sequence):
             if len(generator) != shape[0]:
                 raise InputError(f"{len(generator)} generators for a first axis of {shape[0]}")
-            draws = [self.sample(shape[1:], generator=g, device=device, dtype=dtype) for g in generator]
-            return torch.stack(draws)
+            asked = generator if rows is None else generator[rows]
+            return torch.stack([self.sample(shape[1:], generator=g, device=device, dtype=dtype) for g in asked])
         working = torch.float64 if dtype == torch.float64 else torch.float32
         source = generator.device if generator is not None else torch.device(device or "cpu")
         if self._constant is not None:
             eps = torch.randn(shape, generator=generator, device=source, dtype=working)
+            eps = eps if rows is None else eps[rows]
             eps = eps if self._constant == 1 else eps * self._constant
         else:
             # White noise is white in any orthonormal basis, so the spectrum itself is drawn. T_w is real, so one
             # complex FFT shapes two independent images, its real and its imaginary part.
             count = math.prod(shape[: -len(self.size)])
-            z = torch.randn((-(-count // 2), *self.size, 2), generator=generator, device=source, dtype=working)
+            half = -(-count // 2)
+            z = torch.randn((half, *self.size, 2), generator=generator, device=source, dtype=working)
+            if rows is None:
+                wanted, part = shape, None
+            else:
+                field = torch.arange(count, device=source).unflatten(0, shape[: -len(self.size)])[rows]
+                wanted, part = (*field.shape, *self.size), field.flatten() < half
+                z = z[field.flatten() % half]
             z *= self._table("complex", source, working)
-            pairs = torch.fft.fftn(torch.view_as_complex(z), dim=self._axes, norm="ortho")
-            eps = torch.view_as_real(pairs).movedim(-1, 0).reshape(-1, *self.size)[:count].reshape(shape)
+            pairs = torch.view_as_real(torch.fft.fftn(torch.view_as_complex(z), dim=self._axes, norm="ortho"))
+            if part is None:
+                eps = pairs.movedim(-1, 0).reshape(-1, *self.size)[:count]
+            else:
+                eps = torch.where(part.reshape(-1, *[1] * len(self.size)), pairs[..., 0], pairs[..., 1])
+            eps = eps.reshape(wanted)
         return self._per_sample(eps).to(device=device or source, dtype=dtype)
 
     def shape(self, white: Tensor, t: int | None = None) -> Tensor:

@@ -79,6 +79,7 @@ class Varying:
         *,
         generator: torch.Generator | Sequence[torch.Generator] | None,
         t: Tensor | int,
+        rows: slice | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype = torch.float32,
     ) -> Tensor:
@@ -86,9 +87,12 @@ class Varying:
 
         Otherwise as `Spectrum.sample`.
         """
-        white = Spectrum(torch.ones(self.size)).sample(shape, generator=generator, device=device, dtype=dtype)
+        white = Spectrum(torch.ones(self.size)).sample(
+            shape, generator=generator, rows=rows, device=device, dtype=dtype
+        )
         if isinstance(t, int):
             return self.shape(white, t)
+        t = t if rows is None else t[rows]
         axes = tuple(range(-len(self.size), 0))
         working = white if dtype == torch.float64 else white.float()
         table = self._table(working)[t.to(working.device)]

@@ -1,0 +1,251 @@
+"""Latents: what an autoencoder makes of images, written in shards once, or made as they are needed."""
+
+import hashlib
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sagd.distributed import World
+from sagd.download import digest
+from sagd.errors import InputError
+from sagd.files import open_tensors, read_json, write_json, write_tensors
+from sagd.moments import combine
+from sagd.parallel import blocks
+from sagd.sources import EPSILON, Latents, normalization
+
+KINDS = ("rae", "vae")
+PROBED = 4096  # latents whose power spectrum stands for that of all
+
+
+class Autoencoder:
+    """A pretrained autoencoder of diffusers: ``rae`` is `AutoencoderRAE`, ``vae`` is `AutoencoderKL`.
+
+    Parameters
+    ----------
+    path
+        A folder that `save_pretrained` wrote, or ``owner/name`` (with ``@revision`` if wanted) on the Hugging Face hub.
+    """
+
+    def __init__(self, kind: str, path: str, device: torch.device | str = "cpu"):
+        import diffusers
+
+        folder = _folder(path)
+        network = {"rae": diffusers.AutoencoderRAE, "vae": diffusers.AutoencoderKL}[kind]
+        try:
+            self.network = network.from_pretrained(folder, use_safetensors=True, local_files_only=True)
+        except (OSError, ValueError, RuntimeError, KeyError) as error:
+            raise InputError(f"{folder} holds no {network.__name__}: {' '.join(str(error).split())[:300]}") from error
+        self.network.to(device).eval().requires_grad_(False)
+        self.kind, self.device = kind, torch.device(device)
+        self.sha256 = hashlib.sha256(
+            "".join(digest(f) for f in sorted(folder.glob("*.safetensors"))).encode()
+        ).hexdigest()
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Latents (B, C, h, w) of images (B, 3, H, W) in [-1, 1]: the mode where the encoder is random."""
+        x = x.expand(-1, 3, -1, -1)
+        if self.kind == "rae":
+            return self.network.encode((x + 1) / 2).latent
+        return self.network.encode(x).latent_dist.mode()
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Images (B, 3, H, W), about in [-1, 1], of latents."""
+        x = self.network.decode(z).sample
+        return 2 * x - 1 if self.kind == "rae" else x
+
+
+def _folder(path: str) -> Path:
+    """A folder of weights: the user's own, or that of the hub in its cache."""
+    if Path(path).is_dir():
+        return Path(path)
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    name, _, revision = path.partition("@")
+    try:
+        return Path(snapshot_download(name, revision=revision or None, allow_patterns=["*.json", "*.safetensors"]))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise InputError(
+            f"encode.path is {path}: no such folder, and the hub does not give it ({type(error).__name__}); name a "
+            "folder that holds config.json and the safetensors file of the autoencoder"
+        ) from error
+
+
+def encode(
+    images: np.ndarray,
+    labels: np.ndarray | None,
+    autoencoder: Autoencoder,
+    place: Path,
+    *,
+    source: str,
+    dtype: torch.dtype = torch.float16,
+    flips: bool = False,
+    per_shard: int = 1024,
+    batch_size: int = 64,
+    world: World | None = None,
+    report: Callable[[int], None] = lambda images: None,
+) -> dict:
+    """Write the latents of a data set in shards; a process that was killed goes on at the shard that it was at.
+
+    Parameters
+    ----------
+    images
+        (N, C, H, W), uint8, memory-mapped: one shard of latents is in memory, whatever N is.
+    labels
+        (N,), int64, stored beside the latents.
+    place
+        The folder for ``shard_00000.safetensors`` and so on (tensors ``latents``, ``flipped``, ``labels``),
+        ``normalization.safetensors`` (``mean`` and ``variance`` of each element, float64), and ``manifest.json``.
+    source
+        What tells these images from others, such as their SHA-256.
+    flips
+        Also store the latents of the mirrored images.
+    world
+        Processes that share the shards; all see ``place``.
+
+    Returns
+    -------
+    dict
+        The manifest: ``count``, ``per_shard``, ``shape``, ``dtype``, ``flips``, ``labels``, ``source``,
+        ``autoencoder`` (SHA-256), and for each of ``shards`` its ``name``, ``count`` and ``sha256``.
+    """
+    world = world or World()
+    if (place / "manifest.json").exists():
+        report(len(images))
+        return read_json(place / "manifest.json")
+    place.mkdir(parents=True, exist_ok=True)
+    shape = tuple(autoencoder.encode(_x0(images[:1], autoencoder.device)).shape[1:])
+    parts = list(blocks(len(images), per_shard))
+    names = [f"shard_{k:05d}.safetensors" for k in range(len(parts))]
+    needed = len(images) * (1 + flips) * int(np.prod(shape)) * dtype.itemsize
+    if world.main:
+        left = needed - sum((place / name).stat().st_size for name in names if (place / name).exists())
+        free = shutil.disk_usage(place).free
+        print(
+            f"encode: {len(images)} latents {list(shape)} in {str(dtype)[6:]} are {needed / 1e9:.1f} GB in {place}, of "
+            f"which {max(left, 0) / 1e9:.1f} GB are to come; {free / 1e9:.1f} GB are free",
+            file=sys.stderr,
+        )
+        if left > free:
+            raise InputError(
+                f"{place} has {free / 1e9:.1f} GB free, {left / 1e9:.1f} are needed: set SAGD_SCRATCH, or store "
+                "nothing with encode.on_the_fly"
+            )
+    world.wait()
+    for k, part in enumerate(parts):
+        if k % world.size != world.rank:
+            continue
+        # A shard is whole if it is there, and what says so comes after it.
+        if not (place / names[k]).with_suffix(".json").exists():
+            tensors = _shard(images[part], autoencoder, shape, dtype, flips, batch_size)
+            if labels is not None:
+                tensors["labels"] = torch.from_numpy(np.array(labels[part]))
+            write_tensors(place / names[k], tensors)
+            entry = {"name": names[k], "count": part.stop - part.start, "sha256": digest(place / names[k])}
+            write_json((place / names[k]).with_suffix(".json"), entry)
+        report(part.stop - part.start)
+    world.wait()
+    if world.main:
+        _normalize(place, names)
+        manifest = {
+            "count": len(images),
+            "per_shard": per_shard,
+            "shape": list(shape),
+            "dtype": str(dtype)[6:],
+            "flips": flips,
+            "labels": labels is not None,
+            "source": source,
+            "autoencoder": autoencoder.sha256,
+            "shards": [read_json((place / name).with_suffix(".json")) for name in names],
+        }
+        write_json(place / "manifest.json", manifest)
+    world.wait()
+    return read_json(place / "manifest.json")
+
+
+def _x0(images: np.ndarray, device: torch.device) -> Tensor:
+    return torch.from_numpy(np.array(images)).to(device).float() / 127.5 - 1
+
+
+def _shard(
+    images: np.ndarray, autoencoder: Autoencoder, shape: tuple, dtype: torch.dtype, flips: bool, batch_size: int
+) -> dict[str, Tensor]:
+    """Latents of a shard, and the moments of what is stored."""
+    views = {"latents": torch.empty((len(images), *shape), dtype=dtype)}
+    if flips:
+        views["flipped"] = torch.empty_like(views["latents"])
+    with torch.inference_mode():
+        for rows in blocks(len(images), batch_size):
+            x = _x0(images[rows], autoencoder.device)
+            for view, z in views.items():
+                z[rows] = autoencoder.encode(x.flip(-1) if view == "flipped" else x).to(dtype).cpu()
+    if not all(torch.isfinite(z).all() for z in views.values()):
+        raise InputError(f"the autoencoder gives latents that are not finite in {dtype}; try encode.dtype=bfloat16")
+    count = sum(len(z) for z in views.values())
+    # One latent at a time: float64 of a shard is four times its size.
+    mean = sum(z.double() for view in views.values() for z in view) / count
+    squares = sum((z.double() - mean).square() for view in views.values() for z in view)
+    return views | {"mean": mean, "squares": squares}
+
+
+def _normalize(place: Path, names: list[str]) -> None:
+    """Mean and variance of every element over the shards, in their order, so that they depend on nothing else."""
+    count, mean, squares = 0, 0.0, 0.0
+    for name in names:
+        shard = open_tensors(place / name)
+        n = len(shard["latents"]) * (1 + ("flipped" in shard))
+        count, mean, squares = combine((count, mean, squares), (n, shard["mean"], shard["squares"]))
+    write_tensors(place / "normalization.safetensors", {"mean": mean, "variance": squares / count})
+
+
+def statistics(place: Path, shape: tuple[int, ...]) -> dict[str, Tensor]:
+    """Moments of normalised latents, as `sagd.moments.statistics` has those of images: ``mean`` 0, and ``power``.
+
+    The power at each frequency of the unitary DFT is that of the first 4,096 latents.
+    """
+    latents = Latents(place)
+    few = torch.arange(min(len(latents), PROBED))
+    power = torch.zeros(shape, dtype=torch.float64)
+    for rows in few.split(64):
+        power += torch.fft.fft2(latents.to_x0(latents.read(rows)).double(), norm="ortho").abs().square().sum(0)
+    return {"mean": torch.zeros_like(power), "power": power / len(few)}
+
+
+def probe(
+    images: np.ndarray, autoencoder: Autoencoder, batch_size: int = 64, count: int = PROBED
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Normalisation and moments of latents that are not stored, from the first ``count`` images.
+
+    Returns
+    -------
+    dict, dict
+        ``mean`` and ``variance`` of each element; and ``mean`` (0) and ``power`` of the normalised latents.
+    """
+    z = []
+    with torch.inference_mode():
+        for rows in blocks(min(len(images), count), batch_size):
+            z.append(autoencoder.encode(_x0(images[rows], autoencoder.device)).float().cpu())
+    z = torch.cat(z)
+    mean = sum(x.double() for x in z) / len(z)
+    variance = sum((x.double() - mean).square() for x in z) / len(z)
+    power = sum(
+        torch.fft.fft2((x.double() - mean) / (variance + EPSILON).sqrt(), norm="ortho").abs().square() for x in z
+    )
+    return {"mean": mean, "variance": variance}, {"mean": torch.zeros_like(mean), "power": power / len(z)}
+
+
+def encoder(autoencoder: Autoencoder, folder: Path) -> Callable[[Tensor], Tensor]:
+    """From images in [-1, 1] to normalised latents, by the normalisation in a folder."""
+    mean, std = (t.to(autoencoder.device) for t in normalization(folder))
+    return lambda x: (autoencoder.encode(x).float() - mean) / std
+
+
+def decoder(autoencoder: Autoencoder, folder: Path) -> Callable[[Tensor], Tensor]:
+    """From normalised latents to images in [-1, 1], by the normalisation in a folder."""
+    mean, std = (t.to(autoencoder.device) for t in normalization(folder))
+    return lambda z: autoencoder.decode(z * std + mean)
