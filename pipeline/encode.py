@@ -46,15 +46,16 @@ def encoded(setting, world):
     path = setting.prepared / "train.npy"
     images, labels = read_array(path, memory_map=True), setting.labels()
     with world.main_first():
-        autoencoder = latents.Autoencoder(choice.kind, choice.path, world.device)
-    place = {"images": str(path), "autoencoder": choice.path, "autoencoder_sha256": autoencoder.sha256}
+        autoencoder = latents.Autoencoder(choice.kind, choice.path, world.device, images.shape[-1])
+    place = {"images": str(path), "size": images.shape[-1]}
+    place |= {"autoencoder": choice.path, "autoencoder_sha256": autoencoder.sha256}
     if choice.on_the_fly:
         normal, data = latents.probe(images, autoencoder, choice.batch_size)
         return data, {**place, "shape": list(data["mean"].shape), "latents": None}, normal
     described = [setting.data_sha256(), autoencoder.sha256, choice.model_dump_json(exclude={"path", "batch_size"})]
     key = hashlib.sha256("".join(described).encode()).hexdigest()[:32]
     folder = scratch() / "latents" / key
-    with Bar(f"encode {setting.prepared.name}", len(images) / world.size) as bar:
+    with Bar(f"encode {setting.prepared.name}", len(images), rank=world.rank, size=world.size) as bar:
         manifest = latents.encode(
             images, labels, autoencoder, folder,
             source=described[0], dtype=getattr(torch, choice.dtype), flips=choice.flips, per_shard=choice.per_shard,

@@ -3,12 +3,14 @@
 import csv
 import io
 import math
+from pathlib import Path
 
 import numpy as np
 import torch
 
 from pipeline.console import stage
 from pipeline.corrupt import corrupted
+from sagd import images as images_module
 from sagd.corruption import Corruption
 from sagd.distributed import World
 from sagd.errors import InputError
@@ -25,13 +27,14 @@ from sagd.rapsd import rapsd
 
 
 def main(params, options):
-    choice, world = params.section("evaluate"), World()
+    world = World()
     for setting in params.chosen(options):
         for variant in params.variants(setting):
-            evaluate(variant, choice, world)
+            evaluate(variant, world)
 
 
-def evaluate(setting, choice, world):
+def evaluate(setting, world):
+    choice = setting.evaluate
     run = read_json(setting.artifacts("train") / "run.json")
     archive = setting.artifacts("sample") / "samples.npz"
     *earlier, _ = run["checkpoints"]
@@ -48,6 +51,7 @@ def evaluate(setting, choice, world):
             f"and sample.n may not exceed the {len(train)} training images"
         )
     network = extractor(choice.features)
+    given = given_moments(choice.reference) if choice.reference else None
     # Real images in the samples' place, as many: the distance that a perfect model would have.
     real = {s: train[np.random.default_rng(s).permutation(len(train))[:n]] for s in setting.seeds}
     # Where the training images are corrupted, the held-out images are, too, in a second reference.
@@ -56,10 +60,10 @@ def evaluate(setting, choice, world):
     if corruption is not None and not corruption.filtered:
         references["corrupted_"] = corrupted(held_out, corruption, "held out")
     sets = [*references.values(), *samples.values(), *real.values()]
-    with Bar(f"evaluate {setting.title}", sum(map(len, sets))) as bar:
+    with Bar(f"evaluate {setting.title}", sum(map(len, sets)), rank=world.rank, size=world.size) as bar:
         kept = {"cache": scratch() / "features", "weights": scratch() / "weights"}
-        told = lambda n: bar.update(min(n * world.size, bar.total - bar.done))  # noqa: E731
-        measured = [features(Images(s), network, **kept, device=world.device, world=world, report=told) for s in sets]
+        kept |= {"device": world.device, "world": world, "report": bar.update}
+        measured = [features(Images(s), network, **kept) for s in sets]
     if not world.main:
         return
     references, rest = dict(zip(references, measured, strict=False)), measured[len(references) :]
@@ -75,6 +79,11 @@ def evaluate(setting, choice, world):
                 moments=moments[prefix], seed=seed, replicates=choice.bootstrap,
             )  # fmt: skip
             values |= {f"{prefix}{name}": value for name, value in distances.items()}
+        if given is not None:
+            generated = Moments.of(found[f"seed_{seed}"])
+            if len(generated.mean) != len(given.mean):
+                raise InputError(f"{choice.reference} is of {len(given.mean)} features, not of {network.name}'s")
+            values[f"reference_{network.metric('fid')}"] = frechet_distance(generated, given)
         values[f"{network.metric('fid')}_of_real"] = frechet_distance(Moments.of(floor), moments[""])
         values |= _pixels(last[seed], held_out)
         values |= {f"{name}_of_real": value for name, value in _pixels(real[seed], held_out).items()}
@@ -103,6 +112,14 @@ def evaluate(setting, choice, world):
     }
     write_json(setting.report("evaluate", "seeds.json"), detail)
     write_bytes(setting.report("evaluate", "rapsd.csv"), _spectra(held_out, np.concatenate([*last.values()])))
+
+
+def given_moments(path: str) -> Moments:
+    """The mean and covariance of features that a file holds, such as ADM's reference batch."""
+    moments = images_module.statistics(Path(path))
+    if moments is None:
+        raise InputError(f"evaluate.reference is {path}; it must be an npz file with mu and sigma")
+    return Moments.given(*moments)
 
 
 def _pixels(samples: np.ndarray, held_out: np.ndarray) -> dict[str, float]:

@@ -11,17 +11,27 @@ import shlex
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
+
+from sagd.errors import InputError
 
 LAUNCHER = "SAGD_LAUNCH"
 STDERR = "SAGD_STDERR"  # where workers write to, past their launcher
+LOST = 75  # the exit status of a process that another one has left alone
 DIED = re.compile(r"exitcode: (-?\d+)\) local_rank: (\d+)")
 
 
 def launch(name: str, arguments: list[str]) -> int:
     """Run a stage in as many processes as the launcher starts; the exit status, after a line if they failed."""
+    workers = 2  # their standard error: a terminal itself, so that they show a bar
+    if not sys.stderr.isatty():
+        source, workers = os.pipe()
+        relay = threading.Thread(target=_relay, args=(source,), daemon=True)
+        relay.start()
     command = [*shlex.split(os.environ[LAUNCHER]), "-m", f"pipeline.{name}", *arguments]
-    environment = os.environ | {STDERR: f"/proc/{os.getpid()}/fd/2"}
+    environment = os.environ | {STDERR: f"/proc/{os.getpid()}/fd/{workers}"}
     try:
         process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
     except OSError as error:
@@ -30,19 +40,33 @@ def launch(name: str, arguments: list[str]) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, _: process.send_signal(number))
     said = process.communicate()[1]
+    if workers != 2:
+        os.close(workers)
+        relay.join()
     if process.returncode == 0:
         return 0
-    died = DIED.search(said)
-    if died is None:
+    ends = [(int(code), rank) for code, rank in DIED.findall(said)]
+    # The launcher stops the others by SIGTERM once one has died.
+    killed = next(((code, rank) for code, rank in ends if code < 0 and code != -signal.SIGTERM), None)
+    if killed is not None:
+        gone = f"process {killed[1]} was killed ({signal.Signals(-killed[0]).name}), and all have stopped"
+    elif any(code == LOST for code, _ in ends):
+        gone = "another process of this run is gone, and all have stopped"
+    elif ends:
+        return 1  # one has said why
+    else:
         print(f"{name}: {command[0]} ({LAUNCHER}) failed: {(said.strip().splitlines() or ['?'])[-1]}", file=sys.stderr)
-    elif int(died[1]) < 0:
-        by = signal.Signals(-int(died[1])).name
-        print(
-            f"{name}: process {died[2]} was killed ({by}), and all have stopped; "
-            "the same command goes on from what was saved last",
-            file=sys.stderr,
-        )
+        return 1
+    print(f"{name}: {gone}; the same command goes on from what was saved last", file=sys.stderr)
     return 1
+
+
+def _relay(source: int) -> None:
+    """What workers write, in the place where this process writes."""
+    with open(source, "rb", buffering=0) as lines:
+        while content := lines.read(4096):
+            sys.stderr.buffer.write(content)
+            sys.stderr.flush()
 
 
 @contextlib.contextmanager
@@ -58,14 +82,17 @@ def worker(name: str) -> Iterator[None]:
 
     try:
         yield
+    except InputError:
+        if os.environ["RANK"] != "0":  # all may have the same to say: the launcher stops whoever is not the first
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            time.sleep(5)
+        raise
     except (torch.distributed.DistError, RuntimeError) as error:
         lost = isinstance(error, torch.distributed.DistError) or "gloo" in str(error).lower()
         if not lost:
             raise
-        # Whoever is left first says so; the launcher's own line names who is gone.
         if STDERR not in os.environ:
-            print(f"{name}: another process of this run is gone; the same command goes on", file=sys.stderr)
-        sys.stderr.flush()
-        os._exit(1)  # what waits for the lost process would never end
+            print(f"{name}: another process of this run is gone; the same command goes on", file=sys.stderr, flush=True)
+        os._exit(LOST)  # what waits for the lost process would never end
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()

@@ -263,6 +263,7 @@ class Evaluate(Section):
     features: str
     metrics: Annotated[list[Literal["fid", "kid", "prdc", "fid_infinity"]], Field(min_length=1)] = ["fid", "kid"]
     bootstrap: Annotated[int, Field(ge=2)] = 50
+    reference: str | None = None
 
 
 class GridTrain(Train):
@@ -278,8 +279,8 @@ class GridTrain(Train):
 class GridSetting(Section):
     """What is trained: a noise, on data, and where it is trained in another way than the rest, how.
 
-    ``train``, ``sample`` and ``encode`` give whole keys of the grid's (for ``encode``, of the section of that name): a
-    ``unet`` replaces the other one.
+    ``encode``, ``train``, ``sample`` and ``evaluate`` give whole keys that replace those of the grid (of the sections
+    of those names, for ``encode`` and ``evaluate``): a ``unet`` replaces the other one.
     In a study of several data sets (`datasets`) each setting names its own, and the group that it is compared within.
     """
 
@@ -290,6 +291,7 @@ class GridSetting(Section):
     encode: dict[str, Any] = {}
     train: dict[str, Any] = {}
     sample: dict[str, Any] = {}
+    evaluate: dict[str, Any] = {}
 
 
 class Grid(Section):
@@ -354,6 +356,10 @@ class Setting:
     @property
     def sample(self) -> Sample:
         return self.section("sample")
+
+    @property
+    def evaluate(self) -> Evaluate:
+        return self.section("evaluate")
 
     def data_sha256(self) -> str:
         """What tells the prepared images from others: a hash of what `prepare` says of them."""
@@ -428,29 +434,28 @@ class Params:
     def settings(self) -> list[Setting]:
         """The grid's settings, in the order of the file."""
         grid = _parse(Grid, self.raw.get("grid"), "grid")
-        settings = []
-        for name, s in grid.settings.items():
-            train, sample = grid.train, grid.sample
-            if s.train:
-                train = _parse(
-                    GridTrain, grid.train.model_dump(exclude={"repeats"}) | s.train, f"grid.settings.{name}.train"
-                )
-            if s.sample:
-                sample = _parse(Sample, grid.sample.model_dump() | s.sample, f"grid.settings.{name}.sample")
-            encode = self.section("encode")
-            if s.encode:
-                encode = _parse(Encode, encode.model_dump() | s.encode, f"grid.settings.{name}.encode")
-            sections = {
-                "seeds": grid.seeds,
-                "noise": s.noise,
-                "corrupt": s.corrupt,
-                "encode": encode,
-                "train": train,
-                "sample": sample,
-            }
-            place = {"group": s.group, "prepared": self.prepared(s.dataset), "profile": self.profile}
-            settings.append(Setting(name, sections.get, **place))
-        return settings
+        return [self._of_grid(grid, name, s) for name, s in grid.settings.items()]
+
+    def _of_grid(self, grid: Grid, name: str, s: GridSetting) -> Setting:
+        """A setting of the grid: the grid's sections, and what the setting changes of them."""
+        common = {
+            "train": lambda: grid.train.model_dump(exclude={"repeats"}),
+            "sample": grid.sample.model_dump,
+            "encode": lambda: self.section("encode").model_dump(),
+            "evaluate": lambda: self.section("evaluate").model_dump(),
+        }
+        models = {**SECTIONS, "train": GridTrain}
+
+        def section(which: str) -> Any:
+            if which in common:
+                if changes := getattr(s, which):
+                    return _parse(models[which], common[which]() | changes, f"grid.settings.{name}.{which}")
+                return getattr(grid, which) if which in ("train", "sample") else self.section(which)
+            return grid.seeds if which == "seeds" else getattr(s, which)
+
+        for which in ("train", "sample"):
+            section(which)  # refused at once, as the rest of the grid is
+        return Setting(name, section, group=s.group, prepared=self.prepared(s.dataset), profile=self.profile)
 
     @property
     def all_settings(self) -> list[Setting]:
@@ -471,10 +476,7 @@ class Params:
         found = [setting]
         for name, changes in grid.variants.items():
             sample = _parse(Sample, setting.sample.model_dump() | changes, f"grid.variants.{name}")
-            sections = {s: setting.section(s) for s in ("seeds", "noise", "corrupt", "encode", "train")} | {
-                "sample": sample
-            }
-            found.append(replace(setting, section=sections.get, variant=name))
+            found.append(replace(setting, section=_with_sample(setting, sample), variant=name))
         return found
 
     def chosen(self, options) -> list[Setting]:
@@ -500,6 +502,10 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from error
+
+
+def _with_sample(setting: Setting, sample: Sample) -> Callable[[str], Any]:
+    return lambda which: sample if which == "sample" else setting.section(which)
 
 
 def load() -> Params:

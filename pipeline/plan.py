@@ -1,7 +1,7 @@
 """Write paper/params.yaml and paper/stages.yaml: every setting of the paper's study, in a profile.
 
-A profile (paper/profiles/NAME.yaml) says how each setting is trained, sampled and measured, and how many of them a DVC
-stage takes; what the settings are is said here, in the order of the paper.
+A profile (paper/profiles/NAME.yaml) says how each setting is trained, sampled and measured (``groups``: what differs in
+one of them), and how many of them a DVC stage takes; what the settings are is said here, in the order of the paper.
 """
 
 import argparse
@@ -125,7 +125,11 @@ def files(profile: str) -> dict[str, bytes]:
     content = YAML(typ="safe").load(source.read_bytes())
     per = content.pop("stage")
     datasets = YAML(typ="safe").load((FOLDER / "datasets.yaml").read_bytes()) | content.pop("datasets", {})
-    grid = {**content.pop("grid"), "settings": settings(datasets["audit"]["size"])}
+    chosen, groups = settings(datasets["audit"]["size"]), content.pop("groups", {})
+    for setting in chosen.values():
+        for section, changes in groups.get(setting["group"], {}).items():
+            setting[section] = {**changes, **setting.get(section, {})}
+    grid = {**content.pop("grid"), "settings": chosen}
     params = {"profile": profile, "datasets": datasets, **content, "grid": grid}
     return {"params.yaml": _yaml(params, source), "stages.yaml": _yaml(stages(per), source)}
 

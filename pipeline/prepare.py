@@ -8,7 +8,7 @@ from pipeline.console import stage
 from sagd import data
 from sagd.catalogue import find
 from sagd.errors import InputError
-from sagd.files import write_json
+from sagd.files import write_array, write_json
 
 
 def main(params, options):
@@ -19,8 +19,14 @@ def main(params, options):
         held_out = data.split(len(pictures.names), dataset.held_out, dataset.split_seed)
     elif not 2 <= held_out.sum() <= len(held_out) - 2:
         raise InputError(f"{pictures.source}: {held_out.sum()} of {len(held_out)} images are held out; 2 are needed")
+    labels = pictures.labels() if dataset.labels else None  # before the work: there may be none
     channels = dataset.channels or data.channels_of(dataset.name)
     digest = data.prepare(pictures, held_out, dataset.size, channels, params.prepared(options.dataset))
+    kept = params.prepared(options.dataset) / "labels.npy"
+    if labels is None:
+        kept.unlink(missing_ok=True)
+    else:
+        write_array(kept, labels[~held_out])
     record = {
         "source": pictures.source,
         "sha256": digest,
@@ -28,6 +34,7 @@ def main(params, options):
         "train": int((~held_out).sum()),
         "held_out": int(held_out.sum()),
         "split_seed": None if given else dataset.split_seed,
+        **({} if labels is None else {"classes": int(labels.max()) + 1}),
         "held_out_indices": "the data set's own" if given else np.flatnonzero(held_out).tolist(),
     }
     name = f"prepare/{options.dataset}.json" if options.dataset else "prepare.json"

@@ -34,14 +34,14 @@ def sample(setting, world):
     trained, encoded = setting.artifacts("train"), setting.artifacts("encode")
     spectrum = from_dict(read_json(trained / "spectrum.json"))
     data = read_tensors(encoded / "statistics.safetensors")
-    decode = decoder_of(read_json(encoded / "manifest.json"), encoded, world.device)
+    decode = decoder_of(setting, world.device)
     # Clipping is not linear: it would put energy back into a band that the noise leaves out.
     clip = setting.corrupt.band is None if choice.clip == "auto" else choice.clip == "on"
     *earlier, _ = read_json(trained / "run.json")["checkpoints"]
     names = {f"seed_{seed}{at}": seed for seed in setting.seeds for at in ("", *(f"_step_{s}" for s in earlier))}
     corruption = Corruption.from_dict(read_json(setting.artifacts("corrupt") / "corruption.json"))
-    parts, images = {}, choice.n * len(names)
-    with Bar(f"sample {setting.title}", images) as bar:
+    parts = {}
+    with Bar(f"sample {setting.title}", choice.n * len(names), rank=world.rank, size=world.size) as bar:
         for name, seed in names.items():
             place = scratch() / "sample" / _key(setting, trained / name, seed, spectrum, data)
             firsts = range(0, choice.n, choice.batch_size)
@@ -61,7 +61,7 @@ def sample(setting, world):
                 if not torch.isfinite(x).all():
                     raise InputError(f"samples of {name} are not finite; train longer, or with a smaller train.lr")
                 write_array(parts[name][k], to_uint8(corruption.remove(x) if choice.filtered else x).numpy())
-                bar.update(len(x) * world.size)
+                bar.update(len(x))
             world.wait()
     if not world.main:
         return
@@ -73,13 +73,16 @@ def sample(setting, world):
         shutil.rmtree(files[0].parent)
 
 
-def decoder_of(manifest, encoded, device):
+def decoder_of(setting, device):
     """From the space that is trained in to images in [-1, 1]."""
+    folder = setting.artifacts("encode")
+    manifest = read_json(folder / "manifest.json")
     if manifest["kind"] == "pixel":
         return lambda x: x
     from sagd.latents import Autoencoder, decoder
 
-    return decoder(Autoencoder(manifest["kind"], manifest["autoencoder"], device), encoded)
+    autoencoder = Autoencoder(manifest["kind"], manifest["autoencoder"], device, manifest["size"])
+    return decoder(autoencoder, folder)
 
 
 def _together(files, n):

@@ -50,12 +50,8 @@ def train_setting(setting):
         signal.signal(number, lambda *_: asked.set())
 
     earlier = [choice.steps * k // choice.snapshots for k in range(1, choice.snapshots)]
-    images = choice.steps * choice.batch_size * len(setting.seeds) if world.main else 0
-    with _locked(run, world), Bar(f"train {setting.title}", images) as bar:
-
-        def told(count: float, **figures: object) -> None:
-            if world.main:
-                bar.update(count, **figures)
+    images = choice.steps * choice.batch_size * len(setting.seeds)
+    with _locked(run, world), Bar(f"train {setting.title}", images, rank=world.rank) as bar:
 
         def snapshot(seed: int, step: int, weights: dict[str, torch.Tensor]) -> None:
             if world.main:
@@ -67,7 +63,7 @@ def train_setting(setting):
                 seed=seed, corruption=corruption, world=world,
                 checkpoint=run / f"seed_{seed}.safetensors", stop=asked.is_set,
                 resumed=lambda step: bar.skip(step * choice.batch_size),
-                report=lambda loss: told(choice.batch_size, loss=loss),
+                report=lambda loss: bar.update(choice.batch_size, loss=loss),
                 snapshots=earlier,
                 snapshot=lambda step, weights: snapshot(seed, step, weights),
             )  # fmt: skip
@@ -116,7 +112,7 @@ def source_of(setting, manifest, device: torch.device) -> Pixels | Latents:
         return pixels
     from sagd.latents import Autoencoder, encoder
 
-    autoencoder = Autoencoder(manifest["kind"], manifest["autoencoder"], device)
+    autoencoder = Autoencoder(manifest["kind"], manifest["autoencoder"], device, manifest["size"])
     return Encoded(pixels, encoder(autoencoder, setting.artifacts("encode")), tuple(manifest["shape"]))
 
 

