@@ -231,14 +231,14 @@ def _normalize(place: Path, names: list[str]) -> None:
     write_tensors(place / "normalization.safetensors", {"mean": mean, "variance": squares / count})
 
 
-def statistics(place: Path, shape: tuple[int, ...]) -> dict[str, Tensor]:
+def statistics(place: Path) -> dict[str, Tensor]:
     """Moments of normalised latents, as `sagd.moments.statistics` has those of images: ``mean`` 0, and ``power``.
 
     The power at each frequency of the unitary DFT is that of the first 4,096 latents.
     """
     latents = Latents(place)
     few = torch.arange(min(len(latents), PROBED))
-    power = torch.zeros(shape, dtype=torch.float64)
+    power = torch.zeros(latents.shape, dtype=torch.float64)
     for rows in few.split(64):
         power += torch.fft.fft2(latents.to_x0(latents.read(rows)).double(), norm="ortho").abs().square().sum(0)
     return {"mean": torch.zeros_like(power), "power": power / len(few)}
