@@ -59,7 +59,7 @@ def encoded(setting, world):
         manifest = latents.encode(
             images, labels, autoencoder, folder,
             source=described[0], dtype=getattr(torch, choice.dtype), flips=choice.flips, per_shard=choice.per_shard,
-            batch_size=choice.batch_size, world=world, report=bar.update,
+            batch_size=choice.batch_size, world=world, resumed=bar.skip, report=bar.update,
         )  # fmt: skip
     normal = read_tensors(folder / "normalization.safetensors")
     data = latents.statistics(folder)

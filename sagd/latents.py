@@ -116,6 +116,7 @@ def encode(
     per_shard: int = 1024,
     batch_size: int = 64,
     world: World | None = None,
+    resumed: Callable[[int], None] = lambda images: None,
     report: Callable[[int], None] = lambda images: None,
 ) -> dict:
     """Write the latents of a data set in shards; a process that was killed goes on at the shard that it was at.
@@ -135,6 +136,8 @@ def encode(
         Also store the latents of the mirrored images.
     world
         Processes that share the shards; all see ``place``.
+    resumed, report
+        Called with the number of images that were there before, and of those of each finished shard.
 
     Returns
     -------
@@ -144,7 +147,7 @@ def encode(
     """
     world = world or World()
     if (place / "manifest.json").exists():
-        report(len(images))
+        resumed(len(images))
         return read_json(place / "manifest.json")
     place.mkdir(parents=True, exist_ok=True)
     shape = tuple(autoencoder.encode(_x0(images[:1], autoencoder.device)).shape[1:])
@@ -168,15 +171,17 @@ def encode(
     for k, part in enumerate(parts):
         if k % world.size != world.rank:
             continue
-        # A shard is whole if it is there, and what says so comes after it.
-        if not (place / names[k]).with_suffix(".json").exists():
-            tensors = _shard(images[part], autoencoder, shape, dtype, flips, batch_size)
-            if labels is not None:
-                tensors["labels"] = torch.from_numpy(np.array(labels[part]))
-            write_tensors(place / names[k], tensors)
-            entry = {"name": names[k], "count": part.stop - part.start, "sha256": digest(place / names[k])}
-            write_json((place / names[k]).with_suffix(".json"), entry)
-        report(part.stop - part.start)
+        count = part.stop - part.start
+        if (place / names[k]).with_suffix(".json").exists():  # written after the shard, so that is whole
+            resumed(count)
+            continue
+        tensors = _shard(images[part], autoencoder, shape, dtype, flips, batch_size)
+        if labels is not None:
+            tensors["labels"] = torch.from_numpy(np.array(labels[part]))
+        write_tensors(place / names[k], tensors)
+        entry = {"name": names[k], "count": count, "sha256": digest(place / names[k])}
+        write_json((place / names[k]).with_suffix(".json"), entry)
+        report(count)
     world.wait()
     if world.main:
         _normalize(place, names)

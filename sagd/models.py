@@ -91,7 +91,8 @@ def predictor(network, labels: Tensor | None = None) -> Predict:
 def save(folder: Path, network, weights: dict[str, Tensor] | None = None) -> None:
     """Write a network's configuration and weights (its own, unless others, say of its EMA, are given)."""
     write_tensors(folder / WEIGHTS, weights or network.state_dict(), {"format": "pt"})
-    write_json(folder / CONFIG, dict(network.config))
+    kind = type(network).__name__
+    write_json(folder / CONFIG, dict(network.config) | ({} if kind == "UNet2DModel" else {"_class_name": kind}))
 
 
 def load(folder: Path):
