@@ -78,7 +78,10 @@ def dit(size: tuple[int, int], channels: int, classes: int, patch: int, widths: 
 
     if size[0] != size[1]:
         raise InputError(f"a DiT takes square images; these are {size[0]}x{size[1]}")
-    return DiTDH(size[0], channels, patch, tuple(widths), tuple(depths), tuple(heads), num_classes=classes)
+    return DiTDH(  # by name: diffusers takes what is given by position for a default, and does not read it back
+        sample_size=size[0], in_channels=channels, patch_size=patch, hidden_sizes=tuple(widths), depths=tuple(depths),
+        heads=tuple(heads), num_classes=classes,
+    )  # fmt: skip
 
 
 def predictor(network, labels: Tensor | None = None) -> Predict:
