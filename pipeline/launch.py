@@ -93,6 +93,7 @@ def worker(name: str) -> Iterator[None]:
             raise
         if STDERR not in os.environ:
             print(f"{name}: another process of this run is gone; the same command goes on", file=sys.stderr, flush=True)
+        time.sleep(2)  # the launcher shall see first who is gone
         os._exit(LOST)  # what waits for the lost process would never end
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()

@@ -1,0 +1,201 @@
+"""Latents: written once, in shards, whatever is cut; read back normalised; decoded; and what a DiT makes of them."""
+
+import json
+import shutil
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+import sagd
+from sagd import latents, models
+from sagd.distributed import World
+from sagd.flow import EMBEDDED, Flow
+from sagd.sampling import draw
+from sagd.sources import Encoded, Latents, Pixels, normalization
+from sagd.training import Recipe, draw_batch, train
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (50, 3, 8, 8), dtype=np.uint8)
+LABELS = np.arange(50) % 5
+
+
+@pytest.fixture(scope="module", autouse=True)
+def scratch(tmp_path_factory):
+    """One scratch folder for the module: random autoencoders are made once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SAGD_SCRATCH", str(tmp_path_factory.mktemp("scratch")))
+        yield
+
+
+@pytest.fixture(scope="module", params=latents.KINDS)
+def autoencoder(request):
+    return latents.Autoencoder(request.param, "random", size=8)
+
+
+def encode(autoencoder, place, **options):
+    options = {"source": "test", "per_shard": 16, "batch_size": 7} | options
+    return latents.encode(IMAGES, LABELS, autoencoder, place, **options)
+
+
+def direct(autoencoder, rows, flip=None):
+    x = torch.from_numpy(IMAGES[rows]).float() / 127.5 - 1
+    if flip is not None:
+        x[flip] = x[flip].flip(-1)
+    return autoencoder.encode(x)
+
+
+def test_shards_hold_what_the_autoencoder_gives(autoencoder, tmp_path):
+    manifest = encode(autoencoder, tmp_path, flips=True)
+    assert [s["count"] for s in manifest["shards"]] == [16, 16, 16, 2]
+    source = Latents(tmp_path)
+    assert len(source) == 50
+    assert source.labels.tolist() == LABELS.tolist()
+    rows, flip = torch.tensor([3, 49, 17, 16]), torch.tensor([True, False, True, False])
+    mean, std = normalization(tmp_path)
+    wanted = (direct(autoencoder, rows, flip) - mean) / std
+    torch.testing.assert_close(source.to_x0(source.read(rows, flip)), wanted, atol=1e-2, rtol=1e-2)
+    everything = torch.cat([source.to_x0(source.read(torch.arange(50), torch.full((50,), f))) for f in (False, True)])
+    assert everything.mean(0).abs().max() < 1e-5
+    torch.testing.assert_close(everything.var(0, correction=0), torch.ones(source.shape), atol=2e-2, rtol=0)
+
+
+def test_statistics_do_not_depend_on_shards(autoencoder, tmp_path):
+    for per_shard in (7, 50):
+        encode(autoencoder, tmp_path / str(per_shard), per_shard=per_shard)
+    for a, b in zip(*(normalization(tmp_path / n) for n in ("7", "50")), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-5)
+    power = latents.statistics(tmp_path / "7")["power"]
+    assert power.mean().item() == pytest.approx(1, abs=0.1)  # Parseval: unit variance of every element
+
+
+def test_encoding_goes_on_at_the_shard_that_was_cut(autoencoder, tmp_path):
+    encode(autoencoder, tmp_path / "whole")
+    shutil.copytree(tmp_path / "whole", tmp_path / "cut")
+    for name in ("manifest.json", "normalization.safetensors", "shard_00002.json", "shard_00003.safetensors"):
+        (tmp_path / "cut" / name).unlink()
+    (tmp_path / "cut" / "shard_00003.json").unlink()
+    (tmp_path / "cut" / "shard_00002.safetensors").write_bytes(b"half")
+    before = (tmp_path / "cut" / "shard_00001.safetensors").stat().st_mtime_ns
+    kept, done = [], []
+    encode(autoencoder, tmp_path / "cut", resumed=kept.append, report=done.append)
+    assert (sum(kept), done) == (32, [16, 2])
+    assert (tmp_path / "cut" / "shard_00001.safetensors").stat().st_mtime_ns == before
+    for file in (tmp_path / "whole").iterdir():
+        assert (tmp_path / "cut" / file.name).read_bytes() == file.read_bytes()
+
+
+def test_a_full_disk_is_told_before_anything_is_encoded(autoencoder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: SimpleNamespace(free=100))
+    with pytest.raises(sagd.InputError, match="on_the_fly"):
+        encode(autoencoder, tmp_path)
+    assert "are to come" in capsys.readouterr().err
+    assert not list(tmp_path.glob("shard*"))
+
+
+def test_the_manifest_says_what_was_encoded(autoencoder, tmp_path):
+    from sagd.download import digest
+
+    encode(autoencoder, tmp_path, dtype=torch.bfloat16)
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    assert manifest["dtype"] == "bfloat16"
+    assert manifest["autoencoder"] == autoencoder.sha256
+    assert all(digest(tmp_path / s["name"]) == s["sha256"] for s in manifest["shards"])
+
+
+def test_an_autoencoder_is_read_as_diffusers_writes_it(autoencoder, tmp_path):
+    autoencoder.network.save_pretrained(tmp_path, safe_serialization=True)
+    again = latents.Autoencoder(autoencoder.kind, str(tmp_path))
+    assert again.sha256 == autoencoder.sha256
+    assert torch.equal(direct(again, [0, 1]), direct(autoencoder, [0, 1]))
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(sagd.InputError, match="holds no Autoencoder"):
+        latents.Autoencoder(autoencoder.kind, str(tmp_path))
+
+
+def test_latents_on_the_fly_are_those_that_are_stored(autoencoder, tmp_path):
+    encode(autoencoder, tmp_path)
+    stored, recipe = Latents(tmp_path), Recipe(1, 8)
+    fresh = Encoded(Pixels(IMAGES, LABELS), latents.encoder(autoencoder, tmp_path), stored.shape)
+    noise = sagd.power_law(stored.shape[1:], -0.04)
+    a, b = (draw_batch(s, Flow(), noise, None, recipe, 0, 0, classes=5) for s in (stored, fresh))
+    torch.testing.assert_close(a.x0, b.x0, atol=1e-2, rtol=1e-2)
+    assert torch.equal(a.eps, b.eps)
+    assert torch.equal(a.labels, b.labels)
+
+
+def test_a_dit_learns_latents_and_its_samples_are_decoded(autoencoder, tmp_path):
+    encode(autoencoder, tmp_path)
+    source = Latents(tmp_path)
+    channels, *size = source.shape
+    torch.manual_seed(0)
+    network = models.dit(tuple(size), channels, 5, patch=1, widths=[32, 64], depths=[1, 1], heads=[2, 2])
+    noise = sagd.power_law(tuple(size), -0.04)
+    done = train(network, source, noise, Flow(shift=2.0), Recipe(80, 10, lr=3e-3, warmup=5, ema=0.9), seed=0)
+    assert done.losses[-15:].mean() < 0.9 * done.losses[:15].mean()
+    models.save(tmp_path / "network", network, done.weights)
+    again = models.load(tmp_path / "network")
+    data = latents.statistics(tmp_path)
+    images = draw(
+        again, Flow(shift=2.0), noise, data, n=7, batch_size=3, steps=4, seed=0, sampler="heun",
+        decode=latents.decoder(autoencoder, tmp_path),
+    )  # fmt: skip
+    assert images.shape == (7, 3, 8, 8)
+    assert images.isfinite().all()
+
+
+def test_dit_dh_s_has_196_million_parameters_and_takes_a_step():
+    """RAE's DiT^DH-S, at its true shapes: 196.5M parameters, one forward and backward pass of one latent."""
+    torch.manual_seed(0)
+    network = models.dit((16, 16), 768, 1000, patch=1, widths=[384, 2048], depths=[12, 2], heads=[6, 16])
+    assert round(sum(p.numel() for p in network.parameters()) / 1e6, 1) == 196.5
+    spectrum, source = sagd.power_law((16, 16), -0.04), torch.Generator().manual_seed(0)
+    x0 = torch.randn((1, 768, 16, 16), generator=source)
+    eps = spectrum.sample(x0.shape, generator=source)
+    loss = Flow().loss(models.predictor(network, torch.tensor([7])), x0, torch.tensor([0.4]), eps)
+    loss.backward()
+    # adaLN-Zero: nothing comes out at first, so the loss is that of predicting 0, and only the last layer learns.
+    assert loss.item() == pytest.approx((eps - x0).square().mean().item(), rel=1e-5)
+    assert network.out.weight.grad.abs().max() > 0
+
+
+def test_a_dit_hears_time_and_label():
+    torch.manual_seed(0)
+    network = models.dit((4, 4), 2, 3, patch=2, widths=[16, 32], depths=[2, 1], heads=[2, 2]).eval()
+    for p in network.parameters():
+        if p.requires_grad and not p.abs().max() > 0:
+            torch.nn.init.normal_(p, std=0.1)
+    x = torch.randn((1, 2, 4, 4), generator=torch.Generator().manual_seed(0))
+
+    def out(t, label):
+        labels = None if label is None else torch.tensor([label])
+        return network(x, torch.tensor([EMBEDDED * t]), labels).sample
+
+    assert not torch.allclose(out(0.2, 0), out(0.7, 0), atol=1e-3)
+    assert not torch.allclose(out(0.2, 0), out(0.2, 1), atol=1e-4)
+    assert torch.equal(out(0.2, None), out(0.2, 3))
+
+
+def test_labels_are_hidden_as_often_as_asked():
+    source, recipe = Pixels(IMAGES, LABELS), Recipe(1, 50, label_dropout=0.3)
+    noise = sagd.isotropic((8, 8))
+    seen = torch.cat([draw_batch(source, Flow(), noise, None, recipe, 0, k, classes=5).labels for k in range(40)])
+    assert (seen == 5).float().mean().item() == pytest.approx(0.3, abs=0.03)
+
+
+def test_samples_have_equal_label_counts():
+    network = models.dit((8, 8), 3, 5, patch=4, widths=[16, 32], depths=[1, 1], heads=[2, 2])
+    seen = []
+    network.register_forward_pre_hook(lambda _, args, kwargs: seen.append(kwargs["class_labels"]), with_kwargs=True)
+    data = {"mean": torch.zeros(3, 8, 8), "power": torch.ones(3, 8, 8)}
+    draw(network, Flow(), sagd.isotropic((8, 8)), data, n=20, batch_size=4, steps=1, seed=0, sampler="euler")
+    assert torch.bincount(torch.cat(seen)).tolist() == [4] * 5
+
+
+@pytest.mark.parametrize(
+    ("labels", "says"), [(None, "the data set has none"), (np.arange(50), "labels up to 49")], ids=["none", "too many"]
+)
+def test_labels_that_do_not_fit_are_refused(labels, says):
+    network = models.dit((8, 8), 3, 5, patch=2, widths=[16, 32], depths=[1, 1], heads=[2, 2])
+    with pytest.raises(sagd.InputError, match=says):
+        train(network, Pixels(IMAGES, labels), sagd.isotropic((8, 8)), Flow(), Recipe(1, 4), seed=0, world=World())
