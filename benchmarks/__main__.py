@@ -19,8 +19,10 @@ import torch
 
 import sagd
 from sagd import models
+from sagd.diffusion import Diffusion
 from sagd.parallel import concurrently
 from sagd.sampling import draw
+from sagd.sources import Pixels
 from sagd.training import Recipe, train
 
 UNET = {"widths": [16, 16, 32], "layers": 1, "attention": [False] * 3, "groups": 8}  # that of the default study
@@ -123,11 +125,11 @@ class _Pictures(torch.utils.data.Dataset):
 
 def training(steps: int = 30) -> None:
     images = torch.randint(0, 256, (4000, 1, *SIZE), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    spectrum, schedule = sagd.power_law(SIZE, -0.06), sagd.Schedule.linear()
+    source, spectrum, formulation = Pixels(images), sagd.power_law(SIZE, -0.06), Diffusion(sagd.Schedule.linear())
 
     def run(seed: int, batch_size: int):
         recipe = Recipe(steps, batch_size, warmup=5, precision="fp32")
-        return train(models.unet(SIZE, 1, **UNET), images, spectrum, schedule, recipe, seed=seed)
+        return train(models.unet(SIZE, 1, **UNET), source, spectrum, formulation, recipe, seed=seed)
 
     print("\nTraining images/s, the study's U-Net, float32: ours (with shaped noise) over a plain diffusers loop")
     for batch in (16, 64):
@@ -153,7 +155,7 @@ def sampling(n: int = 256, steps: int = 10) -> None:
     network = models.unet(SIZE, 1, **UNET).eval().requires_grad_(False)
     pipeline = DDIMPipeline(network, DDIMScheduler())
     pipeline.set_progress_bar_config(disable=True)
-    spectrum, schedule = sagd.power_law(SIZE, -0.06), sagd.Schedule.linear()
+    spectrum, formulation = sagd.power_law(SIZE, -0.06), Diffusion(sagd.Schedule.linear())
     data = {"mean": torch.zeros(1, *SIZE, dtype=torch.float64), "power": torch.ones(1, *SIZE, dtype=torch.float64)}
 
     print("\nSampling images/s, the study's U-Net, float32: ours (from shaped noise) over DDIMPipeline")
@@ -162,7 +164,7 @@ def sampling(n: int = 256, steps: int = 10) -> None:
             f"  {n} images in batches of {batch}",
             ratio(
                 lambda b=batch: draw(
-                    network, schedule, spectrum, data, n=n, steps=steps, seed=0, clip=True, batch_size=b
+                    network, formulation, spectrum, data, n=n, steps=steps, seed=0, clip=True, batch_size=b
                 ),
                 lambda b=batch: [
                     pipeline(batch_size=b, num_inference_steps=steps, output_type="np") for _ in range(n // b)

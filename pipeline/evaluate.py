@@ -163,8 +163,8 @@ def _summary(per_seed: list[dict[str, float]]) -> dict[str, float | None]:
 
 def _mean_rapsd(images: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
     """`rapsd` of images in uint8, a few at a time."""
-    rows = [images[block] for block in blocks(len(images), 1024)]
-    parts = [rapsd(torch.from_numpy(x).double() / 127.5 - 1) for x in rows]
+    rows = [torch.from_numpy(np.array(images[block])) for block in blocks(len(images), 1024)]
+    parts = [rapsd(x.double() / 127.5 - 1) for x in rows]
     return parts[0][0], sum(len(x) * power for x, (_, power) in zip(rows, parts, strict=True)) / len(images)
 
 

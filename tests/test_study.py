@@ -44,6 +44,8 @@ def study(tmp_path, monkeypatch):
     for name in ("train", "held_out"):
         images = rng.integers(0, 90, (20, 1, 8, 8), dtype=np.uint8)
         np.save(f"artifacts/prepare/{name}.npy", images, allow_pickle=False)
+    Path("reports").mkdir()
+    Path("reports/prepare.json").write_text("{}")
     params = parameters.load()
     for stage in (corrupt, encode, train, sample):
         stage.main(params, GRID)
@@ -103,7 +105,7 @@ def test_a_suggestion_is_what_sagd_suggest_says(study):
         ({"settings": {"x": {"noise": {}, "train": {"step": 1}}}}, r"unknown key grid\.settings\.x\.train\.step"),
         (
             {"settings": {"x": {"noise": {}, "train": {"schedule": "zero_terminal_snr"}}}},
-            r"grid\.settings\.x\.train.*needs prediction v",
+            r"grid\.settings\.x\.train.*schedule zero_terminal_snr is for prediction v",
         ),
         (
             {"settings": {"x": {"noise": {"operator": "isotropic", "schedule": "varying"}}}},
