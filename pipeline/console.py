@@ -14,7 +14,11 @@ from sagd.errors import InputError
 
 
 def stage(
-    main: Callable[[Params, argparse.Namespace], None], *, each: str | None = "setting", shared: bool = False
+    main: Callable[[Params, argparse.Namespace], None],
+    *,
+    each: str | None = "setting",
+    shared: bool = False,
+    dry: bool = False,
 ) -> None:
     """Run a stage: parse the command line, read params.yaml, and turn bad input into one line and exit code 1.
 
@@ -25,6 +29,8 @@ def stage(
         ``dataset``, or None.
     shared
         Whether several processes may do it together (`pipeline.launch`).
+    dry
+        Whether it can say beforehand what it needs.
     """
     name = Path(sys.argv[0]).stem
     parser = argparse.ArgumentParser(prog=f"python -m pipeline.{name}", description=sys.modules["__main__"].__doc__)
@@ -36,6 +42,8 @@ def stage(
         parser.add_argument("--group", dest="setting", help="a group of the grid; every setting if not given")
     elif each == "dataset":
         parser.add_argument("--dataset", help="one of datasets; the section dataset if not given")
+    if dry:
+        parser.add_argument("--dry", action="store_true", help="say what it needs and what is missing, and do nothing")
     options = parser.parse_args()
     _die_with_parent()
     if shared and os.environ.get(LAUNCHER) and "WORLD_SIZE" not in os.environ:

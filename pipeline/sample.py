@@ -35,8 +35,6 @@ def sample(setting, world):
     spectrum = from_dict(read_json(trained / "spectrum.json"))
     data = read_tensors(encoded / "statistics.safetensors")
     decode = decoder_of(setting, world.device)
-    # Clipping is not linear: it would put energy back into a band that the noise leaves out.
-    clip = setting.corrupt.band is None if choice.clip == "auto" else choice.clip == "on"
     *earlier, _ = read_json(trained / "run.json")["checkpoints"]
     names = {f"seed_{seed}{at}": seed for seed in setting.seeds for at in ("", *(f"_step_{s}" for s in earlier))}
     corruption = Corruption.from_dict(read_json(setting.artifacts("corrupt") / "corruption.json"))
@@ -55,7 +53,8 @@ def sample(setting, world):
                 models.load(trained / name).to(world.device), setting.train.formulation(tuple(data["mean"].shape)),
                 spectrum, data, [firsts[k] for k in mine],
                 n=choice.n, steps=choice.steps, seed=seed, spacing=choice.spacing, start=choice.start,
-                sampler=choice.sampler, eta=choice.eta, clip=clip, batch_size=choice.batch_size, decode=decode,
+                sampler=choice.sampler, eta=choice.eta, clip=clips(setting), batch_size=choice.batch_size,
+                decode=decode,
             )  # fmt: skip
             for k, x in zip(mine, batches, strict=True):
                 if not torch.isfinite(x).all():
@@ -71,6 +70,12 @@ def sample(setting, world):
     save_grid(setting.report("sample", "png"), drawn[f"seed_{setting.seeds[0]}"][:PREVIEW], columns=12)
     for files in parts.values():
         shutil.rmtree(files[0].parent)
+
+
+def clips(setting):
+    """Whether x0hat is clipped; that is not linear, and would put energy back into a band that the noise leaves out."""
+    how = setting.sample.clip
+    return setting.corrupt.band is None if how == "auto" else how == "on"
 
 
 def decoder_of(setting, device):

@@ -31,7 +31,12 @@ IN_MEMORY = 4e9  # bytes of images up to which a data set is held in memory, or 
 
 def main(params, options):
     for setting in params.chosen(options):
-        train_setting(setting)
+        if options.dry:
+            from pipeline.dry import dry
+
+            dry(params, setting)
+        else:
+            train_setting(setting)
 
 
 def train_setting(setting):
@@ -44,6 +49,13 @@ def train_setting(setting):
     recipe = recipe_of(choice)
     run = scratch() / "train" / _key(setting, spectrum, manifest)
     folder = setting.artifacts("train")
+
+    if world.device.type == "cuda":
+        from pipeline.dry import cost
+
+        said = cost(setting, source, spectrum, world)
+        if world.main:
+            print(f"train {setting.title}: {said}", flush=True)
 
     asked = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -206,4 +218,4 @@ def _machine(world: World) -> dict:
 
 
 if __name__ == "__main__":
-    stage(main, shared=True)
+    stage(main, shared=True, dry=True)

@@ -14,7 +14,7 @@ import sys
 import tarfile
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -147,6 +147,10 @@ def of_hub(path: str) -> Pictures:
     return Pictures(names, at, f"huggingface: {path}", held_out, classes=classes)
 
 
+class Absent(InputError):
+    """What could be fetched, but is not here."""
+
+
 @dataclass(frozen=True)
 class File:
     """A file of a source.
@@ -183,6 +187,8 @@ class Source:
         Takes this source, the folder of all data sets, and the resolution that is asked for.
     bad
         Names of files that are broken in the archive that is fetched; they are left out.
+    fetching
+        Whether what is missing is fetched.
     """
 
     page: str
@@ -191,6 +197,7 @@ class Source:
     files: tuple[File, ...]
     open: Callable[["Source", Path, int], Pictures]
     bad: tuple[str, ...] = ()
+    fetching: bool = True
 
     def fetch(self, folder: Path, *files: File) -> list[Path]:
         """Where the files are; those that are missing are fetched, after a line that says what comes.
@@ -198,21 +205,25 @@ class Source:
         Raises
         ------
         InputError
-            No network, another file than expected, or too little room on the disk.
+            No network, another file than expected, or too little room on the disk; `Absent` where nothing is fetched.
         """
         missing = [f for f in files if not (folder / f.name).exists()]
+        if missing and not self.fetching:
+            size = sum(f.size for f in missing)
+            raise Absent(f"{amount(size)} are to be fetched to {folder}, of {self.page}, licence: {self.licence}")
         if missing:
             parts = ((folder / (f.name + ".part"), f.size) for f in missing)  # of an earlier process
             size = sum(of - (part.stat().st_size if part.exists() else 0) for part, of in parts)
-            print(f"fetching {_bytes(size)} to {folder}, of {self.page}, licence: {self.licence}", file=sys.stderr)
+            print(f"fetching {amount(size)} to {folder}, of {self.page}, licence: {self.licence}", file=sys.stderr)
             there = next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())
             free = shutil.disk_usage(there).free
             if free < size:
-                raise InputError(f"{folder} has {_bytes(free)} free, {_bytes(size)} are to come: name another folder")
+                raise InputError(f"{folder} has {amount(free)} free, {amount(size)} are to come: name another folder")
         return [_fetch(f, folder / f.name) for f in files]
 
 
-def _bytes(size: float) -> str:
+def amount(size: float) -> str:
+    """Bytes, in the unit that suits."""
     return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
 
 
@@ -357,7 +368,7 @@ def _imagenet(source: Source, folder: Path, size: int) -> Pictures:
         if not _unpacked(root / part):
             raise InputError(
                 f"{root / part} is missing: from {source.page} ({source.licence}) fetch "
-                f"{', '.join(f.name for f in source.files)} ({_bytes(sum(f.size for f in source.files))}) into {root}, "
+                f"{', '.join(f.name for f in source.files)} ({amount(sum(f.size for f in source.files))}) into {root}, "
                 f"and unpack them with torchvision.datasets.ImageNet({str(root)!r}, {part!r})"
             )
     return of_files(
@@ -380,7 +391,7 @@ def _mnist_5k() -> Pictures:
     return of_array(rows[:, :784].reshape(-1, 28, 28), source, classes=rows[:, 784])
 
 
-def find(name: str, path: str | None, size: int) -> Pictures:
+def find(name: str, path: str | None, size: int, fetching: bool = True) -> Pictures:
     """Open a data set.
 
     Parameters
@@ -392,10 +403,14 @@ def find(name: str, path: str | None, size: int) -> Pictures:
         of images, for ``huggingface`` what `of_hub` takes.
     size
         The resolution that is asked for: FFHQ comes in two.
+    fetching
+        Whether to fetch what is missing; else that raises `Absent`.
     """
     if name == "mnist_5k":
         return _mnist_5k()
     if name == "huggingface" and path:
+        if not fetching and not Path(path).exists():
+            raise Absent(f"the package datasets will fetch {path}, if it is not in its cache")
         return of_hub(path)
     root = Path(path or "data").expanduser()
     if name == "folder" and path and root.exists():
@@ -405,7 +420,7 @@ def find(name: str, path: str | None, size: int) -> Pictures:
         raise InputError(f"dataset.path is {path}; dataset.name={name} needs the path of an existing {wanted}")
     if name not in SOURCES:
         raise InputError(f"dataset.name is {name!r}; allowed: {', '.join(NAMES)}")
-    source = SOURCES[name]
+    source = replace(SOURCES[name], fetching=fetching)
     pictures = source.open(source, root, size)
     count = len(pictures.names)
     if count + len(source.bad) < source.images:
@@ -549,4 +564,5 @@ SOURCES = {
         open=_imagenet,
     ),
 }
+CLASSES = {"mnist_5k": 10, "cifar10": 10, "imagenet": 1000}  # where labels are known before the data are here
 NAMES = ("mnist_5k", *SOURCES, "folder", "huggingface")

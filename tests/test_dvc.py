@@ -9,7 +9,7 @@ from ruamel.yaml import YAML
 
 # What every stage uses and no number depends on.
 PLUMBING = {"pipeline.console", "sagd.download", "sagd.errors", "sagd.files", "sagd.parallel", "sagd.progress"}
-PLUMBING |= {"sagd.distributed", "pipeline.launch"}
+PLUMBING |= {"sagd.distributed", "pipeline.launch", "pipeline.dry"}
 PLUMBING |= {"sagd.figures"}  # pictures of the first images; the report depends on it
 STUDIES = ("dvc.yaml", "theory/dvc.yaml", "paper/dvc.yaml")
 

@@ -1,0 +1,231 @@
+"""What a setting needs before it is trained: data, weights, memory and time by real steps, and disk.
+
+`python -m pipeline.train --setting NAME --dry` says all of it; on a GPU, training begins with what it will cost.
+"""
+
+import resource
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from pipeline.encode import check
+from pipeline.evaluate import given_moments
+from pipeline.params import Params, Setting
+from pipeline.sample import clips
+from pipeline.train import network_of, recipe_of
+from sagd import data
+from sagd.catalogue import CLASSES, SOURCES, Absent, amount, find
+from sagd.diffusion import Diffusion
+from sagd.distributed import World
+from sagd.errors import InputError
+from sagd.extractors import extractor
+from sagd.files import read_json, scratch
+from sagd.latents import Autoencoder
+from sagd.sampling import draw
+from sagd.sources import Encoded, Latents, Pixels
+from sagd.spectrum import Spectrum
+from sagd.spectrum.varying import Varying
+from sagd.training import train
+
+STEPS = 3  # that are tried, of training and of sampling: the first is slower than the rest
+
+
+def dry(params: Params, setting: Setting) -> None:
+    """Print what a setting needs, and end with all that is missing, as one error.
+
+    What is found is used, and what a later stage would fetch is named. Real images are not needed: time and memory are
+    those of random ones of the same shape.
+    """
+    world, problems = World(), []
+
+    def attempt(label: str, needed: Callable[[], tuple[str, object]]) -> object:
+        try:
+            said, found = needed()
+        except Absent as absent:  # it can be fetched
+            said, found = str(absent), None
+        except InputError as error:
+            problems.append(f"{label}: {error}")
+            return None
+        if world.main:
+            print(f"  {label:<12} {said}", flush=True)
+        return found
+
+    if world.main:
+        print(f"{setting.title}, profile {params.profile or 'none'}:", flush=True)
+    dataset = params.dataset(None if setting.prepared.name == "prepare" else setting.prepared.name)
+    shape = (dataset.channels or data.channels_of(dataset.name), dataset.size, dataset.size)
+    known = SOURCES[dataset.name].images if dataset.name in SOURCES else 0
+    counts = attempt("data", lambda: _data(setting, dataset)) or (known, 0)
+    autoencoder = attempt("autoencoder", lambda: _autoencoder(setting, dataset.size, world))
+    attempt("features", lambda: _features(setting))
+    if setting.evaluate.reference is not None:
+        attempt("reference", lambda: _reference(setting))
+    if setting.encode.kind == "pixel" or autoencoder is not None:
+        classes = CLASSES.get(dataset.name, 1) if dataset.labels else 0
+        source = _stand_in(setting, shape, classes, autoencoder, world)
+        noise = attempt("noise", lambda: _noise(setting, source.shape))
+        if noise is not None:
+            attempt("cost", lambda: (cost(setting, source, noise, world), None))
+        attempt("disk", lambda: _disk(setting, shape, source.shape, counts, network_size(setting, source)))
+    if problems:
+        raise InputError(f"{setting.title} cannot run: {'; '.join(problems)}")
+
+
+def cost(setting: Setting, source: Pixels | Latents, spectrum: Spectrum | Varying, world: World) -> str:
+    """Time and memory of the whole training and sampling, from a few real steps of each, whose results are dropped."""
+    choice, how, times = setting.train, setting.sample, []
+    formulation = choice.formulation(source.shape)
+    on_gpu = world.device.type == "cuda"
+    if on_gpu:
+        torch.cuda.reset_peak_memory_stats()
+
+    def now(loss: object = None) -> None:
+        if on_gpu:
+            torch.cuda.synchronize()
+        times.append(time.monotonic())
+
+    try:
+        recipe = replace(recipe_of(choice), steps=STEPS)
+        network = network_of(choice, source, 0).to(world.device)
+        train(network, source, spectrum, formulation, recipe, seed=0, world=world, report=now)
+        moments = {"mean": torch.zeros(source.shape, dtype=torch.float64), "power": torch.ones(source.shape).double()}
+        network = network_of(choice, source, 0).to(world.device).eval().requires_grad_(False)
+        n = min(how.n, how.batch_size)
+        now()
+        draw(
+            network, formulation, spectrum, moments, n=n, batch_size=n, steps=min(STEPS, how.steps), seed=0,
+            spacing=how.spacing, start=how.start, sampler=how.sampler, eta=how.eta, clip=clips(setting),
+        )  # fmt: skip
+        now()
+    except torch.OutOfMemoryError as error:
+        part = choice.micro_batch_size or choice.batch_size
+        raise InputError(
+            f"{torch.cuda.get_device_name()} has too little memory for {part} images at a time: lower "
+            "train.micro_batch_size, which changes no result, or sample.batch_size"
+        ) from error
+    step, batch = times[STEPS - 1] - times[STEPS - 2], times[-1] - times[-2]
+    runs = len(setting.seeds)
+    training = runs * choice.steps * step * world.size
+    sampling = runs * choice.snapshots * how.n / n * batch * how.steps / min(STEPS, how.steps)
+    if on_gpu:
+        device, used = torch.cuda.get_device_name(), torch.cuda.max_memory_allocated()
+        memory = f"{used / 1e9:.1f} of its {torch.cuda.get_device_properties(world.device).total_memory / 1e9:.0f} GB"
+    else:
+        device = f"{torch.get_num_threads()} CPU threads"
+        memory = f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9:.1f} GB"
+    return (
+        f"about {_time(training + sampling)} of {device}: {_time(training)} for {runs} x {choice.steps:,} steps of "
+        f"{choice.batch_size} images, {_time(step)} each on {world.size} of them, and {_time(sampling)} for "
+        f"{runs * choice.snapshots} x {how.n:,} samples; {memory} of memory; "
+        f"{network_size(setting, source) / 1e6:.1f} M parameters"
+    )
+
+
+def network_size(setting: Setting, source: Pixels | Latents) -> int:
+    """How many parameters a setting's network has."""
+    with torch.device("meta"):
+        return sum(p.numel() for p in network_of(setting.train, source, 0).parameters())
+
+
+def _time(seconds: float) -> str:
+    """In the unit that suits."""
+    for unit, size in (("h", 3600), ("min", 60), ("s", 1)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.2g} s"
+
+
+def _data(setting: Setting, dataset: object) -> tuple[str, tuple[int, int]]:
+    """How many images there are to train on and to hold out."""
+    if (setting.prepared / "train.npy").exists():
+        record = read_json(Path("reports", *setting.prepared.parts[1:]).with_suffix(".json"))
+        counts = record["train"], record["held_out"]
+        where = f"prepared in {setting.prepared}"
+    else:
+        pictures = find(dataset.name, dataset.path, dataset.size, fetching=False)
+        held_out = dataset.held_out if pictures.held_out is None else int(pictures.held_out.sum())
+        counts = len(pictures.names) - held_out, held_out
+        where = pictures.source
+    return f"{where}: {counts[0]:,} to train on, {counts[1]:,} held out", counts
+
+
+def _autoencoder(setting: Setting, size: int, world: World) -> tuple[str, Autoencoder | None]:
+    choice = setting.encode
+    if choice.kind == "pixel":
+        return "none: pixels", None
+    with world.main_first():
+        autoencoder = Autoencoder(choice.kind, choice.path, world.device, size)
+    return f"{choice.kind} {choice.path}, sha256 {autoencoder.sha256[:16]}", autoencoder
+
+
+def _features(setting: Setting) -> tuple[str, None]:
+    network = extractor(setting.evaluate.features)
+    weights = network.weights
+    if weights is None or weights.url is None or (scratch() / "weights" / weights.file).exists():
+        return network.name, None
+    return f"{network.name}: its weights, {weights.file}, are to be fetched to {scratch() / 'weights'}", None
+
+
+def _reference(setting: Setting) -> tuple[str, None]:
+    path = setting.evaluate.reference
+    return f"{path}: the moments of {len(given_moments(path).mean)} features", None
+
+
+def _stand_in(setting: Setting, images: tuple, classes: int, autoencoder: Autoencoder | None, world: World) -> Pixels:
+    """A batch of random images or latents, for what is trained on."""
+    shape = images
+    if autoencoder is not None:
+        some = torch.zeros(1, *images, device=world.device)
+        with torch.inference_mode():
+            shape = tuple(autoencoder.encode(some).shape[1:])
+    n = setting.train.batch_size
+    of = images if setting.encode.on_the_fly else shape
+    drawn = torch.randint(256, (n, *of), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    labels = None if not classes else torch.arange(n).remainder(classes).numpy()
+    if classes:
+        labels[-1] = classes - 1  # which says how many there are
+    pixels = Pixels(drawn.to(world.device), labels)
+    return Encoded(pixels, autoencoder.encode, shape) if setting.encode.on_the_fly else pixels
+
+
+def _noise(setting: Setting, shape: tuple) -> tuple[str, Spectrum | Varying]:
+    """The setting's noise, with white data where it is made of the data's spectrum; refused if it cannot be sampled."""
+    formulation, white = setting.train.formulation(shape), torch.ones(shape, dtype=torch.float64)
+    alpha_bar = formulation.schedule.alpha_bar if isinstance(formulation, Diffusion) else None
+    noise = setting.noise.spectrum(white.mean(0), alpha_bar, 0.0 if setting.noise.alpha == "auto" else None)
+    check(setting, noise, {"mean": torch.zeros_like(white), "power": white})
+    exponent = f", alpha {setting.noise.alpha}" if setting.noise.operator == "power_law" else ""
+    return f"{setting.noise.operator}{exponent}, on {list(shape)}", noise
+
+
+def _disk(setting: Setting, images: tuple, shape: tuple, counts: tuple, parameters: int) -> tuple[str, None]:
+    """What the stages write; what goes to DVC's cache is there twice, where the file system cannot share."""
+    choice, runs = setting.train, len(setting.seeds)
+    pixels, numbers = torch.Size(images).numel(), sum(counts)
+    drawn = setting.sample.n * runs * choice.snapshots * pixels
+    stored = setting.encode.kind != "pixel" and not setting.encode.on_the_fly
+    latents = counts[0] * (1 + setting.encode.flips) * torch.Size(shape).numel() * 2 if stored else 0
+    here = {
+        "images": 2 * numbers * pixels,
+        "networks": 2 * 4 * parameters * runs * choice.snapshots,
+        "samples": 2 * drawn,
+    }
+    below_scratch = {
+        "images": 0 if (setting.prepared / "train.npy").exists() else numbers * pixels,
+        "latents": latents,
+        "checkpoints": 4 * parameters * runs * (3 + choice.snapshots),
+        "samples": 2 * drawn,
+    }
+    said = []
+    for place, needs in ((Path.cwd(), here), (scratch(), below_scratch)):
+        place.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(place).free
+        each = ", ".join(f"{name} {amount(size)}" for name, size in needs.items() if size)
+        said.append(f"{amount(sum(needs.values()))} in {place}, of {amount(free)} that are free ({each})")
+        if sum(needs.values()) > free:
+            raise InputError(f"{said[-1]}: SAGD_SCRATCH names another scratch folder, `dvc cache dir` another cache")
+    return "; ".join(said), None
