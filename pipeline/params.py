@@ -210,6 +210,7 @@ class Train(Section):
     micro_batch_size: Positive | None = None
     flip: bool = False
     label_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    compile: bool = False
     repeats: Positive = 1
     snapshots: Positive = 1
     schedule: Literal["linear", "zero_terminal_snr", "flow", "edm"] = "linear"

@@ -134,7 +134,7 @@ def recipe_of(choice) -> Recipe:
         choice.steps, choice.batch_size, choice.lr, choice.warmup, tuple(choice.betas),
         **{name: getattr(choice, name) for name in (
             "weight_decay", "ema", "precision", "decay", "decay_from", "lr_last", "micro_batch_size", "flip",
-            "label_dropout",
+            "label_dropout", "compile",
         )},
     )  # fmt: skip
 

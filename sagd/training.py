@@ -3,6 +3,8 @@
 import functools
 import json
 import math
+import os
+import shutil
 import time
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -54,6 +56,8 @@ class Recipe:
         Largest decay of the running average of the weights; the decay at step k is min(ema, 1 - (1 + k)^-3/4).
     precision
         ``fp32``, ``bf16`` (autocast; weights stay float32), or ``auto``: bf16 on a GPU that has it.
+    compile
+        Whether `torch.compile` makes kernels of the network, in a minute or so; on a CPU with a C++ compiler at hand.
     """
 
     steps: int
@@ -71,6 +75,7 @@ class Recipe:
     micro_batch_size: int | None = None
     flip: bool = False
     label_dropout: float = 0.1
+    compile: bool = False
 
     def lr_at(self, step: int) -> float:
         """The learning rate of a step, counted from 0."""
@@ -237,6 +242,7 @@ def train(
     network.to(memory_format=layout).train()
     rows = world.rows(recipe.batch_size)
     wrapped = world.wrap(network)
+    called = _compiled(wrapped, device) if recipe.compile else wrapped
     parameters = dict(network.named_parameters())
     averaged = {name: p.detach().clone() for name, p in parameters.items()}
     optimizer = torch.optim.AdamW(
@@ -272,7 +278,7 @@ def train(
             x0, t, eps, labels = (None if b is None else b[start : start + parts.step] for b in batch)
             with unsynchronised(wrapped, last=start == parts[-1]):
                 with precision:
-                    part = formulation.loss(predictor(wrapped, labels), x0.to(memory_format=layout), t, eps)
+                    part = formulation.loss(predictor(called, labels), x0.to(memory_format=layout), t, eps)
                 part = part * (len(x0) / len(batch.x0))
                 part.backward()
             loss += part.detach()
@@ -306,6 +312,12 @@ def _check_finite(losses: Tensor, lr: float) -> None:
     if not torch.isfinite(losses).all():
         first = int((~torch.isfinite(losses)).nonzero()[0, 0])
         raise InputError(f"the loss is not finite from step {first} on; the learning rate is {lr}: try a smaller one")
+
+
+def _compiled(network: nn.Module, device: torch.device) -> nn.Module:
+    if device.type == "cpu" and not shutil.which(os.environ.get("CXX", "g++")):
+        raise InputError("train.compile needs a C++ compiler on a CPU: g++, or the one that CXX names; there is none")
+    return torch.compile(network)
 
 
 def _use_bf16(precision: str, device: torch.device) -> bool:

@@ -14,7 +14,7 @@ from sagd.errors import InputError
 from sagd.files import read_array, read_json
 from sagd.spectrum.varying import Varying, from_dict
 
-GRID = SimpleNamespace(grid=True, setting=None)
+GRID = SimpleNamespace(grid=True, setting=None, dry=False)
 STUDY = """
 encode: {kind: pixel}
 evaluate: {features: efficientnet_lite0, metrics: [fid], bootstrap: 2}
@@ -31,14 +31,23 @@ grid:
     equal: {noise: {operator: equal_snr}}
     zero: {noise: {operator: isotropic}, train: {prediction: v, schedule: zero_terminal_snr}}
 """
+CONTINUOUS = (
+    STUDY[: STUDY.index("  variants")]
+    + """
+  settings:
+    flow: {noise: {operator: power_law, alpha: -0.3}, train: {schedule: flow, prediction: velocity},
+           sample: {sampler: heun}}
+    edm: {noise: {operator: power_law, alpha: -0.3}, train: {schedule: edm, prediction: x0}, sample: {sampler: euler}}
+"""
+)
 
 
 @pytest.fixture
-def study(tmp_path, monkeypatch):
-    """The study above on 40 dark images, without a setting in focus, trained and sampled."""
+def study(tmp_path, monkeypatch, request):
+    """A study of those above on 40 dark images, without a setting in focus, trained and sampled."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SAGD_SCRATCH", str(tmp_path / "scratch"))
-    Path("params.yaml").write_text(STUDY)
+    Path("params.yaml").write_text(getattr(request, "param", STUDY))
     rng = np.random.default_rng(0)
     Path("artifacts/prepare").mkdir(parents=True)
     for name in ("train", "held_out"):
@@ -85,6 +94,15 @@ def test_a_study_of_several_noises_and_ways_to_sample(study):
     assert "(auto)" in table.noise["suggested"]
     assert table.protocol["iso"] != table.protocol["iso, marginal"]
     assert len(table.pixels_mean["iso"]) == 1 and table.pixels_mean["iso"][0] > 0
+
+
+@pytest.mark.parametrize("study", [CONTINUOUS], indirect=True)
+def test_a_study_of_flow_matching_and_edm(study):
+    evaluate.main(study, GRID)
+    for name in ("flow", "edm"):
+        assert read_json(f"reports/grid/evaluate/{name}.json")["fd_efficientnet_lite0"] > 0
+        assert not (drawn_by(name)[0] == drawn_by(name)[1]).all()
+    assert not np.array_equal(drawn_by("flow"), drawn_by("edm"))
 
 
 def test_a_suggestion_is_what_sagd_suggest_says(study):

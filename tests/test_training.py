@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import torch
 import sagd
 from sagd.corruption import Corruption
 from sagd.diffusion import Diffusion
+from sagd.errors import InputError
 from sagd.files import read_tensors
 from sagd.moments import statistics
 from sagd.randomness import generator as stream
@@ -40,6 +42,19 @@ def assert_same(a, b):
 def test_loss_falls(make_unet):
     losses = run(make_unet, Recipe(steps=150, batch_size=8, lr=3e-3, warmup=5)).losses
     assert losses[-20:].mean() < 0.8 * losses[:20].mean()
+
+
+def test_a_compiled_network_trains_as_it_is(make_unet, monkeypatch):
+    """With a compiler that changes nothing: kernels round in another way."""
+    compiled = []
+    make = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda network: compiled.append(1) or make(network, backend="eager"))
+    monkeypatch.setenv("CXX", sys.executable)
+    assert_same(run(make_unet, replace(RECIPE, compile=True)), run(make_unet))
+    assert compiled == [1]
+    monkeypatch.setenv("CXX", "no_such_compiler")
+    with pytest.raises(InputError, match=r"needs a C\+\+ compiler"):
+        run(make_unet, replace(RECIPE, compile=True))
 
 
 def test_stopped_and_resumed_run_ends_in_the_same_bits(make_unet, tmp_path):
