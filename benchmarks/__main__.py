@@ -9,9 +9,11 @@ import io
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -20,12 +22,14 @@ import torch
 import sagd
 from sagd import models
 from sagd.diffusion import Diffusion
+from sagd.flow import Flow, dimension_shift
 from sagd.parallel import concurrently
 from sagd.sampling import draw
 from sagd.sources import Pixels
 from sagd.training import Recipe, train
 
 UNET = {"widths": [16, 16, 32], "layers": 1, "attention": [False] * 3, "groups": 8}  # that of the default study
+PAPER_UNET = {"widths": [32, 64, 128, 256], "layers": 2, "attention": [False, True, True, True], "groups": 32}
 SIZE = (16, 16)
 
 
@@ -49,7 +53,7 @@ def tell(what: str, measured: tuple[float, float, float], invert: bool = False) 
 
 def noise() -> None:
     print("\nShaped noise: its time over that of ...")
-    for shape in ((64, 1, 16, 16), (64, 3, 32, 32), (16, 3, 64, 64), (8, 768, 16, 16)):
+    for shape in ((64, 1, 16, 16), (64, 3, 32, 32), (16, 3, 64, 64), (128, 768, 16, 16)):
         spectrum = sagd.power_law(shape[-2:], -0.06)
         source = torch.Generator().manual_seed(0)
         white = torch.randn(shape, generator=source)
@@ -71,10 +75,10 @@ def noise() -> None:
             return x / x.std(axis=(-2, -1), keepdims=True)
 
         for name, peer in (("torch.randn", randn), ("a bare rfft2, irfft2 pair", pair), ("the paper's NumPy", listing)):
-            tell(f"  {shape}: {name}", ratio(ours, peer, 31))
+            tell(f"  {shape}: {name}", ratio(ours, peer, 5 if white.numel() > 1e7 else 31))
 
 
-def plain_diffusers_training(images: torch.Tensor, steps: int, batch_size: int) -> None:
+def plain_diffusers_training(network: torch.nn.Module, images: torch.Tensor, steps: int, batch_size: int) -> None:
     """What diffusers' unconditional training script does for a step, with EMA, without its logging."""
     from accelerate import Accelerator
     from diffusers import DDPMScheduler
@@ -83,22 +87,22 @@ def plain_diffusers_training(images: torch.Tensor, steps: int, batch_size: int) 
     from torch.utils.data import DataLoader
     from torchvision import transforms
 
+    size, gpu = images.shape[-1], torch.cuda.is_available()
     augment = transforms.Compose(
-        [transforms.ToPILImage(), transforms.Resize(SIZE[0]), transforms.ToTensor(), transforms.Normalize([0.5], [0.5])]
+        [transforms.ToPILImage(), transforms.Resize(size), transforms.ToTensor(), transforms.Normalize([0.5], [0.5])]
     )
-    loader = DataLoader(_Pictures(images, augment), batch_size, shuffle=True)
-    network = models.unet(SIZE, 1, **UNET)
+    loader = DataLoader(_Pictures(images, augment), batch_size, shuffle=True, num_workers=8 if gpu else 0)
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4, betas=(0.95, 0.999), weight_decay=1e-6, eps=1e-8)
     schedule = get_cosine_schedule_with_warmup(optimizer, 50, steps)
-    accelerator = Accelerator(cpu=True, mixed_precision="no")
+    accelerator = Accelerator(cpu=not gpu, mixed_precision="bf16" if gpu else "no")
     network, optimizer, loader, schedule = accelerator.prepare(network, optimizer, loader, schedule)
     average = EMAModel(network.parameters(), decay=0.9999, use_ema_warmup=True, inv_gamma=1.0, power=0.75)
     forward = DDPMScheduler()
     done = 0
     while done < steps:
         for clean in loader:
-            eps = torch.randn(clean.shape)
-            t = torch.randint(0, 1000, (len(clean),)).long()
+            eps = torch.randn(clean.shape, device=clean.device)
+            t = torch.randint(0, 1000, (len(clean),), device=clean.device).long()
             predicted = network(forward.add_noise(clean, eps, t), t).sample
             loss = torch.nn.functional.mse_loss(predicted, eps)
             accelerator.backward(loss)
@@ -131,22 +135,120 @@ def training(steps: int = 30) -> None:
         recipe = Recipe(steps, batch_size, warmup=5, precision="fp32")
         return train(models.unet(SIZE, 1, **UNET), source, spectrum, formulation, recipe, seed=seed)
 
+    def theirs(batch_size: int):
+        plain_diffusers_training(models.unet(SIZE, 1, **UNET), images, steps, batch_size)
+
     print("\nTraining images/s, the study's U-Net, float32: ours (with shaped noise) over a plain diffusers loop")
     for batch in (16, 64):
         tell(
             f"  one run, batch {batch}",
-            ratio(lambda b=batch: run(0, b), lambda b=batch: plain_diffusers_training(images, steps, b), 5),
+            ratio(lambda b=batch: run(0, b), lambda b=batch: theirs(b), 5),
             invert=True,
         )
         tell(
             f"  two seeds, batch {batch}: side by side, as the stage does; theirs in turn",
             ratio(
                 lambda b=batch: list(concurrently(lambda seed: run(seed, b), [0, 1], torch.device("cpu"))),
-                lambda b=batch: [plain_diffusers_training(images, steps, b) for _ in range(2)],
+                lambda b=batch: [theirs(b) for _ in range(2)],
                 5,
             ),
             invert=True,
         )
+
+
+def plain_loop(network: torch.nn.Module, formulation: object, shape: tuple, steps: int, batch_size: int) -> None:
+    """A loop without this project: white noise, AdamW, EMA, bfloat16 on a GPU."""
+    device = next(network.parameters()).device
+    layout = torch.channels_last if device.type == "cuda" else torch.contiguous_format
+    network.to(memory_format=layout).train()
+    x0 = torch.rand((batch_size, *shape), device=device) * 2 - 1
+    parameters = list(network.parameters())
+    averaged = [p.detach().clone() for p in parameters]
+    optimizer = torch.optim.AdamW(parameters, lr=1e-4, fused=True)
+    labels = torch.zeros(batch_size, dtype=torch.long, device=device) if models.classes_of(network) else None
+    source = torch.Generator(device).manual_seed(0)
+    for _ in range(steps):
+        t = formulation.draw_times(batch_size, generator=source, device=device)
+        eps = torch.randn(x0.shape, generator=source, device=device)
+        optimizer.zero_grad()
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            loss = formulation.loss(models.predictor(network, labels), x0.to(memory_format=layout), t, eps)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0, foreach=True)
+        optimizer.step()
+        with torch.no_grad():
+            torch._foreach_lerp_(averaged, parameters, 1e-4)
+    loss.item()
+
+
+@contextlib.contextmanager
+def utilisation() -> Iterator[list[int]]:
+    """What nvidia-smi says of the GPU's use, in percent, twice a second; nothing without one."""
+    found, over = [], threading.Event()
+    ask = ["nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits"]
+
+    def poll() -> None:
+        while torch.cuda.is_available() and not over.wait(0.5):
+            found.append(int(subprocess.run(ask, capture_output=True, text=True, check=True).stdout.split()[0]))
+
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(poll)
+        try:
+            yield found
+        finally:
+            over.set()
+
+
+def throughput() -> None:
+    """The paper's networks as they are trained: on a GPU, if there is one, in bfloat16."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    gpu = device.type == "cuda"
+    steps, pairs = (50, 5) if gpu else (3, 3)
+    latents = (768, 16, 16)
+    cases = {
+        "the paper's U-Net, 3x32x32": (
+            models.unet((32, 32), 3, **PAPER_UNET), (3, 32, 32), Diffusion(sagd.Schedule.linear()), 256 if gpu else 8,
+        ),
+        "DiT^DH-S, 768x16x16": (
+            models.dit((16, 16), 768, 1000, 1, [384, 2048], [12, 2], [6, 16]), latents,
+            Flow(shift=dimension_shift(latents)), 64 if gpu else 2,
+        ),
+    }  # fmt: skip
+    print(
+        f"\nTraining on {torch.cuda.get_device_name() if gpu else 'the CPU'}: images/s, and over that of a plain loop"
+    )
+    for name, (network, shape, formulation, batch) in cases.items():
+        network.to(device)
+        spectrum, recipe = sagd.power_law(shape[1:], -0.04), Recipe(steps, batch, warmup=1)
+        drawn = torch.randint(256, (2 * batch, *shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+        labels = np.arange(2 * batch) % 1000 if models.classes_of(network) else None
+        pixels, white = Pixels(drawn.to(device), labels), torch.Generator(device).manual_seed(0)
+
+        def ours(network=network, pixels=pixels, spectrum=spectrum, formulation=formulation, recipe=recipe):
+            train(network, pixels, spectrum, formulation, recipe, seed=0)
+
+        def noise(pixels=pixels, spectrum=spectrum, shape=shape, batch=batch, white=white):
+            for _ in range(steps):
+                spectrum.sample((batch, *shape), generator=white)
+            if gpu:
+                torch.cuda.synchronize()
+
+        def plain(network=network, formulation=formulation, shape=shape, batch=batch):
+            plain_loop(network, formulation, shape, steps, batch)
+
+        def script(network=network, drawn=drawn, batch=batch):
+            plain_diffusers_training(network, drawn.repeat(steps, 1, 1, 1)[: steps * batch], steps, batch)
+
+        with utilisation() as used:
+            speed = steps * batch / seconds(ours)
+        print(f"  {name}, batch {batch}: {speed:.4g} images/s", end="")
+        print(
+            f", {np.mean(used):.0f} % of the GPU used, {torch.cuda.max_memory_allocated() / 1e9:.1f} GB" if gpu else ""
+        )
+        tell("    over a plain loop", ratio(ours, plain, pairs), invert=True)
+        if shape[0] == 3:
+            tell("    over a loop as diffusers' script has it", ratio(ours, script, pairs), invert=True)
+        tell("    time of shaped noise over that of a step, percent", tuple(100 * r for r in ratio(noise, ours, pairs)))
 
 
 def sampling(n: int = 256, steps: int = 10) -> None:
@@ -283,7 +385,7 @@ def start_up() -> None:
         print(f"  {stage:<64} {own_time:6.1f} s  {own_time / torch_time:.2f}", flush=True)
 
 
-PARTS = {f.__name__: f for f in (noise, training, sampling, distances, measuring, start_up)}
+PARTS = {f.__name__: f for f in (noise, training, throughput, sampling, distances, measuring, start_up)}
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
