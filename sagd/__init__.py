@@ -13,7 +13,9 @@ from sagd.diffusion import (
     step,
     v_loss,
 )
+from sagd.edm import EDM
 from sagd.errors import InputError
+from sagd.flow import Flow, dimension_shift
 from sagd.spectrum import (
     Spectrum,
     band_pass,
@@ -28,7 +30,9 @@ from sagd.spectrum import (
 from sagd.spectrum.varying import Varying
 
 __all__ = [
+    "EDM",
     "Corruption",
+    "Flow",
     "InputError",
     "Schedule",
     "Spectrum",
@@ -37,6 +41,7 @@ __all__ = [
     "data_matched",
     "ddim_step",
     "ddpm_step",
+    "dimension_shift",
     "eps_loss",
     "equal_snr",
     "euler_step",
