@@ -39,7 +39,7 @@ def cells(params: Params) -> pd.DataFrame:
         Indexed by setting: group, noise (its parameters), run (bool), command, and of those that were run the
         distances' means, standard errors and lists over the seeds (``fd``, ``fd_se``, ``fd_seeds``; ``kd``; and
         ``corrupted_fd``, to the corrupted held-out images), ``real`` (the distance of real images, as many), seeds,
-        samples a seed, held-out images, images a second, device, features, profile.
+        samples a seed, held-out images, images a second, device, features, profile, images a run saw.
     """
     rows = []
     for setting in params.settings:
@@ -48,6 +48,7 @@ def cells(params: Params) -> pd.DataFrame:
         files = [setting.report("evaluate", ending) for ending in ("json", "seeds.json")]
         if all(file.is_file() for file in files):
             row |= {"run": True, **_measured(*map(read_json, files))}
+            row["images"] = setting.train.steps * setting.train.batch_size
         rows.append(row)
     found = pd.DataFrame(rows).set_index("setting")
     for column in MEASURED:
@@ -84,9 +85,9 @@ def _measured(result: dict, detail: dict) -> dict:
     return row
 
 
-def hours(run: pd.DataFrame, train) -> float:
+def hours(run: pd.DataFrame) -> float:
     """The time that training took, of the settings that were run; where a run was taken up again, none is counted."""
-    return float((train.steps * train.batch_size * run.seeds / run.images_per_second).sum() / 3600)
+    return float((run.images * run.seeds / run.images_per_second).sum() / 3600)
 
 
 def overview(ours: pd.DataFrame, profile: str) -> pd.DataFrame:
