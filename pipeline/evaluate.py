@@ -39,39 +39,50 @@ def evaluate(setting, world):
     archive = setting.artifacts("sample") / "samples.npz"
     *earlier, _ = run["checkpoints"]
     ends = ["", *(f"_step_{step}" for step in earlier)]
-    samples = {f"seed_{seed}{end}": None for seed in setting.seeds for end in ends}
-    samples = {name: read_array(archive, member=name) for name in samples}
-    last = {seed: samples[f"seed_{seed}"] for seed in setting.seeds}
     held_out = read_array(setting.prepared / "held_out.npy", memory_map=True)
     train = read_array(setting.prepared / "train.npy", memory_map=True)
-    n = len(last[setting.seeds[0]])
+    network = extractor(choice.features)
+    given = given_moments(choice.reference) if choice.reference else None
+    # Where the training images are corrupted, the held-out images are, too, in a second reference.
+    corruption = Corruption.from_dict(read_json(setting.artifacts("corrupt") / "corruption.json"))
+    twice = corruption is not None and not corruption.filtered
+    found, floors, pixels, spectra = {}, {}, {}, []
+    images = read_array(archive, member=f"seed_{setting.seeds[0]}")
+    n = len(images)
     if n > len(train) or min(n, len(held_out)) < 6:
         raise InputError(
             f"{n} samples a seed (sample.n), {len(held_out)} held-out images (dataset.held_out): 6 or more are needed, "
             f"and sample.n may not exceed the {len(train)} training images"
         )
-    network = extractor(choice.features)
-    given = given_moments(choice.reference) if choice.reference else None
-    # Real images in the samples' place, as many: the distance that a perfect model would have.
-    real = {s: train[np.random.default_rng(s).permutation(len(train))[:n]] for s in setting.seeds}
-    # Where the training images are corrupted, the held-out images are, too, in a second reference.
-    corruption = Corruption.from_dict(read_json(setting.artifacts("corrupt") / "corruption.json"))
-    references = {"": held_out}
-    if corruption is not None and not corruption.filtered:
-        references["corrupted_"] = corrupted(held_out, corruption, "held out")
-    sets = [*references.values(), *samples.values(), *real.values()]
-    with Bar(f"evaluate {setting.title}", sum(map(len, sets)), rank=world.rank, size=world.size) as bar:
+    total = len(held_out) * (1 + twice) + n * len(setting.seeds) * (1 + len(ends))
+    with Bar(f"evaluate {setting.title}", total, rank=world.rank, size=world.size) as bar:
         kept = {"cache": scratch() / "features", "weights": scratch() / "weights"}
         kept |= {"device": world.device, "world": world, "report": bar.update}
-        measured = [features(Images(s), network, **kept) for s in sets]
+
+        def of(images: np.ndarray) -> np.ndarray:
+            return features(Images(images), network, **kept)
+
+        references, field = {"": of(held_out)}, (len(held_out), statistics(held_out))
+        if twice:
+            references["corrupted_"] = of(corrupted(held_out, corruption, "held out"))
+        for seed in setting.seeds:  # one set of images is in memory at a time
+            # Real images in the samples' place, as many: the distance that a perfect model would have.
+            images = train[np.random.default_rng(seed).permutation(len(train))[:n]]
+            floors[seed] = of(images)
+            if world.main:
+                pixels[seed] = {f"{part}_of_real": value for part, value in _pixels(images, field).items()}
+            for end in ends:
+                images = read_array(archive, member=f"seed_{seed}{end}")
+                found[f"seed_{seed}{end}"] = of(images)
+                if world.main and not end:
+                    pixels[seed] |= _pixels(images, field)
+                    spectra.append(_mean_rapsd(images)[1])
     if not world.main:
         return
-    references, rest = dict(zip(references, measured, strict=False)), measured[len(references) :]
     reference = references[""]
-    found = dict(zip(samples, rest, strict=False))
     moments = {prefix: Moments.of(x) for prefix, x in references.items()}
     per_seed = []
-    for seed, floor in zip(setting.seeds, rest[len(samples) :], strict=True):
+    for seed in setting.seeds:
         values = {}
         for prefix, to in references.items():
             distances = measure(
@@ -84,9 +95,8 @@ def evaluate(setting, world):
             if len(generated.mean) != len(given.mean):
                 raise InputError(f"{choice.reference} is of {len(given.mean)} features, not of {network.name}'s")
             values[f"reference_{network.metric('fid')}"] = frechet_distance(generated, given)
-        values[f"{network.metric('fid')}_of_real"] = frechet_distance(Moments.of(floor), moments[""])
-        values |= _pixels(last[seed], held_out)
-        values |= {f"{name}_of_real": value for name, value in _pixels(real[seed], held_out).items()}
+        values[f"{network.metric('fid')}_of_real"] = frechet_distance(Moments.of(floors[seed]), moments[""])
+        values |= pixels[seed]
         if earlier:
             values |= _checkpoints(
                 [found[f"seed_{seed}{end}"] for end in ends], moments[""], network.metric("fid"), seed
@@ -111,7 +121,7 @@ def evaluate(setting, world):
         "run": run,
     }
     write_json(setting.report("evaluate", "seeds.json"), detail)
-    write_bytes(setting.report("evaluate", "rapsd.csv"), _spectra(held_out, np.concatenate([*last.values()])))
+    write_bytes(setting.report("evaluate", "rapsd.csv"), _spectra(held_out, spectra))
 
 
 def given_moments(path: str) -> Moments:
@@ -122,16 +132,16 @@ def given_moments(path: str) -> Moments:
     return Moments.given(*moments)
 
 
-def _pixels(samples: np.ndarray, held_out: np.ndarray) -> dict[str, float]:
+def _pixels(samples: np.ndarray, held_out: tuple[int, dict]) -> dict[str, float]:
     """The Fréchet distance of the pixels as Gaussian fields, in its three parts (`sagd.oracle.distance`).
 
     The means of finite sets differ by chance; what that adds is known, and is taken off the part ``mean``, so that it
-    is unbiased (and may fall below 0). The other parts keep theirs, which `_of_real` shows.
+    is unbiased (and may fall below 0). The other parts keep theirs, which `_of_real` shows. Of the held-out images
+    their number and `statistics` are given.
     """
-    found = [statistics(images) for images in (samples, held_out)]
-    parts = distance(*(gaussian_field(**moments) for moments in found))
-    sizes = (len(samples), len(held_out))
-    parts["mean"] -= sum(m["power"].sum().item() / (n - 1) for m, n in zip(found, sizes, strict=True))
+    found = [(len(samples), statistics(samples)), held_out]
+    parts = distance(*(gaussian_field(**moments) for _, moments in found))
+    parts["mean"] -= sum(moments["power"].sum().item() / (n - 1) for n, moments in found)
     return {f"pixels_{part}": value for part, value in parts.items()}
 
 
@@ -163,17 +173,21 @@ def _summary(per_seed: list[dict[str, float]]) -> dict[str, float | None]:
 
 def _mean_rapsd(images: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
     """`rapsd` of images in uint8, a few at a time."""
-    rows = [torch.from_numpy(np.array(images[block])) for block in blocks(len(images), 1024)]
-    parts = [rapsd(x.double() / 127.5 - 1) for x in rows]
-    return parts[0][0], sum(len(x) * power for x, (_, power) in zip(rows, parts, strict=True)) / len(images)
+    total = 0.0
+    for rows in blocks(len(images), 1024):
+        some = torch.from_numpy(np.array(images[rows]))
+        radii, power = rapsd(some.double() / 127.5 - 1)
+        total = total + len(some) * power
+    return radii, total / len(images)
 
 
-def _spectra(held_out: np.ndarray, samples: np.ndarray) -> bytes:
-    """CSV of the radially averaged power spectra of the held-out images and the samples."""
+def _spectra(held_out: np.ndarray, samples: list[torch.Tensor]) -> bytes:
+    """CSV of the radially averaged power spectra of the held-out images and of the seeds' samples."""
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
     writer.writerow(["radius", "held_out", "samples"])
-    (radii, real), (_, drawn) = (_mean_rapsd(x) for x in (held_out, samples))
+    radii, real = _mean_rapsd(held_out)
+    drawn = torch.stack(samples).mean(0)
     for row in zip(radii.tolist(), real.tolist(), drawn.tolist(), strict=True):
         writer.writerow([f"{v:.6g}" for v in row])
     return table.getvalue().encode()

@@ -164,7 +164,7 @@ def test_the_distance_of_means_is_unbiased():
     """Sets of one distribution: what chance adds to the squared distance of their means is taken off."""
     rng = np.random.default_rng(0)
     sets = rng.integers(0, 256, (1000, 2, 40, 1, 4, 4), dtype=np.uint8)
-    found = [evaluate._pixels(a, b)["pixels_mean"] for a, b in sets]
+    found = [evaluate._pixels(a, (len(b), encode.statistics(b)))["pixels_mean"] for a, b in sets]
     error = np.std(found) / len(found) ** 0.5
     bias_without = 2 * 16 * np.var(np.arange(256) / 127.5) / 40
     assert abs(np.mean(found)) < 4 * error < 0.1 * bias_without
