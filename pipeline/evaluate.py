@@ -70,12 +70,12 @@ def evaluate(setting, world):
             images = train[np.random.default_rng(seed).permutation(len(train))[:n]]
             floors[seed] = of(images)
             if world.main:
-                pixels[seed] = {f"{part}_of_real": value for part, value in _pixels(images, field).items()}
+                real = {f"{part}_of_real": value for part, value in _pixels(images, field).items()}
             for end in ends:
                 images = read_array(archive, member=f"seed_{seed}{end}")
                 found[f"seed_{seed}{end}"] = of(images)
                 if world.main and not end:
-                    pixels[seed] |= _pixels(images, field)
+                    pixels[seed] = _pixels(images, field) | real
                     spectra.append(_mean_rapsd(images)[1])
     if not world.main:
         return
