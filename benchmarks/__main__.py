@@ -14,6 +14,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -224,8 +225,11 @@ def throughput() -> None:
         labels = np.arange(2 * batch) % 1000 if models.classes_of(network) else None
         pixels, white = Pixels(drawn.to(device), labels), torch.Generator(device).manual_seed(0)
 
-        def ours(network=network, pixels=pixels, spectrum=spectrum, formulation=formulation, recipe=recipe):
-            train(network, pixels, spectrum, formulation, recipe, seed=0)
+        def ours(network=network, pixels=pixels, spectrum=spectrum, formulation=formulation, recipe=recipe, **how):
+            train(network, pixels, spectrum, formulation, replace(recipe, **how), seed=0)
+
+        def compiled(ours=ours):
+            ours(compile=True)
 
         def noise(pixels=pixels, spectrum=spectrum, shape=shape, batch=batch, white=white):
             for _ in range(steps):
@@ -248,6 +252,7 @@ def throughput() -> None:
         tell("    over a plain loop", ratio(ours, plain, pairs), invert=True)
         if shape[0] == 3:
             tell("    over a loop as diffusers' script has it", ratio(ours, script, pairs), invert=True)
+        tell("    with torch.compile, over without", ratio(compiled, ours, pairs), invert=True)
         tell("    time of shaped noise over that of a step, percent", tuple(100 * r for r in ratio(noise, ours, pairs)))
 
 

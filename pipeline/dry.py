@@ -75,6 +75,15 @@ def dry(params: Params, setting: Setting) -> None:
         raise InputError(f"{setting.title} cannot run: {'; '.join(problems)}")
 
 
+def plan(setting: Setting, source: Pixels | Latents, spectrum: Spectrum | Varying, world: World) -> None:
+    """Print, before a training that is about to begin, what it will cost and what it will write."""
+    record = _prepared(setting)
+    disk, _ = _disk(setting, tuple(record["shape"]), source.shape, _counts(record), network_size(setting, source))
+    said = cost(setting, source, spectrum, world)
+    if world.main:
+        print(f"train {setting.title}: {said}; {disk}", flush=True)
+
+
 def cost(setting: Setting, source: Pixels | Latents, spectrum: Spectrum | Varying, world: World) -> str:
     """Time and memory of the whole training and sampling, from a few real steps of each, whose results are dropped."""
     choice, how, times = setting.train, setting.sample, []
@@ -142,8 +151,7 @@ def _time(seconds: float) -> str:
 def _data(setting: Setting, dataset: object) -> tuple[str, tuple[int, int]]:
     """How many images there are to train on and to hold out."""
     if (setting.prepared / "train.npy").exists():
-        record = read_json(Path("reports", *setting.prepared.parts[1:]).with_suffix(".json"))
-        counts = record["train"], record["held_out"]
+        counts = _counts(_prepared(setting))
         where = f"prepared in {setting.prepared}"
     else:
         pictures = find(dataset.name, dataset.path, dataset.size, fetching=False)
@@ -151,6 +159,15 @@ def _data(setting: Setting, dataset: object) -> tuple[str, tuple[int, int]]:
         counts = len(pictures.names) - held_out, held_out
         where = pictures.source
     return f"{where}: {counts[0]:,} to train on, {counts[1]:,} held out", counts
+
+
+def _prepared(setting: Setting) -> dict:
+    """What `prepare` said of a setting's images."""
+    return read_json(Path("reports", *setting.prepared.parts[1:]).with_suffix(".json"))
+
+
+def _counts(record: dict) -> tuple[int, int]:
+    return record["train"], record["held_out"]
 
 
 def _autoencoder(setting: Setting, size: int, world: World) -> tuple[str, Autoencoder | None]:

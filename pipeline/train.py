@@ -51,11 +51,9 @@ def train_setting(setting):
     folder = setting.artifacts("train")
 
     if world.device.type == "cuda":
-        from pipeline.dry import cost
+        from pipeline.dry import plan
 
-        said = cost(setting, source, spectrum, world)
-        if world.main:
-            print(f"train {setting.title}: {said}", flush=True)
+        plan(setting, source, spectrum, world)
 
     asked = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):

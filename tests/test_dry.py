@@ -2,11 +2,16 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from pipeline import params as parameters
-from pipeline.dry import dry
+from pipeline.dry import dry, plan
+from sagd import power_law
+from sagd.distributed import World
 from sagd.errors import InputError
+from sagd.sources import Pixels
 
 STUDY = """
 dataset: {name: mnist_5k, size: 16, channels: 3, held_out: 100, labels: true}
@@ -61,6 +66,18 @@ def test_the_disk_is_that_of_both_views(said):
     assert f"latents {one_view:.0f} MB" in said("good")
     assert f"latents {2 * one_view:.0f} MB" in said("stored")
     assert "latents" not in said("good", **{"path: random": "path: random, on_the_fly: true"}).split("disk")[1]
+
+
+def test_a_training_says_its_cost_first_on_a_gpu(said, capsys):
+    """The lines of a GPU's training, on a CPU: a few steps of real images, and the disk."""
+    said("good", **{"kind: rae, path: random": "kind: pixel"})
+    Path("reports").mkdir()
+    Path("reports/prepare.json").write_text('{"shape": [3, 16, 16], "train": 4900, "held_out": 100}')
+    setting, world = parameters.load().setting("good"), World()
+    source = Pixels(torch.zeros(20, 3, 16, 16, dtype=torch.uint8), np.arange(20) % 10)
+    plan(setting, source, power_law((16, 16), -0.04), world)
+    text = capsys.readouterr().out
+    assert text.startswith("train good: about ") and "6 x 20 samples" in text and "checkpoints" in text
 
 
 def test_all_that_is_missing_is_told_at_once(said):
