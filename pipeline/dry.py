@@ -3,6 +3,7 @@
 `python -m pipeline.train --setting NAME --dry` says all of it; on a GPU, training begins with what it will cost.
 """
 
+import itertools
 import resource
 import shutil
 import time
@@ -31,7 +32,7 @@ from sagd.spectrum import Spectrum
 from sagd.spectrum.varying import Varying
 from sagd.training import train
 
-STEPS = 3  # that are tried, of training and of sampling: the first is slower than the rest
+STEPS = 3  # that are tried, of training and of sampling
 
 
 def dry(params: Params, setting: Setting) -> None:
@@ -116,7 +117,8 @@ def cost(setting: Setting, source: Pixels | Latents, spectrum: Spectrum | Varyin
             f"{torch.cuda.get_device_name()} has too little memory for {part} images at a time: lower "
             "train.micro_batch_size, which changes no result, or sample.batch_size"
         ) from error
-    step, batch = times[STEPS - 1] - times[STEPS - 2], times[-1] - times[-2]
+    step = min(after - before for before, after in itertools.pairwise(times[:STEPS]))
+    batch = times[-1] - times[-2]
     runs = len(setting.seeds)
     training = runs * choice.steps * step * world.size
     sampling = runs * choice.snapshots * how.n / n * batch * how.steps / min(STEPS, how.steps)

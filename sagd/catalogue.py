@@ -246,9 +246,10 @@ def _unpacked(folder: Path) -> bool:
 def _mnist(source: Source, folder: Path, size: int) -> Pictures:
     """Torchvision's layout, MNIST/raw, packed or not."""
     parts = []
-    for file, count in zip(source.files, (60_000, 10_000), strict=True):
-        raw = (folder / file.name).with_suffix("")
-        path = raw if raw.exists() else source.fetch(folder, file)[0]
+    unpacked = [(folder / file.name).with_suffix("") for file in source.files]
+    source.fetch(folder, *(file for file, raw in zip(source.files, unpacked, strict=True) if not raw.exists()))
+    for file, raw, count in zip(source.files, unpacked, (60_000, 10_000), strict=True):
+        path = raw if raw.exists() else folder / file.name
         content = _read(path)
         try:
             content = content if path == raw else gzip.decompress(content)
