@@ -128,9 +128,10 @@ def cost(setting: Setting, source: Pixels | Latents, spectrum: Spectrum | Varyin
     else:
         device = f"{torch.get_num_threads()} CPU threads"
         memory = f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9:.1f} GB"
+    shared = f" on {world.size} of them" if world.size > 1 else ""
     return (
         f"about {_time(training + sampling)} of {device}: {_time(training)} for {runs} x {choice.steps:,} steps of "
-        f"{choice.batch_size} images, {_time(step)} each on {world.size} of them, and {_time(sampling)} for "
+        f"{choice.batch_size} images, {_time(step)} each{shared}, and {_time(sampling)} for "
         f"{runs * choice.snapshots} x {how.n:,} samples; {memory} of memory; "
         f"{network_size(setting, source) / 1e6:.1f} M parameters"
     )
