@@ -19,7 +19,9 @@ from sagd.parallel import blocks
 from sagd.sources import EPSILON, Latents, normalization
 
 KINDS = ("rae", "vae")
-PROBED = 4096  # latents whose power spectrum stands for that of all
+PROBED = (
+    4096  # latents whose moments stand for those of all, evenly spread: data sets lie in the order of their classes
+)
 
 
 class Autoencoder:
@@ -239,10 +241,10 @@ def _normalize(place: Path, names: list[str]) -> None:
 def statistics(place: Path) -> dict[str, Tensor]:
     """Moments of normalised latents, as `sagd.moments.statistics` has those of images: ``mean`` 0, and ``power``.
 
-    The power at each frequency of the unitary DFT is that of the first 4,096 latents.
+    The power at each frequency of the unitary DFT is that of 4,096 latents, evenly spread.
     """
     latents = Latents(place)
-    few = torch.arange(min(len(latents), PROBED))
+    few = _spread(len(latents), PROBED)
     power = torch.zeros(latents.shape, dtype=torch.float64)
     for rows in few.split(64):
         power += torch.fft.fft2(latents.to_x0(latents.read(rows)).double(), norm="ortho").abs().square().sum(0)
@@ -252,7 +254,7 @@ def statistics(place: Path) -> dict[str, Tensor]:
 def probe(
     images: np.ndarray, autoencoder: Autoencoder, batch_size: int = 64, count: int = PROBED
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Normalisation and moments of latents that are not stored, from the first ``count`` images.
+    """Normalisation and moments of latents that are not stored, from ``count`` images, evenly spread.
 
     Returns
     -------
@@ -261,8 +263,8 @@ def probe(
     """
     z = []
     with torch.inference_mode():
-        for rows in blocks(min(len(images), count), batch_size):
-            z.append(autoencoder.encode(_x0(images[rows], autoencoder.device)).float().cpu())
+        for rows in _spread(len(images), count).split(batch_size):
+            z.append(autoencoder.encode(_x0(images[rows.numpy()], autoencoder.device)).float().cpu())
     z = torch.cat(z)
     mean = sum(x.double() for x in z) / len(z)
     variance = sum((x.double() - mean).square() for x in z) / len(z)
@@ -270,6 +272,12 @@ def probe(
         torch.fft.fft2((x.double() - mean) / (variance + EPSILON).sqrt(), norm="ortho").abs().square() for x in z
     )
     return {"mean": mean, "variance": variance}, {"mean": torch.zeros_like(mean), "power": power / len(z)}
+
+
+def _spread(n: int, count: int) -> Tensor:
+    """``count`` indices below n, or all."""
+    count = min(count, n)
+    return torch.arange(count) * n // count
 
 
 def encoder(autoencoder: Autoencoder, folder: Path) -> Callable[[Tensor], Tensor]:

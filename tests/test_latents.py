@@ -124,6 +124,15 @@ def test_latents_on_the_fly_are_those_that_are_stored(autoencoder, tmp_path):
     assert torch.equal(a.labels, b.labels)
 
 
+def test_few_latents_stand_for_all_in_the_order_of_classes(autoencoder):
+    """Dark images first, bright ones after: what is taken of them is of both."""
+    images = np.repeat(np.linspace(0, 255, 60).astype(np.uint8), 3 * 16 * 16).reshape(60, 3, 16, 16)
+    (whole, _), (few, data) = (latents.probe(images, autoencoder, batch_size=7, count=n) for n in (60, 20))
+    spread = whole["variance"].sqrt() + 1e-3
+    assert ((few["mean"] - whole["mean"]) / spread).abs().median() < 0.15
+    assert data["power"].shape == few["mean"].shape
+
+
 def test_a_dit_learns_latents_and_its_samples_are_decoded(autoencoder, tmp_path):
     encode(autoencoder, tmp_path)
     source = Latents(tmp_path)
