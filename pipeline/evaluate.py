@@ -41,19 +41,18 @@ def evaluate(setting, world):
     ends = ["", *(f"_step_{step}" for step in earlier)]
     held_out = read_array(setting.prepared / "held_out.npy", memory_map=True)
     train = read_array(setting.prepared / "train.npy", memory_map=True)
+    n = len(read_array(archive, member=f"seed_{setting.seeds[0]}"))
+    if n > len(train) or min(n, len(held_out)) < 6:
+        raise InputError(
+            f"{n} samples a seed (sample.n), {len(held_out)} held-out images (dataset.held_out): 6 or more are needed, "
+            f"and sample.n may not exceed the {len(train)} training images"
+        )
     network = extractor(choice.features)
     given = given_moments(choice.reference) if choice.reference else None
     # Where the training images are corrupted, the held-out images are, too, in a second reference.
     corruption = Corruption.from_dict(read_json(setting.artifacts("corrupt") / "corruption.json"))
     twice = corruption is not None and not corruption.filtered
     found, floors, pixels, spectra = {}, {}, {}, []
-    images = read_array(archive, member=f"seed_{setting.seeds[0]}")
-    n = len(images)
-    if n > len(train) or min(n, len(held_out)) < 6:
-        raise InputError(
-            f"{n} samples a seed (sample.n), {len(held_out)} held-out images (dataset.held_out): 6 or more are needed, "
-            f"and sample.n may not exceed the {len(train)} training images"
-        )
     total = len(held_out) * (1 + twice) + n * len(setting.seeds) * (1 + len(ends))
     with Bar(f"evaluate {setting.title}", total, rank=world.rank, size=world.size) as bar:
         kept = {"cache": scratch() / "features", "weights": scratch() / "weights"}
