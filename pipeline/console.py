@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from pipeline.launch import LAUNCHER, launch, worker
+from pipeline.launch import LAUNCHER, STDERR, launch, worker
 from pipeline.params import Params, load
 from sagd.errors import InputError
 
@@ -46,7 +46,7 @@ def stage(
         parser.add_argument("--dry", action="store_true", help="say what it needs and what is missing, and do nothing")
     options = parser.parse_args()
     _die_with_parent()
-    if shared and os.environ.get(LAUNCHER) and "WORLD_SIZE" not in os.environ:
+    if shared and os.environ.get(LAUNCHER) and not {"WORLD_SIZE", STDERR} & os.environ.keys():  # not launched yet
         sys.exit(launch(name, sys.argv[1:]))
     try:
         with worker(name):

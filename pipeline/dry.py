@@ -79,7 +79,11 @@ def dry(params: Params, setting: Setting) -> None:
 def plan(setting: Setting, source: Pixels | Latents, spectrum: Spectrum | Varying, world: World) -> None:
     """Print, before a training that is about to begin, what it will cost and what it will write."""
     record = _prepared(setting)
-    disk, _ = _disk(setting, tuple(record["shape"]), source.shape, _counts(record), network_size(setting, source))
+    try:
+        shapes = (tuple(record["shape"]), source.shape)
+        disk, _ = _disk(setting, *shapes, _counts(record), network_size(setting, source))
+    except InputError as error:  # an estimate: no reason not to begin
+        disk = f"perhaps too little room, {error}"
     said = cost(setting, source, spectrum, world)
     if world.main:
         print(f"train {setting.title}: {said}; {disk}", flush=True)
@@ -223,20 +227,21 @@ def _noise(setting: Setting, shape: tuple) -> tuple[str, Spectrum | Varying]:
 
 
 def _disk(setting: Setting, images: tuple, shape: tuple, counts: tuple, parameters: int) -> tuple[str, None]:
-    """What the stages write; what goes to DVC's cache is there twice, where the file system cannot share."""
+    """What is still to be written; what goes to DVC's cache is there twice, where the file system cannot share."""
     choice, runs = setting.train, len(setting.seeds)
     pixels, numbers = torch.Size(images).numel(), sum(counts)
     drawn = setting.sample.n * runs * choice.snapshots * pixels
     stored = setting.encode.kind != "pixel" and not setting.encode.on_the_fly
     latents = counts[0] * (1 + setting.encode.flips) * torch.Size(shape).numel() * 2 if stored else 0
+    prepared = (setting.prepared / "train.npy").exists()
     here = {
-        "images": 2 * numbers * pixels,
+        "images": 0 if prepared else 2 * numbers * pixels,
         "networks": 2 * 4 * parameters * runs * choice.snapshots,
         "samples": 2 * drawn,
     }
     below_scratch = {
-        "images": 0 if (setting.prepared / "train.npy").exists() else numbers * pixels,
-        "latents": latents,
+        "images": 0 if prepared else numbers * pixels,
+        "latents": 0 if (setting.artifacts("encode") / "manifest.json").exists() else latents,
         "checkpoints": 4 * parameters * runs * (3 + choice.snapshots),
         "samples": 2 * drawn,
     }

@@ -72,12 +72,12 @@ def _relay(source: int) -> None:
 @contextlib.contextmanager
 def worker(name: str) -> Iterator[None]:
     """What a process does as one of several: write past the launcher, and stop with a line when another one is gone."""
-    if "WORLD_SIZE" not in os.environ:
-        yield
-        return
     if STDERR in os.environ:
         with contextlib.suppress(OSError):  # no such place on this system, or on this host
             os.dup2(os.open(os.environ[STDERR], os.O_WRONLY | os.O_APPEND), 2)
+    if "WORLD_SIZE" not in os.environ:
+        yield
+        return
     import torch
 
     try:

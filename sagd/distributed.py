@@ -64,6 +64,7 @@ class World:
         if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() in ("1", "true"):
             from torch.distributed.fsdp import fully_shard
 
+            network.to(memory_format=torch.contiguous_format)  # the only one that FSDP takes
             shared_out = getattr(network, "_no_split_modules", None) or ()
             for module in network.modules():
                 if type(module).__name__ in shared_out:

@@ -162,3 +162,12 @@ def test_a_launcher_that_is_not_there_is_named(tmp_path):
     done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stderr == "train: cannot start no_such_launcher (SAGD_LAUNCH): No such file or directory\n"
+
+
+def test_a_launcher_of_one_process_launches_once(tmp_path):
+    (tmp_path / "params.yaml").write_text(PARAMS.replace("STEPS", "-1"))
+    env = environment(tmp_path, 1) | {"SAGD_LAUNCH": sys.executable}
+    command = [sys.executable, "-m", "pipeline.train"]
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    assert done.stderr.count("train.steps is -1") == 1

@@ -68,7 +68,7 @@ def test_the_disk_is_that_of_both_views(said):
     assert "latents" not in said("good", **{"path: random": "path: random, on_the_fly: true"}).split("disk")[1]
 
 
-def test_a_training_says_its_cost_first_on_a_gpu(said, capsys):
+def test_a_training_says_its_cost_first_on_a_gpu(said, capsys, monkeypatch):
     """The lines of a GPU's training, on a CPU: a few steps of real images, and the disk."""
     said("good", **{"kind: rae, path: random": "kind: pixel"})
     Path("reports").mkdir()
@@ -78,6 +78,13 @@ def test_a_training_says_its_cost_first_on_a_gpu(said, capsys):
     plan(setting, source, power_law((16, 16), -0.04), world)
     text = capsys.readouterr().out
     assert text.startswith("train good: about ") and "6 x 20 samples" in text and "checkpoints" in text
+    assert "images" in text.split("; ")[-2]
+    Path("artifacts/prepare").mkdir(parents=True)
+    Path("artifacts/prepare/train.npy").touch()
+    monkeypatch.setattr("shutil.disk_usage", lambda place: type("usage", (), {"free": 1000})())
+    plan(setting, source, power_law((16, 16), -0.04), world)
+    text = capsys.readouterr().out
+    assert "perhaps too little room" in text and "images" not in text.split("memory")[1]
 
 
 def test_all_that_is_missing_is_told_at_once(said):
