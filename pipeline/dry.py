@@ -61,7 +61,7 @@ def dry(params: Params, setting: Setting) -> None:
     shape = (dataset.channels or data.channels_of(dataset.name), dataset.size, dataset.size)
     known = SOURCES[dataset.name].images if dataset.name in SOURCES else 0
     counts = attempt("data", lambda: _data(setting, dataset)) or (known, 0)
-    autoencoder = attempt("autoencoder", lambda: _autoencoder(setting, dataset.size, world))
+    autoencoder = attempt("autoencoder", lambda: _autoencoder(setting, shape, world))
     attempt("features", lambda: _features(setting))
     if setting.evaluate.reference is not None:
         attempt("reference", lambda: _reference(setting))
@@ -104,7 +104,7 @@ def cost(setting: Setting, source: Pixels | Latents, spectrum: Spectrum | Varyin
 
     try:
         recipe = replace(recipe_of(choice), steps=STEPS)
-        network = network_of(choice, source, 0).to(world.device)
+        network = network_of(choice, source, 0)
         train(network, source, spectrum, formulation, recipe, seed=0, world=world, report=now)
         moments = {"mean": torch.zeros(source.shape, dtype=torch.float64), "power": torch.ones(source.shape).double()}
         network = network_of(choice, source, 0).to(world.device).eval().requires_grad_(False)
@@ -177,12 +177,13 @@ def _counts(record: dict) -> tuple[int, int]:
     return record["train"], record["held_out"]
 
 
-def _autoencoder(setting: Setting, size: int, world: World) -> tuple[str, Autoencoder | None]:
+def _autoencoder(setting: Setting, images: tuple, world: World) -> tuple[str, Autoencoder | None]:
     choice = setting.encode
     if choice.kind == "pixel":
         return "none: pixels", None
     with world.main_first():
-        autoencoder = Autoencoder(choice.kind, choice.path, world.device, size)
+        autoencoder = Autoencoder(choice.kind, choice.path, world.device, images[-1])
+    autoencoder.shape(images)
     return f"{choice.kind} {choice.path}, sha256 {autoencoder.sha256[:16]}", autoencoder
 
 
@@ -203,9 +204,7 @@ def _stand_in(setting: Setting, images: tuple, classes: int, autoencoder: Autoen
     """A batch of random images or latents, for what is trained on."""
     shape = images
     if autoencoder is not None:
-        some = torch.zeros(1, *images, device=world.device)
-        with torch.inference_mode():
-            shape = tuple(autoencoder.encode(some).shape[1:])
+        shape = autoencoder.shape(images)
     n = setting.train.batch_size
     of = images if setting.encode.on_the_fly else shape
     drawn = torch.randint(256, (n, *of), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))

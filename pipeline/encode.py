@@ -54,6 +54,7 @@ def encoded(setting, world):
         return data, {**place, "shape": list(data["mean"].shape), "latents": None}, normal
     described = [setting.data_sha256(), autoencoder.sha256, choice.model_dump_json(exclude={"path", "batch_size"})]
     key = hashlib.sha256("".join(described).encode()).hexdigest()[:32]
+    world.check_alike(key)
     folder = scratch() / "latents" / key
     with Bar(f"encode {setting.prepared.name}", len(images), rank=world.rank, size=world.size) as bar:
         manifest = latents.encode(
@@ -110,6 +111,9 @@ def noise_of(setting, data):
 def check(setting, spectrum, data):
     """Refuse, before anything is trained, what could not be sampled."""
     how = setting.sample
+    stored = setting.encode.kind != "pixel" and not setting.encode.on_the_fly
+    if setting.train.flip and stored and not setting.encode.flips:
+        raise InputError(f"{setting.title}: train.flip needs the latents of mirrored images: encode.flips")
     if how.filtered and setting.corrupt.band is None:
         raise InputError(f"{setting.title}: sample.filtered takes the corrupted band out; there is none (corrupt.band)")
     try:

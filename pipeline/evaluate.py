@@ -16,7 +16,7 @@ from sagd.distributed import World
 from sagd.errors import InputError
 from sagd.evaluate import caveats, measure
 from sagd.extractors import extractor, features
-from sagd.files import read_array, read_json, scratch, write_bytes, write_json
+from sagd.files import read_array, read_json, scratch, shape_of, write_bytes, write_json
 from sagd.images import Images
 from sagd.metrics import Moments, chosen_on_half, frechet_distance
 from sagd.moments import statistics
@@ -41,7 +41,7 @@ def evaluate(setting, world):
     ends = ["", *(f"_step_{step}" for step in earlier)]
     held_out = read_array(setting.prepared / "held_out.npy", memory_map=True)
     train = read_array(setting.prepared / "train.npy", memory_map=True)
-    n = len(read_array(archive, member=f"seed_{setting.seeds[0]}"))
+    n = shape_of(archive, f"seed_{setting.seeds[0]}")[0]
     if n > len(train) or min(n, len(held_out)) < 6:
         raise InputError(
             f"{n} samples a seed (sample.n), {len(held_out)} held-out images (dataset.held_out): 6 or more are needed, "
@@ -64,18 +64,20 @@ def evaluate(setting, world):
         references, field = {"": of(held_out)}, (len(held_out), statistics(held_out))
         if twice:
             references["corrupted_"] = of(corrupted(held_out, corruption, "held out"))
-        for seed in setting.seeds:  # one set of images is in memory at a time
+        for seed in setting.seeds:
             # Real images in the samples' place, as many: the distance that a perfect model would have.
             images = train[np.random.default_rng(seed).permutation(len(train))[:n]]
             floors[seed] = of(images)
             if world.main:
                 real = {f"{part}_of_real": value for part, value in _pixels(images, field).items()}
             for end in ends:
+                del images  # one set of images is in memory at a time
                 images = read_array(archive, member=f"seed_{seed}{end}")
                 found[f"seed_{seed}{end}"] = of(images)
                 if world.main and not end:
                     pixels[seed] = _pixels(images, field) | real
                     spectra.append(_mean_rapsd(images)[1])
+            del images
     if not world.main:
         return
     reference = references[""]
@@ -89,12 +91,14 @@ def evaluate(setting, world):
                 moments=moments[prefix], seed=seed, replicates=choice.bootstrap,
             )  # fmt: skip
             values |= {f"{prefix}{name}": value for name, value in distances.items()}
+        real = Moments.of(floors[seed])
         if given is not None:
-            generated = Moments.of(found[f"seed_{seed}"])
-            if len(generated.mean) != len(given.mean):
+            if len(real.mean) != len(given.mean):
                 raise InputError(f"{choice.reference} is of {len(given.mean)} features, not of {network.name}'s")
-            values[f"reference_{network.metric('fid')}"] = frechet_distance(generated, given)
-        values[f"{network.metric('fid')}_of_real"] = frechet_distance(Moments.of(floors[seed]), moments[""])
+            name = f"reference_{network.metric('fid')}"
+            values[name] = frechet_distance(Moments.of(found[f"seed_{seed}"]), given)
+            values[f"{name}_of_real"] = frechet_distance(real, given)
+        values[f"{network.metric('fid')}_of_real"] = frechet_distance(real, moments[""])
         values |= pixels[seed]
         if earlier:
             values |= _checkpoints(
@@ -112,7 +116,8 @@ def evaluate(setting, world):
         "names": {family: network.metric(family) for family in ("fid", "kid")},
         "preprocessing": network.preprocessing,
         "weights_sha256": network.weights and network.weights.sha256,
-        "reference": f"the {len(held_out)} held-out images; `corrupted_`: with the noise of the training images",
+        "reference": f"the {len(held_out)} held-out images; `corrupted_`: with the noise of the training images"
+        + (f"; `reference_`: the moments in {choice.reference}" if given else ""),
         "samples_per_seed": n,
         "seeds": setting.seeds,
         "per_seed": {key: [values[key] for values in per_seed] for key in per_seed[0]},

@@ -62,13 +62,12 @@ MEASURED = ("fd", "fd_se", "fd_seeds", "kd", "kd_se", "real", "seeds", "samples"
 
 def _measured(result: dict, detail: dict) -> dict:
     names = {"fd": detail["names"]["fid"], "kd": detail["names"]["kid"]}
-    real = result[f"{names['fd']}_of_real"]
     names |= {f"corrupted_{short}": f"corrupted_{name}" for short, name in list(names.items())}
     names["best"] = f"{names['fd']}_best"  # the lowest over a run's checkpoints, as the paper's figures plot
     if f"reference_{names['fd']}" in result:  # a reference of its own (evaluate.reference) is what the paper took
         names["fd"] = f"reference_{names['fd']}"
     row = {
-        "real": real,
+        "real": result[f"{names['fd']}_of_real"],
         "seeds": result["seeds"],
         "samples": result["samples_per_seed"],
         "held_out": result["held_out"],

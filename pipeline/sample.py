@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import shutil
 
 import numpy as np
 import torch
@@ -14,7 +13,7 @@ from sagd.distributed import World
 from sagd.download import digest
 from sagd.errors import InputError
 from sagd.figures import save_grid
-from sagd.files import read_array, read_json, read_tensors, scratch, write_array, writing
+from sagd.files import read_array, read_json, read_tensors, scratch, sources, write_array, writing
 from sagd.progress import Bar
 from sagd.sampling import draw_batches, to_uint8
 from sagd.spectrum.varying import from_dict
@@ -34,19 +33,24 @@ def sample(setting, world):
     trained, encoded = setting.artifacts("train"), setting.artifacts("encode")
     spectrum = from_dict(read_json(trained / "spectrum.json"))
     data = read_tensors(encoded / "statistics.safetensors")
+    key = _key(setting, trained, encoded)
+    world.check_alike(key)
+    place = scratch() / "sample" / key
     decode = decoder_of(setting, world.device)
     *earlier, _ = read_json(trained / "run.json")["checkpoints"]
     names = {f"seed_{seed}{at}": seed for seed in setting.seeds for at in ("", *(f"_step_{s}" for s in earlier))}
     corruption = Corruption.from_dict(read_json(setting.artifacts("corrupt") / "corruption.json"))
     parts = {}
-    with Bar(f"sample {setting.title}", choice.n * len(names), rank=world.rank, size=world.size) as bar:
+    with (
+        world.holding(place),
+        Bar(f"sample {setting.title}", choice.n * len(names), rank=world.rank, size=world.size) as bar,
+    ):
         for name, seed in names.items():
-            place = scratch() / "sample" / _key(setting, trained / name, seed, spectrum, data)
             firsts = range(0, choice.n, choice.batch_size)
-            parts[name] = [place / f"{first:07d}.npy" for first in firsts]
-            # Each batch is kept as it comes: a process that was killed, and another one beside this, need not draw it.
-            todo = [k for k, part in enumerate(parts[name]) if not part.exists()]
-            world.wait()  # until all have looked
+            parts[name] = [place / f"{name}_{first:07d}.npy" for first in firsts]
+            # Each batch is kept as it comes: a process that was killed need not draw it.
+            missing = world.most(*(world.main and not part.exists() for part in parts[name]))
+            todo = [k for k, absent in enumerate(missing) if absent]
             bar.skip(choice.n - sum(min(choice.batch_size, choice.n - firsts[k]) for k in todo))
             mine = todo[world.rank :: world.size]
             batches = draw_batches(
@@ -62,14 +66,14 @@ def sample(setting, world):
                 write_array(parts[name][k], to_uint8(corruption.remove(x) if choice.filtered else x).numpy())
                 bar.update(len(x))
             world.wait()
-    if not world.main:
-        return
-    drawn = {name: _together(files, choice.n) for name, files in parts.items()}
-    with writing(setting.artifacts("sample") / "samples.npz") as beside, open(beside, "wb") as file:
-        np.savez_compressed(file, **drawn)
-    save_grid(setting.report("sample", "png"), drawn[f"seed_{setting.seeds[0]}"][:PREVIEW], columns=12)
-    for files in parts.values():
-        shutil.rmtree(files[0].parent)
+        if not world.main:
+            return
+        drawn = {name: _together(files, choice.n, place / f"{name}.npy") for name, files in parts.items()}
+        with writing(setting.artifacts("sample") / "samples.npz") as beside, open(beside, "wb") as file:
+            np.savez_compressed(file, **drawn)
+        save_grid(setting.report("sample", "png"), drawn[f"seed_{setting.seeds[0]}"][:PREVIEW], columns=12)
+        for file in place.glob("*.npy"):
+            file.unlink()
 
 
 def clips(setting):
@@ -86,14 +90,13 @@ def decoder_of(setting, device):
         return lambda x: x
     from sagd.latents import Autoencoder, decoder
 
-    autoencoder = Autoencoder(manifest["kind"], manifest["autoencoder"], device, manifest["size"])
-    return decoder(autoencoder, folder)
+    return decoder(Autoencoder.recorded(manifest, device), folder)
 
 
-def _together(files, n):
-    """The samples of a network's batches, on the disk."""
+def _together(files, n, path):
+    """The samples of a network's batches in one file, memory-mapped."""
     shape = (n, *read_array(files[0], memory_map=True).shape[1:])
-    whole, done = np.lib.format.open_memmap(files[0].parent / "samples.npy", "w+", np.uint8, shape), 0
+    whole, done = np.lib.format.open_memmap(path, "w+", np.uint8, shape), 0
     for file in files:
         batch = read_array(file)
         whole[done : done + len(batch)] = batch
@@ -101,13 +104,12 @@ def _together(files, n):
     return whole
 
 
-def _key(setting, network, seed, spectrum, data):
-    """A hash of all that defines the samples of a network."""
-    described = [setting.sample.model_dump(), setting.train.model_dump(), setting.corrupt.model_dump(), seed]
-    found = hashlib.sha256(json.dumps([described, spectrum.to_dict(), torch.__version__]).encode())
-    found.update(digest(network / models.WEIGHTS).encode())
-    for tensor in data.values():
-        found.update(tensor.numpy().tobytes())
+def _key(setting, *folders):
+    """A hash of all that defines the samples: settings, code, and what is in the folders of the stages before."""
+    described = [setting.seeds, *(getattr(setting, s).model_dump() for s in ("sample", "train", "corrupt"))]
+    found = hashlib.sha256(json.dumps([described, sources(), torch.__version__]).encode())
+    for file in sorted(file for folder in folders for file in folder.rglob("*") if file.is_file()):
+        found.update(digest(file).encode())
     return found.hexdigest()[:32]
 
 

@@ -7,17 +7,15 @@ import io
 import json
 import signal
 import threading
-from pathlib import Path
 
 import torch
 
-import sagd
 from pipeline.console import stage
 from sagd import models
 from sagd.corruption import Corruption
 from sagd.distributed import World
 from sagd.errors import InputError
-from sagd.files import lock, read_array, read_json, read_tensors, scratch, write_bytes, write_json, write_tensors
+from sagd.files import read_array, read_json, read_tensors, scratch, sources, write_bytes, write_json, write_tensors
 from sagd.parallel import concurrently
 from sagd.progress import Bar
 from sagd.randomness import generator
@@ -47,7 +45,9 @@ def train_setting(setting):
     spectrum = from_dict(read_json(setting.artifacts("encode") / "spectrum.json"))
     corruption = Corruption.from_dict(read_json(setting.artifacts("corrupt") / "corruption.json"))
     recipe = recipe_of(choice)
-    run = scratch() / "train" / _key(setting, spectrum, manifest)
+    key = _key(setting, spectrum, manifest)
+    world.check_alike(key)
+    run = scratch() / "train" / key
     folder = setting.artifacts("train")
 
     if world.device.type == "cuda":
@@ -61,15 +61,14 @@ def train_setting(setting):
 
     earlier = [choice.steps * k // choice.snapshots for k in range(1, choice.snapshots)]
     images = choice.steps * choice.batch_size * len(setting.seeds)
-    with _locked(run, world), Bar(f"train {setting.title}", images, rank=world.rank) as bar:
+    with world.holding(run), Bar(f"train {setting.title}", images, rank=world.rank) as bar:
 
         def snapshot(seed: int, step: int, weights: dict[str, torch.Tensor]) -> None:
-            if world.main:
-                write_tensors(run / f"seed_{seed}_step_{step}.safetensors", weights)
+            write_tensors(run / f"seed_{seed}_step_{step}.safetensors", weights)
 
         def one(seed: int) -> Trained:
             return train(
-                network_of(choice, source, seed).to(world.device), source, spectrum, formulation, recipe,
+                network_of(choice, source, seed), source, spectrum, formulation, recipe,
                 seed=seed, corruption=corruption, world=world,
                 checkpoint=run / f"seed_{seed}.safetensors", stop=asked.is_set,
                 resumed=lambda step: bar.skip(step * choice.batch_size),
@@ -122,7 +121,7 @@ def source_of(setting, manifest, device: torch.device) -> Pixels | Latents:
         return pixels
     from sagd.latents import Autoencoder, encoder
 
-    autoencoder = Autoencoder(manifest["kind"], manifest["autoencoder"], device, manifest["size"])
+    autoencoder = Autoencoder.recorded(manifest, device)
     return Encoded(pixels, encoder(autoencoder, setting.artifacts("encode")), tuple(manifest["shape"]))
 
 
@@ -147,32 +146,12 @@ def network_of(choice, source: Pixels | Latents, seed: int) -> torch.nn.Module:
         return models.unet(tuple(size), channels, **choice.unet.model_dump(), classes=classes)
 
 
-@contextlib.contextmanager
-def _locked(run: Path, world: World):
-    """Hold a run's scratch folder: two trainers in one folder would destroy each other's checkpoints."""
-    if not world.main:
-        world.wait()
-        yield
-        return
-    try:
-        run.mkdir(parents=True, exist_ok=True)
-        file = open(run / "lock", "w")
-    except OSError as error:
-        raise InputError(f"cannot write {run}: {error.strerror}; SAGD_SCRATCH names another folder") from error
-    with file:
-        lock(file, run)
-        world.wait()
-        yield
-
-
 def _key(setting, spectrum, manifest) -> str:
     """A hash of all that defines the run: settings, data and code."""
     digest = hashlib.sha256(setting.train.model_dump_json().encode())
     digest.update(json.dumps(spectrum.to_dict()).encode() + setting.corrupt.model_dump_json().encode())
     digest.update(json.dumps([setting.seeds, torch.__version__]).encode())
-    digest.update(setting.data_sha256().encode() + json.dumps(manifest).encode())
-    for file in sorted(Path(sagd.__file__).parent.rglob("*.py")):
-        digest.update(file.read_bytes())
+    digest.update(setting.data_sha256().encode() + json.dumps(manifest).encode() + sources().encode())
     return digest.hexdigest()[:32]
 
 

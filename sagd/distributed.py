@@ -5,14 +5,18 @@ batch is drawn whole by everyone (`Spectrum.sample`), and image k has a generato
 """
 
 import contextlib
+import hashlib
 import os
+import time
 from collections.abc import Iterator
 from datetime import timedelta
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from sagd.errors import InputError
+from sagd.files import try_lock
 
 # How long processes wait for each other before they give up: rank 0 may have to write much alone.
 PATIENCE = timedelta(hours=1)
@@ -54,24 +58,27 @@ class World:
         each = count // self.size
         return slice(self.rank * each, (self.rank + 1) * each)
 
-    def wrap(self, network: nn.Module) -> nn.Module:
-        """The network with gradients averaged over the world.
+    def wrap(self, network: nn.Module, device: torch.device) -> nn.Module:
+        """The network on a device, with gradients averaged over the world.
 
-        By DDP; by FSDP, which shares out the weights as well, under ``accelerate launch --use_fsdp``.
+        By DDP; under ``accelerate launch --use_fsdp`` by FSDP, which shares out the weights as well: of a network that
+        comes on the CPU, a device never holds more than a block whole.
         """
         if self.size == 1:
-            return network
+            return network.to(device)
         if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() in ("1", "true"):
+            from torch.distributed import init_device_mesh
             from torch.distributed.fsdp import fully_shard
 
             network.to(memory_format=torch.contiguous_format)  # the only one that FSDP takes
+            mesh = init_device_mesh(device.type, (self.size,))
             shared_out = getattr(network, "_no_split_modules", None) or ()
             for module in network.modules():
                 if type(module).__name__ in shared_out:
-                    fully_shard(module)
-            return fully_shard(network)
+                    fully_shard(module, mesh=mesh)
+            return fully_shard(network, mesh=mesh)
         return nn.parallel.DistributedDataParallel(
-            network, device_ids=[self.device] if self.device.type == "cuda" else None
+            network.to(device), device_ids=[device] if device.type == "cuda" else None
         )
 
     def mean(self, value: Tensor) -> Tensor:
@@ -82,18 +89,56 @@ class World:
         torch.distributed.all_reduce(value)
         return value / self.size
 
-    def any(self, *flags: bool) -> list[bool]:
-        """Whether any process says yes, for each of some questions."""
-        if self.size == 1:
-            return list(flags)
-        votes = torch.tensor(flags, dtype=torch.int32, device=self.device)
-        torch.distributed.all_reduce(votes, op=torch.distributed.ReduceOp.MAX)
-        return [bool(v) for v in votes.tolist()]
+    def most(self, *numbers: int) -> list[int]:
+        """The largest that any process gives, of each of some whole numbers; of yes and no: whether any says yes."""
+        if self.size == 1 or not numbers:
+            return list(numbers)
+        given = torch.tensor(numbers, dtype=torch.int64, device=self.device)
+        torch.distributed.all_reduce(given, op=torch.distributed.ReduceOp.MAX)
+        return given.tolist()
+
+    def alike(self, text: str) -> bool:
+        """Whether all processes give the same text."""
+        number = int(hashlib.sha256(text.encode()).hexdigest()[:15], 16)
+        most, least = self.most(number, -number)
+        return most == -least
+
+    def check_alike(self, work: str) -> None:
+        """Refuse processes that would not do the same, as those of a host with other code or data."""
+        if not self.alike(work):
+            raise InputError("the processes have different settings, data or code; all hosts need the same")
+
+    def collected(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Tensors on rank 0's CPU, put together, one by one, where FSDP has shared them out; elsewhere nothing."""
+        found = {}
+        for name, tensor in tensors.items():
+            tensor = tensor.detach()
+            if hasattr(tensor, "full_tensor"):
+                tensor = tensor.full_tensor()  # which all processes must ask for
+            if self.main:
+                found[name] = tensor.cpu()
+        return found
 
     def wait(self) -> None:
         """Go on when everyone is here."""
         if self.size > 1:
             torch.distributed.barrier()
+
+    @contextlib.contextmanager
+    def holding(self, folder: Path) -> Iterator[None]:
+        """Make a folder in the scratch, and keep all other runs out of it, which wait until this one has ended."""
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            file = open(folder / "lock", "w") if self.main else contextlib.nullcontext()
+        except OSError as error:
+            raise InputError(f"cannot write {folder}: {error.strerror}; SAGD_SCRATCH names another folder") from error
+        with file:
+            told = False
+            # Not a wait of rank 0 alone, which the others would give up.
+            while not any(self.most(self.main and try_lock(file, None if told else folder))):
+                told = True
+                time.sleep(1)
+            yield
 
     @contextlib.contextmanager
     def main_first(self) -> Iterator[None]:
@@ -115,11 +160,6 @@ def unsynchronised(network: nn.Module, last: bool) -> contextlib.AbstractContext
 def local(tensor: Tensor) -> Tensor:
     """This process's part of a tensor that FSDP has shared out; any other tensor as it is."""
     return tensor.to_local() if hasattr(tensor, "to_local") else tensor
-
-
-def whole(tensor: Tensor) -> Tensor:
-    """A tensor that FSDP has shared out, put together, which all processes must ask for; any other as it is."""
-    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
 
 
 def fill(tensor: Tensor, values: Tensor) -> None:

@@ -6,7 +6,6 @@ of unit variance over the pixels, for noise that is normalised (``expected``). A
 ``predict(x, t) -> F`` with t of shape (B,); it is given 1000 c_noise.
 """
 
-import itertools
 import math
 from dataclasses import asdict, dataclass
 
@@ -15,8 +14,8 @@ from torch import Tensor
 
 from sagd.diffusion import Predict
 from sagd.errors import InputError
-from sagd.flow import EMBEDDED, SAMPLERS, _like
-from sagd.spectrum import Spectrum, one_of
+from sagd.flow import EMBEDDED, _like, integrate
+from sagd.spectrum import Spectrum
 
 
 @dataclass(frozen=True)
@@ -103,18 +102,10 @@ class EDM:
         sampler
             ``heun``, of second order, with two predictions a step but for the last; or ``euler``.
         """
-        one_of("sampler", sampler, SAMPLERS)
-        levels = self.grid(steps).tolist()
-        x = levels[0] * x
+        levels = self.grid(steps)
 
         def slope(x: Tensor, sigma: float) -> Tensor:
             denoised = self.denoise(predict, x, torch.full((len(x),), sigma, device=x.device))
             return spectrum.project((x - denoised) / sigma)
 
-        for sigma, sigma_next in itertools.pairwise(levels):
-            d = slope(x, sigma)
-            there = x + (sigma_next - sigma) * d
-            if sampler == "heun" and sigma_next > 0:
-                there = x + (sigma_next - sigma) * (d + slope(there, sigma_next)) / 2
-            x = there
-        return x
+        return integrate(slope, levels[0].item() * x, levels, sampler)

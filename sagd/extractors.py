@@ -6,7 +6,7 @@ import importlib.metadata
 import os
 import threading
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -19,7 +19,7 @@ from sagd import images as images_module
 from sagd.distributed import World
 from sagd.download import digest, fetch
 from sagd.errors import InputError
-from sagd.files import lock, read_array, write_array
+from sagd.files import lock, read_array
 from sagd.images import Images
 from sagd.parallel import blocks, concurrently
 
@@ -133,7 +133,7 @@ def features(
     described = (of.name, of.preprocessing, file and file.sha256, size, device.type, _code(), images.sha256())
     path = cache / f"{of.name}-{hashlib.sha256(repr(described).encode()).hexdigest()[:32]}.npy"
     world = world or World()
-    if any(world.any(not path.exists())):
+    if any(world.most(not path.exists())):
         place = weights / file.file if file else None  # the path of a user's own file is absolute, and stays
         with world.main_first():
             prepare, network = of.load(device, fetch(file.url, place, file.sha256) if file and file.url else place)
@@ -181,26 +181,41 @@ def _write_shared(path: Path, rows: list[slice], world: World, compute: Callable
         path.with_name(f"{path.stem}.{k}_of_{world.size}.npy"): rows[ends[k] : ends[k + 1]] for k in range(world.size)
     }
     mine, share = list(parts.items())[world.rank]
-    if share and not mine.exists():
+    if share and not mine.exists() and not path.exists():
         _write_rows(mine, share, compute, report)
     world.wait()
-    if world.main and not path.exists():
-        there = [part for part, share in parts.items() if share]
-        write_array(path, np.concatenate([read_array(part) for part in there]))
-        for part in there:
-            part.unlink()
+    if world.main:
+        with _unfinished(path) as file:
+            if file is not None:
+                file.truncate(0)  # of what one process alone had begun
+                whole = np.concatenate([read_array(part) for part, share in parts.items() if share])
+                np.save(file, whole, allow_pickle=False)
+        for part in parts:
+            part.unlink(missing_ok=True)
     world.wait()
 
 
 def _write_rows(path: Path, rows: Sequence[slice], compute: Callable, report: Callable[[int], None]) -> None:
     """Write an npy file block by block; what an earlier process wrote of it is not computed again."""
+    with _unfinished(path) as file:
+        if file is not None:
+            _append_rows(file, rows, compute, report)
+
+
+@contextlib.contextmanager
+def _unfinished(path: Path) -> Iterator[BinaryIO | None]:
+    """The file beside ``path`` that becomes it, held by this process; None where another has just put it there."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(path.with_suffix(".part"), "a+b") as file:
             lock(file, path)
-            if not path.exists():  # else the other process has just put it there
-                _append_rows(file, rows, compute, report)
-                os.replace(file.name, path)
+            if path.exists():
+                yield None
+                return
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+            os.replace(file.name, path)
     except OSError as error:
         raise InputError(
             f"cannot write {path}: {error.strerror or error}; SAGD_SCRATCH names another folder"
@@ -227,8 +242,6 @@ def _append_rows(file: BinaryIO, rows: Sequence[slice], compute: Callable, repor
             np.lib.format.write_array_header_1_0(file, header)
             begun = file.tell()
         file.write(block.astype("<f4").tobytes())
-    file.flush()
-    os.fsync(file.fileno())
 
 
 def _resized(images: Tensor, size: tuple[int, int]) -> Tensor:
@@ -246,6 +259,14 @@ def _inception_2048(device: torch.device, weights: Path) -> Loaded:
         network = torch.jit.load(weights, map_location=device).layers.eval()
         network = torch.jit.freeze(network.to(memory_format=torch.channels_last))  # folds the normalisations
     return lambda images: (_resized(images, (299, 299)) - 128) / 128, lambda x: network(x).flatten(1)
+
+
+def _inception_2048_tensorflow(device: torch.device, weights: Path) -> Loaded:
+    """The same file, whole: it resizes as TensorFlow 1 did, whose features ADM's reference batches hold."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        network = torch.jit.load(weights, map_location=device).eval()
+    return Tensor.float, lambda x: network(x, return_features=True).flatten(1)
 
 
 def _inception_768(device: torch.device, weights: Path) -> Loaded:
@@ -449,6 +470,13 @@ EXTRACTORS = {
     for e in (
         Extractor("efficientnet_lite0", "PIL bicubic to 224, (x - 127) / 128", _efficientnet_lite0),
         Extractor("inception_2048", "PIL bicubic to 299, (x - 128) / 128", _inception_2048, INCEPTION_2048, True),
+        Extractor(
+            "inception_2048_tensorflow",
+            "TensorFlow's bilinear to 299, (x - 128) / 128, by the network",
+            _inception_2048_tensorflow,
+            INCEPTION_2048,
+            True,
+        ),
         Extractor(
             "inception_768", "bilinear to 299, not antialiased, 2 x / 255 - 1", _inception_768, INCEPTION_768, True
         ),

@@ -150,7 +150,7 @@ def bar_panels(rows: dict):
     rows
         The label of a row of panels, to {title: frame}, as many in each row. A frame has ``x`` (what stands below a
         bar), ``mean``, ``error`` and perhaps ``kind`` (two kinds stand side by side); without kinds the bar ``0`` or
-        ``0.5``, isotropic noise, is grey and the lowest bar orange. Missing means leave their place empty.
+        ``0.5``, isotropic noise, is grey and the lowest of several orange. Missing means leave their place empty.
     """
     import matplotlib.pyplot as plt
     import seaborn as sns
@@ -189,6 +189,6 @@ def _bars(panel, frame, ticks: list) -> None:
         panel.legend(fontsize=7, loc="lower right", framealpha=0.9)
         return
     frame = frame.set_index("x").reindex(ticks)
-    lowest = frame["mean"].idxmin()
+    lowest = frame["mean"].idxmin() if frame["mean"].count() > 1 else None
     colors = [ORANGE if x == lowest else GREY if x in ("0", "0.5") else BLUE for x in ticks]
     panel.bar(range(len(ticks)), frame["mean"], 0.8, yerr=frame.error, color=colors, **style)

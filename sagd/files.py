@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import hashlib
 import json
 import os
 import sys
@@ -74,6 +75,16 @@ def read_array(path: Path | str, *, memory_map: bool = False, member: str | None
         raise InputError(f"cannot read {path}: {error}") from error
 
 
+def shape_of(path: Path | str, member: str) -> tuple[int, ...]:
+    """The shape of a member of an npz file, of which its header alone is read."""
+    try:
+        with zipfile.ZipFile(path) as archive, archive.open(f"{member}.npy") as file:
+            np.lib.format.read_magic(file)
+            return np.lib.format.read_array_header_1_0(file)[0]
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise InputError(f"cannot read {path}: {error}") from error
+
+
 def read_tensors(path: Path | str) -> dict[str, Tensor]:
     try:
         return safetensors.torch.load_file(path)
@@ -90,13 +101,29 @@ def open_tensors(path: Path | str) -> dict[str, Tensor]:
         raise InputError(f"cannot read {path}: {error}") from error
 
 
+def sources() -> str:
+    """SHA-256 of the library's own code: work in the scratch folder goes on with the code that began it."""
+    found = hashlib.sha256()
+    for file in sorted(Path(__file__).parent.rglob("*.py")):
+        found.update(file.read_bytes())
+    return found.hexdigest()
+
+
 def lock(file: IO, where: Path | str) -> None:
     """Hold a file until it is closed; say so where another process has it, and wait."""
+    if not try_lock(file, where):
+        fcntl.flock(file, fcntl.LOCK_EX)
+
+
+def try_lock(file: IO, where: Path | str | None) -> bool:
+    """Hold a file until it is closed; or say, if ``where`` is given, that another process is there."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        print(f"another process is at {where}; waiting for it", file=sys.stderr)
-        fcntl.flock(file, fcntl.LOCK_EX)
+        if where is not None:
+            print(f"another process is at {where}; waiting for it", file=sys.stderr)
+        return False
+    return True
 
 
 def scratch() -> Path:

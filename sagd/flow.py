@@ -7,6 +7,7 @@ given 1000 t, the range that diffusers' time embeddings are made for.
 
 import itertools
 import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 import torch
@@ -108,19 +109,23 @@ class Flow:
         sampler
             ``euler``, or ``heun``, of second order, with two predictions a step but for the last.
         """
-        one_of("sampler", sampler, SAMPLERS)
-        times = self.grid(steps).tolist()
 
         def velocity(x: Tensor, t: float) -> Tensor:
             return spectrum.project(predict(x, torch.full((len(x),), EMBEDDED * t, device=x.device)))
 
-        for t, t_next in itertools.pairwise(times):
-            v = velocity(x, t)
-            there = x + (t_next - t) * v
-            if sampler == "heun" and t_next > 0:
-                there = x + (t_next - t) * (v + velocity(there, t_next)) / 2
-            x = there
-        return x
+        return integrate(velocity, x, self.grid(steps), sampler)
+
+
+def integrate(slope: Callable[[Tensor, float], Tensor], x: Tensor, times: Tensor, sampler: str) -> Tensor:
+    """Follow dx/dt = slope(x, t) along times that end at 0, by ``euler`` or ``heun``, whose last step is Euler's."""
+    one_of("sampler", sampler, SAMPLERS)
+    for t, t_next in itertools.pairwise(times.tolist()):
+        d = slope(x, t)
+        there = x + (t_next - t) * d
+        if sampler == "heun" and t_next > 0:
+            there = x + (t_next - t) * (d + slope(there, t_next)) / 2
+        x = there
+    return x
 
 
 def _like(t: Tensor, x: Tensor) -> Tensor:

@@ -1,8 +1,11 @@
 """Latents: what an autoencoder makes of images, written in shards once, or made as they are needed."""
 
+import contextlib
 import hashlib
+import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,9 +22,8 @@ from sagd.parallel import blocks
 from sagd.sources import EPSILON, Latents, normalization
 
 KINDS = ("rae", "vae")
-PROBED = (
-    4096  # latents whose moments stand for those of all, evenly spread: data sets lie in the order of their classes
-)
+# Latents whose moments stand for those of all, evenly spread: data sets lie in the order of their classes.
+PROBED = 4096
 
 
 class Autoencoder:
@@ -40,18 +42,43 @@ class Autoencoder:
         folder = _random(kind, size) if path == "random" else _folder(path)
         network = {"rae": diffusers.AutoencoderRAE, "vae": diffusers.AutoencoderKL}[kind]
         try:
-            self.network = network.from_pretrained(folder, use_safetensors=True, local_files_only=True)
-        except (OSError, ValueError, RuntimeError, KeyError) as error:
+            found = network.load_config(folder, local_files_only=True).get("_class_name", network.__name__)
+            if found != network.__name__:
+                raise ValueError(f"its config.json is of {found}")
+            self.network = network.from_pretrained(folder, use_safetensors=True, local_files_only=True).to(device)
+        except (OSError, ValueError, TypeError, RuntimeError, KeyError) as error:
             raise InputError(f"{folder} holds no {network.__name__}: {' '.join(str(error).split())[:300]}") from error
-        self.network.to(device).eval().requires_grad_(False)
+        self.network.eval().requires_grad_(False)
         self.kind, self.device = kind, torch.device(device)
         self.sha256 = hashlib.sha256(
             "".join(digest(f) for f in sorted(folder.glob("*.safetensors"))).encode()
         ).hexdigest()
 
+    @classmethod
+    def recorded(cls, manifest: dict, device: torch.device | str) -> "Autoencoder":
+        """The one that a manifest of the stage `encode` names, if its weights are still the same."""
+        found = cls(manifest["kind"], manifest["autoencoder"], device, manifest["size"])
+        if found.sha256 != manifest["autoencoder_sha256"]:
+            raise InputError(
+                f"{manifest['autoencoder']} is not the autoencoder that encoded (SHA-256 {found.sha256[:16]}, not "
+                f"{manifest['autoencoder_sha256'][:16]}): restore it, or run the stage encode again"
+            )
+        return found
+
+    def shape(self, images: tuple[int, ...]) -> tuple[int, ...]:
+        """(C, h, w) of the latent of an image of a shape (C, H, W), if that is what the latent is decoded to."""
+        with torch.inference_mode():
+            z = self.encode(torch.zeros(1, 3, *images[1:], device=self.device))
+            decoded = tuple(self.decode(z).shape[1:])
+        if decoded != tuple(images):
+            raise InputError(
+                f"the {self.kind} decodes latents to images of {decoded}, the data are {tuple(images)} (channels, "
+                "height, width): dataset.channels and dataset.size must be the autoencoder's"
+            )
+        return tuple(z.shape[1:])
+
     def encode(self, x: Tensor) -> Tensor:
         """Latents (B, C, h, w) of images (B, 3, H, W) in [-1, 1]: the mode where the encoder is random."""
-        x = x.expand(-1, 3, -1, -1)
         if self.kind == "rae":
             return self.network.encode((x + 1) / 2).latent
         return self.network.encode(x).latent_dist.mode()
@@ -85,7 +112,11 @@ def _random(kind: str, size: int) -> Path:
                     down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
                     block_out_channels=(8, 8), norm_num_groups=4, latent_channels=4, sample_size=size,
                 )  # fmt: skip
-        network.save_pretrained(folder, safe_serialization=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, ignore_cleanup_errors=True) as beside:
+            network.save_pretrained(beside, safe_serialization=True)
+            with contextlib.suppress(OSError):  # another process has just put the same there
+                os.rename(beside, folder)
     return folder
 
 
@@ -139,7 +170,7 @@ def encode(
     world
         Processes that share the shards; all see ``place``.
     resumed, report
-        Called with the number of images that were there before, and of those of each finished shard.
+        Called with the number of images that were there before, and of those of each shard that this process ends.
 
     Returns
     -------
@@ -147,60 +178,61 @@ def encode(
         The manifest: ``count``, ``per_shard``, ``shape``, ``dtype``, ``flips``, ``labels``, ``source``,
         ``autoencoder`` (SHA-256), and for each of ``shards`` its ``name``, ``count`` and ``sha256``.
     """
-    world = world or World()
-    if (place / "manifest.json").exists():
-        resumed(len(images))
-        return read_json(place / "manifest.json")
-    place.mkdir(parents=True, exist_ok=True)
-    shape = tuple(autoencoder.encode(_x0(images[:1], autoencoder.device)).shape[1:])
+    world, shape = world or World(), autoencoder.shape(images.shape[1:])
     parts = list(blocks(len(images), per_shard))
     names = [f"shard_{k:05d}.safetensors" for k in range(len(parts))]
-    needed = len(images) * (1 + flips) * int(np.prod(shape)) * dtype.itemsize
-    if world.main:
-        left = needed - sum((place / name).stat().st_size for name in names if (place / name).exists())
-        free = shutil.disk_usage(place).free
-        print(
-            f"encode: {len(images)} latents {list(shape)} in {str(dtype)[6:]} are {needed / 1e9:.1f} GB in {place}, of "
-            f"which {max(left, 0) / 1e9:.1f} GB are to come; {free / 1e9:.1f} GB are free",
-            file=sys.stderr,
-        )
-        if left > free:
-            raise InputError(
-                f"{place} has {free / 1e9:.1f} GB free, {left / 1e9:.1f} are needed: set SAGD_SCRATCH, or store "
-                "nothing with encode.on_the_fly"
-            )
-    world.wait()
-    for k, part in enumerate(parts):
-        if k % world.size != world.rank:
-            continue
-        count = part.stop - part.start
-        if (place / names[k]).with_suffix(".json").exists():  # written after the shard, so that is whole
-            resumed(count)
-            continue
-        tensors = _shard(images[part], autoencoder, shape, dtype, flips, batch_size)
-        if labels is not None:
-            tensors["labels"] = torch.from_numpy(np.array(labels[part]))
-        write_tensors(place / names[k], tensors)
-        entry = {"name": names[k], "count": count, "sha256": digest(place / names[k])}
-        write_json((place / names[k]).with_suffix(".json"), entry)
-        report(count)
-    world.wait()
-    if world.main:
-        _normalize(place, names)
-        manifest = {
-            "count": len(images),
-            "per_shard": per_shard,
-            "shape": list(shape),
-            "dtype": str(dtype)[6:],
-            "flips": flips,
-            "labels": labels is not None,
-            "source": source,
-            "autoencoder": autoencoder.sha256,
-            "shards": [read_json((place / name).with_suffix(".json")) for name in names],
-        }
-        write_json(place / "manifest.json", manifest)
-    world.wait()
+    with world.holding(place):
+        # A shard's entry is written after it, so that it is whole; the manifest is written last.
+        finished = any(world.most(world.main and (place / "manifest.json").exists()))
+        missing = world.most(*(world.main and not (place / name).with_suffix(".json").exists() for name in names))
+        todo = [] if finished else [k for k, absent in enumerate(missing) if absent]
+        resumed(len(images) - sum(parts[k].stop - parts[k].start for k in todo))
+        if world.main and not finished:
+            needed = len(images) * (1 + flips) * int(np.prod(shape)) * dtype.itemsize
+            _check_room(place, names, needed, f"{len(images)} latents {list(shape)} in {str(dtype)[6:]}")
+        for together in blocks(len(todo), world.size):
+            world.wait()  # no host runs hours ahead of a slower one
+            for k in todo[together][world.rank : world.rank + 1]:
+                tensors = _shard(images[parts[k]], autoencoder, shape, dtype, flips, batch_size)
+                if labels is not None:
+                    tensors["labels"] = torch.from_numpy(np.array(labels[parts[k]]))
+                write_tensors(place / names[k], tensors)
+                entry = {"name": names[k], "count": len(tensors["latents"]), "sha256": digest(place / names[k])}
+                write_json((place / names[k]).with_suffix(".json"), entry)
+                report(entry["count"])
+        world.wait()
+        if world.main and not finished:
+            _normalize(place, names)
+            manifest = {
+                "count": len(images),
+                "per_shard": per_shard,
+                "shape": list(shape),
+                "dtype": str(dtype)[6:],
+                "flips": flips,
+                "labels": labels is not None,
+                "source": source,
+                "autoencoder": autoencoder.sha256,
+                "shards": [read_json((place / name).with_suffix(".json")) for name in names],
+            }
+            write_json(place / "manifest.json", manifest)
+        world.wait()
     return read_json(place / "manifest.json")
+
+
+def _check_room(place: Path, names: list[str], needed: int, what: str) -> None:
+    """Say how much is to be written, and refuse it where the disk is too small."""
+    left = max(0, needed - sum((place / name).stat().st_size for name in names if (place / name).exists()))
+    free = shutil.disk_usage(place).free
+    print(
+        f"encode: {what} are {needed / 1e9:.1f} GB in {place}, of which {left / 1e9:.1f} GB are to come; "
+        f"{free / 1e9:.1f} GB are free",
+        file=sys.stderr,
+    )
+    if left > free:
+        raise InputError(
+            f"{place} has {free / 1e9:.1f} GB free, {left / 1e9:.1f} are needed: set SAGD_SCRATCH, or store nothing "
+            "with encode.on_the_fly"
+        )
 
 
 def _x0(images: np.ndarray, device: torch.device) -> Tensor:
@@ -261,6 +293,7 @@ def probe(
     dict, dict
         ``mean`` and ``variance`` of each element; and ``mean`` (0) and ``power`` of the normalised latents.
     """
+    autoencoder.shape(images.shape[1:])  # or is refused
     z = []
     with torch.inference_mode():
         for rows in _spread(len(images), count).split(batch_size):

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from sagd.corruption import Corruption
 from sagd.diffusion import Diffusion, Formulation, check_schedule
-from sagd.distributed import World, fill, local, unsynchronised, whole
+from sagd.distributed import World, fill, local, unsynchronised
 from sagd.errors import InputError
 from sagd.files import read_tensors, write_tensors
 from sagd.models import classes_of, predictor
@@ -26,7 +26,8 @@ from sagd.sources import Latents, Pixels
 from sagd.spectrum import Spectrum
 from sagd.spectrum.varying import Varying
 
-AGREE = 10  # steps between the questions whether to save or to stop, where processes have to agree
+AGREE = 10  # steps, at most, between the questions whether to save or to stop, where processes have to agree
+SAVING = 0.05  # of the time, at most
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ class Recipe:
 
 @dataclass
 class Trained:
-    """A finished run: the averaged weights, the loss of every step, and the images a second of this process."""
+    """A finished run: the averaged weights (rank 0 alone has them), every step's loss, the images a second of all."""
 
     weights: dict[str, Tensor]
     losses: Tensor
@@ -156,7 +157,8 @@ def draw_batch(
         hidden = torch.rand(n, generator=generator(seed, "labels", step)) < recipe.label_dropout
         labels = source.labels[batch_indices(len(source), n, seed, step)].masked_fill(hidden, classes)
         labels = (labels if rows is None else labels[rows]).to(device)
-    return Batch(source.encode(x0), t if rows is None else t[rows], eps, labels)
+    x0 = torch.cat([source.encode(some) for some in x0.split(recipe.micro_batch_size or len(x0))])
+    return Batch(x0, t if rows is None else t[rows], eps, labels)
 
 
 def read(source: Pixels | Latents, recipe: Recipe, seed: int, step: int, rows: slice | None = None) -> Tensor:
@@ -206,30 +208,32 @@ def train(
     Parameters
     ----------
     network
-        `sagd.models.unet` or `sagd.models.dit`, float32, on the device to train on; trained in place.
+        `sagd.models.unet` or `sagd.models.dit`, float32; moved to the source's device, and trained in place.
     source
-        Images or latents, on the same device; with labels, if the network knows any.
+        Images or latents, on the device to train on; with labels, if the network knows any.
     formulation
         What is predicted, and at which times: `Diffusion`, `Flow` or `EDM`.
     world
         The processes that share each batch, if there are several. Weights and losses are those of one process but for
         the order of sums, and only rank 0 writes checkpoints and snapshots.
     checkpoint
-        Where to save, about every ``checkpoint_seconds``; where such a file is, the run goes on from it, on any number
-        of processes, and on one CPU its weights end bit-identical to those of a run that was never cut.
+        Where to save, about every ``checkpoint_seconds``, and less often where saving takes long, so that it takes a
+        twentieth of the time at most. Where such a file is, the run goes on from it, on any number of processes, and on
+        one CPU its weights end bit-identical to those of a run that was never cut.
     resumed
         Called once with the step that the run goes on from, if it does.
     report
         Called after each step with its loss.
     snapshots, snapshot
-        After these steps (counted from 1) ``snapshot`` is given the step and the averaged weights.
+        After these steps (counted from 1) ``snapshot`` is given the step and the averaged weights, on rank 0 alone.
     stop
         Asked after each step; once it says yes, the run saves and raises `Interrupted`.
 
     Raises
     ------
     InputError
-        Batch larger than the data, labels missing, a checkpoint of another run, a loss that is not finite, a full disk.
+        Batch larger than the data, labels missing, a checkpoint of another run, processes that do not do the same, a
+        loss that is not finite, a full disk.
     """
     device, world = source.device, world or World()
     classes = classes_of(network)
@@ -241,7 +245,7 @@ def train(
     layout = torch.channels_last if device.type == "cuda" else torch.contiguous_format
     network.to(memory_format=layout).train()
     rows = world.rows(recipe.batch_size)
-    wrapped = world.wrap(network)
+    wrapped = world.wrap(network, device)
     called = _compiled(wrapped, device) if recipe.compile else wrapped
     parameters = dict(network.named_parameters())
     averaged = {name: p.detach().clone() for name, p in parameters.items()}
@@ -258,13 +262,14 @@ def train(
         raise InputError("a varying spectrum follows a discrete schedule; flow matching and EDM have none")
     describe = json.dumps([asdict(recipe), seed, use_bf16, len(source), *source.shape, formulation.to_dict(), *noises])
     state = _State(parameters, averaged, optimizer, losses, describe, world)
-    started = state.load(checkpoint) if checkpoint is not None and checkpoint.exists() else 0
+    started = state.resume(checkpoint)
     if started:
         resumed(started)
     precision = torch.autocast(device.type, torch.bfloat16, enabled=use_bf16)
     ema, trained = [local(t) for t in averaged.values()], [local(p) for p in parameters.values()]
 
     clock = saved = time.monotonic()
+    question, pause = started + 1, checkpoint_seconds
     for step, stored in enumerate(_read_ahead(source, recipe, seed, started, rows), started):
         for group in optimizer.param_groups:
             group["lr"] = recipe.lr_at(step)
@@ -290,22 +295,29 @@ def train(
         losses[step] = world.mean(loss)
         report(losses[step])
         if step + 1 in snapshots:
-            snapshot(step + 1, {name: whole(t) for name, t in averaged.items()})
+            weights = world.collected(averaged)
+            if world.main:
+                snapshot(step + 1, weights)
         last = step + 1 == recipe.steps
         stopping = stop() and not last
-        due = checkpoint is not None and time.monotonic() - saved > checkpoint_seconds
-        if world.size > 1:
-            stopping, due = world.any(stopping, due) if (step + 1) % AGREE == 0 and not last else (False, False)
+        due = checkpoint is not None and world.main and time.monotonic() - saved > pause
+        if world.size > 1 and (last or step + 1 < question):
+            stopping = due = False
+        elif world.size > 1:  # about once a second: on a GPU the answer is waited for
+            rate = (step + 1 - started) / (time.monotonic() - clock)
+            stopping, due, question = world.most(stopping, due, step + 1 + max(1, min(AGREE, round(rate))))
         if last or stopping or due:
             _check_finite(losses[: step + 1], recipe.lr)  # before a good checkpoint is replaced
         if (stopping or due) and not last:
+            began = time.monotonic()
             state.save(checkpoint, step + 1)
             saved = time.monotonic()
+            pause = max(checkpoint_seconds, (saved - began) / SAVING)
         if stopping:
             raise Interrupted
     seconds = time.monotonic() - clock
     rate = (recipe.steps - started) * recipe.batch_size / seconds if recipe.steps > started else None
-    return Trained({name: whole(t) for name, t in averaged.items()}, losses.cpu(), rate)
+    return Trained(world.collected(averaged), losses.cpu(), rate)
 
 
 def _check_finite(losses: Tensor, lr: float) -> None:
@@ -353,11 +365,23 @@ class _State:
     def save(self, path: Path | None, step: int) -> None:
         if path is None:
             return
-        tensors = {name: whole(t.detach()).cpu() for name, t in self.tensors().items()}
+        tensors = self.world.collected(self.tensors())
         if self.world.main:
             write_tensors(path, tensors | {"step": torch.tensor(step)}, {"run": self.describe})
 
-    def load(self, path: Path) -> int:
+    def resume(self, path: Path | None) -> int:
+        """The step to go on from, of which all processes must say the same; 0 if there is no checkpoint."""
+        self.world.check_alike(self.describe)
+        different = f"not all processes find one checkpoint at {path}: SAGD_SCRATCH must be a folder that all hosts see"
+        there = path is not None and path.exists()
+        if not self.world.alike(str(there)):
+            raise InputError(different)
+        step = self._load(path) if there else 0
+        if not self.world.alike(str(step)):
+            raise InputError(different)
+        return step
+
+    def _load(self, path: Path) -> int:
         import safetensors
 
         saved = read_tensors(path)

@@ -37,7 +37,7 @@ def inception() -> nn.Module:
 
 
 class _Scripted(nn.Module):
-    """The outside of NVIDIA's TorchScript file: ``layers``, up to the last average pooling."""
+    """The outside of NVIDIA's TorchScript file: it resizes, and has ``layers``, up to the last average pooling."""
 
     def __init__(self, network: nn.Module):
         super().__init__()
@@ -46,8 +46,10 @@ class _Scripted(nn.Module):
         layers = [getattr(network, name) if name else nn.MaxPool2d(3, stride=2) for name in a + b]
         self.layers = nn.Sequential(*layers, nn.AdaptiveAvgPool2d((1, 1)))
 
-    def forward(self, images):
-        return self.layers((images - 128) / 128).flatten(1)
+    def forward(self, images, return_features: bool = False):
+        resized = nn.functional.interpolate(images, (299, 299), mode="bilinear")
+        assert return_features  # the probabilities of classes are not here
+        return self.layers((resized - 128) / 128).flatten(1)
 
 
 def save_inception(folder: Path) -> None:

@@ -11,6 +11,7 @@ import torch
 from sagd import models, power_law
 from sagd.corruption import Corruption
 from sagd.distributed import World
+from sagd.errors import InputError
 from sagd.files import write_tensors
 from sagd.flow import Flow
 from sagd.sources import Pixels
@@ -20,7 +21,7 @@ from sagd.training import Interrupted, Recipe, train
 RECIPE = Recipe(24, 8, lr=3e-3, warmup=2, betas=(0.9, 0.99), ema=0.9, micro_batch_size=2, flip=True)
 
 
-def run(world, folder, name, checkpoint=None, stop=lambda: False):
+def run(world, folder, name, checkpoint=None, stop=lambda: False, seed=0):
     """Train a small DiT on labelled, corrupted pictures; rank 0 writes its weights and losses."""
     source = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (40, 1, 8, 8), dtype=torch.uint8, generator=source)
@@ -30,7 +31,7 @@ def run(world, folder, name, checkpoint=None, stop=lambda: False):
     try:
         done = train(
             network, Pixels(images, torch.arange(40).numpy() % 4), power_law((8, 8), -0.3), Flow(), RECIPE,
-            seed=0, corruption=corruption, world=world, checkpoint=folder / (checkpoint or "none"), stop=stop,
+            seed=seed, corruption=corruption, world=world, checkpoint=folder / (checkpoint or "none"), stop=stop,
         )  # fmt: skip
     except Interrupted:
         return
@@ -55,6 +56,16 @@ def main():
         (folder / "stopped_copy").write_bytes((folder / "stopped").read_bytes())
     world.wait()
     run(world, folder, "sharded_from_two", "stopped_copy")
+
+    own = folder / f"host_{world.rank}"  # a scratch that not all see
+    own.mkdir()
+    if world.main:
+        (own / "stopped").write_bytes((folder / "stopped").read_bytes())
+    for name, how in (("scratch", {"checkpoint": "stopped"}), ("settings", {"seed": world.rank})):
+        try:
+            run(world, own, name, **how)
+        except InputError as error:
+            (own / f"{name}.txt").write_text(str(error))
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ grid:
     good: {noise: {operator: power_law, alpha: -0.04}}
     stored: {noise: {}, encode: {flips: true}}
     lacking: {noise: {}, encode: {path: nowhere}, evaluate: {reference: batch.npz}}
+    mirrored: {noise: {}, train: {flip: true}}
     unsampled: {noise: {}, sample: {sampler: ddpm}}
 """
 
@@ -96,6 +97,14 @@ def test_all_that_is_missing_is_told_at_once(said):
 def test_what_cannot_be_sampled_is_told(said):
     with pytest.raises(InputError, match=r"noise: .*Flow is sampled by euler or heun"):
         said("unsampled")
+
+
+def test_what_does_not_fit_the_autoencoder_is_told(said):
+    with pytest.raises(InputError, match=r"autoencoder: the rae decodes latents to images of \(3, 16, 16\)"):
+        said("good", **{"channels: 3": "channels: 1"})
+    with pytest.raises(InputError, match=r"noise: mirrored: train\.flip needs .* encode\.flips"):
+        said("mirrored")
+    assert "M parameters" in said("mirrored", **{"path: random": "path: random, on_the_fly: true"})
 
 
 def test_what_can_be_fetched_is_no_error(said):

@@ -37,6 +37,8 @@ def imports(module):
 def needed(module):
     """All that a stage script imports, and the library's modules that those import, in any number of steps."""
     found, todo = {module}, imports(module) - PLUMBING
+    if ".formulation(" in file_of(module).read_text():  # of pipeline.params, which makes one of these
+        todo |= {"sagd.diffusion", "sagd.flow", "sagd.edm"}
     while todo:
         now = todo.pop()
         found.add(now)

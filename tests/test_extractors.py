@@ -33,6 +33,19 @@ def test_inception_2048_is_clean_fids(inception_folder, two_folders, places):
     np.testing.assert_allclose(ours, theirs, atol=2e-5, rtol=2e-5)
 
 
+def test_inception_2048_tensorflow_is_clean_fids_legacy_mode(inception_folder, two_folders, places):
+    from cleanfid.fid import get_folder_features
+    from cleanfid.inception_torchscript import InceptionV3W
+
+    network = InceptionV3W(str(inception_folder), download=False, resize_inside=True)
+    how = {"num_workers": 0, "device": "cpu", "verbose": False, "mode": "legacy_tensorflow"}
+    theirs = get_folder_features(str(two_folders[0]), network, **how)
+    of = on_these_weights("inception_2048_tensorflow", inception_folder / "inception-2015-12-05.pt")
+    ours = features(Images(two_folders[0]), of, **places)
+    np.testing.assert_allclose(ours, theirs, atol=2e-5, rtol=2e-5)
+    assert of.metric("fid") == "fid_inception_2048_tensorflow"
+
+
 def test_inception_768_is_pytorch_fids(inception_folder, two_folders, places, monkeypatch):
     from pytorch_fid import inception
     from pytorch_fid.fid_score import get_activations
@@ -193,6 +206,39 @@ def test_a_killed_process_is_taken_up(places, counted, cut):
     assert whole.read_bytes() == content
     rows = max(0, len(content[:cut]) - 128) // 12  # a header of 128 bytes, three float32 a row
     assert sum(given) == 27 - rows // extractors.BATCH["cpu"] * extractors.BATCH["cpu"]
+
+
+class OneAfterTheOther:
+    """Two processes, of which the second runs first, so that nobody waits."""
+
+    size = 2
+
+    def __init__(self, rank):
+        self.rank, self.main = rank, rank == 0
+
+    def wait(self):
+        pass
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["whole", "after another run"])
+def test_processes_put_their_parts_together_once(tmp_path, late):
+    """What one process alone had begun is not mixed in; and where another run is first, its file stays."""
+    path, rows = tmp_path / "means-0.npy", [slice(k, k + 4) for k in range(0, 20, 4)]
+    path.with_suffix(".part").write_bytes(b"begun")
+
+    def compute(todo):
+        return (np.full((4, 3), r.start, np.float32) for r in todo)
+
+    extractors._write_shared(path, rows, OneAfterTheOther(1), compute, lambda n: None)
+    if late:
+        np.save(path, np.ones(3))
+    extractors._write_shared(path, rows, OneAfterTheOther(0), compute, lambda n: None)
+    found = np.load(path, allow_pickle=False)
+    np.testing.assert_array_equal(
+        found, np.ones(3) if late else np.repeat(np.arange(0, 20, 4), 4)[:, None] * np.ones(3)
+    )
+    assert not list(tmp_path.glob("*_of_2.npy"))
+    extractors._write_shared(path, rows, OneAfterTheOther(1), None, lambda n: None)  # computes nothing
 
 
 def test_features_do_not_depend_on_how_many_run_side_by_side(places, counted, inception_folder):

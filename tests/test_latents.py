@@ -79,8 +79,10 @@ def test_encoding_goes_on_at_the_shard_that_was_cut(autoencoder, tmp_path):
     before = (tmp_path / "cut" / "shard_00001.safetensors").stat().st_mtime_ns
     kept, done = [], []
     encode(autoencoder, tmp_path / "cut", resumed=kept.append, report=done.append)
-    assert (sum(kept), done) == (32, [16, 2])
+    assert (kept, done) == ([32], [16, 2])
     assert (tmp_path / "cut" / "shard_00001.safetensors").stat().st_mtime_ns == before
+    encode(autoencoder, tmp_path / "cut", resumed=kept.append, report=done.append)
+    assert (kept, done) == ([32, 50], [16, 2])  # the second time all is there
     for file in (tmp_path / "whole").iterdir():
         assert (tmp_path / "cut" / file.name).read_bytes() == file.read_bytes()
 
@@ -113,6 +115,54 @@ def test_an_autoencoder_is_read_as_diffusers_writes_it(autoencoder, tmp_path):
         latents.Autoencoder(autoencoder.kind, str(tmp_path))
 
 
+def test_an_autoencoder_of_the_other_kind_is_refused(autoencoder, tmp_path):
+    autoencoder.network.save_pretrained(tmp_path, safe_serialization=True)
+    other = {"rae": "vae", "vae": "rae"}[autoencoder.kind]
+    with pytest.raises(sagd.InputError, match=r"holds no Autoencoder.*its config.json is of Autoencoder"):
+        latents.Autoencoder(other, str(tmp_path))
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 12, 12)], ids=["grey", "larger"])
+def test_images_that_are_not_the_autoencoders_are_refused(shape, tmp_path):
+    rae, images = latents.Autoencoder("rae", "random", size=8), np.zeros((4, *shape), np.uint8)
+    says = r"decodes latents to images of \(3, 8, 8\), the data are " + str(shape).replace("(", r"\(").replace(
+        ")", r"\)"
+    )
+    with pytest.raises(sagd.InputError, match=says):
+        latents.encode(images, None, rae, tmp_path, source="test")
+    with pytest.raises(sagd.InputError, match=says):
+        latents.probe(images, rae)
+    assert not list(tmp_path.iterdir())
+
+
+def test_weights_that_have_changed_since_are_refused(autoencoder, tmp_path):
+    autoencoder.network.save_pretrained(tmp_path, safe_serialization=True)
+    manifest = {"kind": autoencoder.kind, "autoencoder": str(tmp_path), "size": 8}
+    manifest["autoencoder_sha256"] = autoencoder.sha256
+    assert latents.Autoencoder.recorded(manifest, "cpu").sha256 == autoencoder.sha256
+    manifest["autoencoder_sha256"] = "0" * 64
+    with pytest.raises(sagd.InputError, match="is not the autoencoder that encoded"):
+        latents.Autoencoder.recorded(manifest, "cpu")
+
+
+def test_a_random_autoencoder_is_whole_or_absent(monkeypatch, tmp_path):
+    monkeypatch.setenv("SAGD_SCRATCH", str(tmp_path))
+    (tmp_path / "random" / "vae_8").mkdir(parents=True)  # as a process left it that was killed
+    first = latents.Autoencoder("vae", "random", size=8)
+    assert latents.Autoencoder("vae", "random", size=8).sha256 == first.sha256
+    assert [p.name for p in (tmp_path / "random").iterdir()] == ["vae_8"]
+
+
+def test_encoding_in_parts_of_a_batch_is_encoding_it(autoencoder, tmp_path):
+    encode(autoencoder, tmp_path)
+    given, encoder = [], latents.encoder(autoencoder, tmp_path)
+    source = Encoded(Pixels(IMAGES), lambda x: given.append(len(x)) or encoder(x), Latents(tmp_path).shape)
+    noise = sagd.isotropic(source.shape[1:])
+    a, b = (draw_batch(source, Flow(), noise, None, Recipe(1, 8, micro_batch_size=k), 0, 0) for k in (None, 3))
+    torch.testing.assert_close(a.x0, b.x0, atol=1e-4, rtol=1e-4)
+    assert given == [8, 3, 3, 2]
+
+
 def test_latents_on_the_fly_are_those_that_are_stored(autoencoder, tmp_path):
     encode(autoencoder, tmp_path)
     stored, recipe = Latents(tmp_path), Recipe(1, 8)
@@ -126,7 +176,7 @@ def test_latents_on_the_fly_are_those_that_are_stored(autoencoder, tmp_path):
 
 def test_few_latents_stand_for_all_in_the_order_of_classes(autoencoder):
     """Dark images first, bright ones after: what is taken of them is of both."""
-    images = np.repeat(np.linspace(0, 255, 60).astype(np.uint8), 3 * 16 * 16).reshape(60, 3, 16, 16)
+    images = np.repeat(np.linspace(0, 255, 60).astype(np.uint8), 3 * 8 * 8).reshape(60, 3, 8, 8)
     (whole, _), (few, data) = (latents.probe(images, autoencoder, batch_size=7, count=n) for n in (60, 20))
     spread = whole["variance"].sqrt() + 1e-3
     assert ((few["mean"] - whole["mean"]) / spread).abs().median() < 0.15

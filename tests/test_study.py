@@ -10,8 +10,11 @@ from ruamel.yaml import YAML
 
 from pipeline import corrupt, encode, evaluate, results, sample, train
 from pipeline import params as parameters
+from sagd import extractors
 from sagd.errors import InputError
 from sagd.files import read_array, read_json
+from sagd.images import Images
+from sagd.metrics import Moments
 from sagd.spectrum.varying import Varying, from_dict
 
 GRID = SimpleNamespace(grid=True, setting=None, dry=False)
@@ -103,6 +106,25 @@ def test_a_study_of_flow_matching_and_edm(study):
         assert read_json(f"reports/grid/evaluate/{name}.json")["fd_efficientnet_lite0"] > 0
         assert not (drawn_by(name)[0] == drawn_by(name)[1]).all()
     assert not np.array_equal(drawn_by("flow"), drawn_by("edm"))
+
+
+@pytest.mark.parametrize("study", [CONTINUOUS], indirect=True)
+def test_moments_from_a_file_are_a_reference_too(study):
+    """Those of the held-out images' own features give the distances, and the floor, to the held-out images."""
+    moments = Moments.of(features_of(read_array("artifacts/prepare/held_out.npy")))
+    np.savez("batch.npz", mu=moments.mean, sigma=moments.covariance)
+    study.raw["evaluate"]["reference"] = "batch.npz"
+    evaluate.main(parameters.Params(study.raw), SimpleNamespace(grid=False, setting="flow", dry=False))
+    found = read_json("reports/grid/evaluate/flow.json")
+    for end in ("", "_of_real"):
+        name = f"fd_efficientnet_lite0{end}"
+        assert found[f"reference_{name}"] == pytest.approx(found[name], rel=1e-6)
+    assert "batch.npz" in read_json("reports/grid/evaluate/flow.seeds.json")["reference"]
+
+
+def features_of(images):
+    places = {name: Path("scratch") / name for name in ("cache", "weights")}
+    return extractors.features(Images(images), extractors.extractor("efficientnet_lite0"), **places)
 
 
 def test_a_suggestion_is_what_sagd_suggest_says(study):
