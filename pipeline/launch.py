@@ -37,14 +37,22 @@ def launch(name: str, arguments: list[str]) -> int:
     except OSError as error:
         print(f"{name}: cannot start {command[0]} ({LAUNCHER}): {error.strerror}", file=sys.stderr)
         return 1
+    asked = []  # to stop
+
+    def stop(number: int, _: object) -> None:
+        asked.append(number)
+        process.send_signal(number)
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda number, _: process.send_signal(number))
+        signal.signal(number, stop)
     said = process.communicate()[1]
     if workers != 2:
         os.close(workers)
         relay.join()
     if process.returncode == 0:
         return 0
+    if asked:  # and the first process has said what it saved
+        return 128 + asked[0]
     ends = [(int(code), rank) for code, rank in DIED.findall(said)]
     # The launcher stops the others by SIGTERM once one has died.
     killed = next(((code, rank) for code, rank in ends if code < 0 and code != -signal.SIGTERM), None)

@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import signal
+import sys
 import threading
 
 import torch
@@ -81,6 +82,8 @@ def train_setting(setting):
             side_by_side = world.size == 1
             runs = list(concurrently(one, setting.seeds, world.device) if side_by_side else map(one, setting.seeds))
         except Interrupted:
+            if not world.main:
+                sys.exit(1)
             raise InputError(f"stopped; the same command goes on from {run}") from None
         if not world.main:
             return

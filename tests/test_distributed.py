@@ -112,7 +112,9 @@ def test_the_whole_chain_in_two_processes(tmp_path):
         assert ours[key] == pytest.approx(theirs[key], rel=1e-6)
 
 
-def test_a_worker_that_is_killed_stops_all_with_one_line(tmp_path):
+@pytest.fixture
+def training(tmp_path):
+    """The stage train, in two processes that have begun a long training."""
     rng = np.random.default_rng(0)
     (tmp_path / "params.yaml").write_text(
         PARAMS.replace("STEPS", "100000")
@@ -132,17 +134,35 @@ def test_a_worker_that_is_killed_stops_all_with_one_line(tmp_path):
     )  # fmt: skip
     line = process.stderr.readline()  # of progress: it trains
     assert "train focus" in line
-    workers = [p for p in descendants(process.pid) if "-u -m pipeline.train" in command_of(p)]
+    return process
+
+
+def said_at_last(process):
+    return [line for line in process.communicate(timeout=120)[1].splitlines() if "images/s" not in line]
+
+
+def test_a_worker_that_is_killed_stops_all_with_one_line(training):
+    workers = [p for p in descendants(training.pid) if "-u -m pipeline.train" in command_of(p)]
     assert len(workers) == 2
     os.kill(workers[1], signal.SIGKILL)
-    said = [text for text in process.communicate(timeout=120)[1].splitlines() if "images/s" not in text]
-    assert process.returncode == 1
+    said = said_at_last(training)
+    assert training.returncode == 1
     assert len(said) == 1
     assert "was killed (SIGKILL), and all have stopped; the same command goes on" in said[0]
     deadline = time.monotonic() + 30
     while any("pipeline.train" in command_of(p) for p in workers):
         assert time.monotonic() < deadline, "a worker outlives the others"
         time.sleep(0.1)
+
+
+def test_a_run_that_is_asked_to_stop_saves_and_says_so_once(training, tmp_path):
+    training.terminate()
+    said = said_at_last(training)
+    assert training.returncode == 128 + signal.SIGTERM
+    assert len(said) == 1
+    assert "train: stopped; the same command goes on from" in said[0]
+    (saved,) = (tmp_path / "scratch" / "train").glob("*/seed_0.safetensors")
+    assert int(read_tensors(saved)["step"]) > 0
 
 
 def descendants(pid):
