@@ -57,12 +57,11 @@ def train_setting(setting):
         plan(setting, source, spectrum, world)
 
     asked = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: asked.set())
-
     earlier = [choice.steps * k // choice.snapshots for k in range(1, choice.snapshots)]
     images = choice.steps * choice.batch_size * len(setting.seeds)
     with world.holding(run), Bar(f"train {setting.title}", images, rank=world.rank) as bar:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: asked.set())
 
         def snapshot(seed: int, step: int, weights: dict[str, torch.Tensor]) -> None:
             write_tensors(run / f"seed_{seed}_step_{step}.safetensors", weights)
