@@ -47,6 +47,7 @@ def evaluate(setting, world):
             f"{n} samples a seed (sample.n), {len(held_out)} held-out images (dataset.held_out): 6 or more are needed, "
             f"and sample.n may not exceed the {len(train)} training images"
         )
+    world.check_alike(f"{setting.title} {setting.seeds} {ends} {n}")
     network = extractor(choice.features)
     given = given_moments(choice.reference) if choice.reference else None
     # Where the training images are corrupted, the held-out images are, too, in a second reference.

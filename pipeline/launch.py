@@ -19,6 +19,7 @@ from sagd.errors import InputError
 
 LAUNCHER = "SAGD_LAUNCH"
 STDERR = "SAGD_STDERR"  # where workers write to, past their launcher
+SAVING = "120"  # seconds that processes have to save what they have, once they are asked to stop
 LOST = 75  # the exit status of a process that another one has left alone
 DIED = re.compile(r"exitcode: (-?\d+)\) local_rank: (\d+)")
 
@@ -31,7 +32,8 @@ def launch(name: str, arguments: list[str]) -> int:
         relay = threading.Thread(target=_relay, args=(source,), daemon=True)
         relay.start()
     command = [*shlex.split(os.environ[LAUNCHER]), "-m", f"pipeline.{name}", *arguments]
-    environment = os.environ | {STDERR: f"/proc/{os.getpid()}/fd/{workers}"}
+    environment = {"TORCH_ELASTIC_SHUTDOWN_TIMEOUT": SAVING} | os.environ
+    environment[STDERR] = f"/proc/{os.getpid()}/fd/{workers}"
     try:
         process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
     except OSError as error:
@@ -51,7 +53,8 @@ def launch(name: str, arguments: list[str]) -> int:
         relay.join()
     if process.returncode == 0:
         return 0
-    if asked:  # and the first process has said what it saved
+    if asked:
+        print(f"{name}: stopped; the same command goes on from what was saved last", file=sys.stderr)
         return 128 + asked[0]
     ends = [(int(code), rank) for code, rank in DIED.findall(said)]
     # The launcher stops the others by SIGTERM once one has died.

@@ -5,6 +5,7 @@ import csv
 import hashlib
 import io
 import json
+import os
 import signal
 import sys
 import threading
@@ -12,6 +13,7 @@ import threading
 import torch
 
 from pipeline.console import stage
+from pipeline.launch import STDERR
 from sagd import models
 from sagd.corruption import Corruption
 from sagd.distributed import World
@@ -29,16 +31,19 @@ IN_MEMORY = 4e9  # bytes of images up to which a data set is held in memory, or 
 
 
 def main(params, options):
+    asked = threading.Event()  # to stop
     for setting in params.chosen(options):
+        if asked.is_set():
+            raise InputError("stopped; the same command goes on")
         if options.dry:
             from pipeline.dry import dry
 
             dry(params, setting)
         else:
-            train_setting(setting)
+            train_setting(setting, asked)
 
 
-def train_setting(setting):
+def train_setting(setting, asked):
     choice, world = setting.train, World()
     manifest = read_json(setting.artifacts("encode") / "manifest.json")
     source = source_of(setting, manifest, world.device)
@@ -56,12 +61,9 @@ def train_setting(setting):
 
         plan(setting, source, spectrum, world)
 
-    asked = threading.Event()
     earlier = [choice.steps * k // choice.snapshots for k in range(1, choice.snapshots)]
     images = choice.steps * choice.batch_size * len(setting.seeds)
-    with world.holding(run), Bar(f"train {setting.title}", images, rank=world.rank) as bar:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: asked.set())
+    with world.holding(run), _listening(asked), Bar(f"train {setting.title}", images, rank=world.rank) as bar:
 
         def snapshot(seed: int, step: int, weights: dict[str, torch.Tensor]) -> None:
             write_tensors(run / f"seed_{seed}_step_{step}.safetensors", weights)
@@ -81,7 +83,7 @@ def train_setting(setting):
             side_by_side = world.size == 1
             runs = list(concurrently(one, setting.seeds, world.device) if side_by_side else map(one, setting.seeds))
         except Interrupted:
-            if not world.main:
+            if not world.main or STDERR in os.environ:  # the launcher says it
                 sys.exit(1)
             raise InputError(f"stopped; the same command goes on from {run}") from None
         if not world.main:
@@ -106,6 +108,15 @@ def train_setting(setting):
         write_bytes(setting.report("train", "csv"), _loss_curve([r.losses for r in runs]))
         for file in sorted(run.glob("*.safetensors"), key=lambda f: "_step_" in f.name):
             file.unlink()  # the checkpoints first: one that is left goes on, and needs its snapshots
+
+
+@contextlib.contextmanager
+def _listening(asked: threading.Event):
+    """Note the signals that would end this process, so that it saves first."""
+    before = {n: signal.signal(n, lambda *_: asked.set()) for n in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def source_of(setting, manifest, device: torch.device) -> Pixels | Latents:

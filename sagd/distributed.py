@@ -126,10 +126,17 @@ class World:
 
     @contextlib.contextmanager
     def holding(self, folder: Path) -> Iterator[None]:
-        """Make a folder in the scratch, and keep all other runs out of it, which wait until this one has ended."""
+        """Make a folder in the scratch, and keep all other runs out of it, which wait until this one has ended.
+
+        Raises
+        ------
+        InputError
+            A folder that cannot be written or locked, or that is not one for all processes.
+        """
+        place = folder / "lock"
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            file = open(folder / "lock", "w") if self.main else contextlib.nullcontext()
+            file = open(place, "w") if self.main else contextlib.nullcontext()
         except OSError as error:
             raise InputError(f"cannot write {folder}: {error.strerror}; SAGD_SCRATCH names another folder") from error
         with file:
@@ -138,6 +145,16 @@ class World:
             while not any(self.most(self.main and try_lock(file, None if told else folder))):
                 told = True
                 time.sleep(1)
+            if self.main:
+                file.write(f"{os.getpid()} {time.time_ns()}")
+                file.flush()
+                for left in folder.glob(".*"):  # by a process that was killed as it wrote
+                    left.unlink()
+            self.wait()
+            if not self.alike(place.read_text() if place.exists() else ""):
+                raise InputError(
+                    f"{folder} is not one folder for all hosts: SAGD_SCRATCH must name a disk that all see"
+                )
             yield
 
     @contextlib.contextmanager

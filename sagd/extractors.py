@@ -6,7 +6,7 @@ import importlib.metadata
 import os
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -19,7 +19,7 @@ from sagd import images as images_module
 from sagd.distributed import World
 from sagd.download import digest, fetch
 from sagd.errors import InputError
-from sagd.files import lock, read_array
+from sagd.files import lock, read_array, write_array
 from sagd.images import Images
 from sagd.parallel import blocks, concurrently
 
@@ -133,6 +133,7 @@ def features(
     described = (of.name, of.preprocessing, file and file.sha256, size, device.type, _code(), images.sha256())
     path = cache / f"{of.name}-{hashlib.sha256(repr(described).encode()).hexdigest()[:32]}.npy"
     world = world or World()
+    world.check_alike(path.name)
     if any(world.most(not path.exists())):
         place = weights / file.file if file else None  # the path of a user's own file is absolute, and stays
         with world.main_first():
@@ -172,50 +173,36 @@ def _code() -> tuple[str, ...]:
 
 
 def _write_shared(path: Path, rows: list[slice], world: World, compute: Callable, report: Callable) -> None:
-    """Each process writes a file of its own batches, and rank 0 puts them together."""
+    """Each process writes a file of its own batches, in a folder beside, and rank 0 puts them together."""
     if world.size == 1:
         _write_rows(path, rows, compute, report)
         return
+    folder = path.with_suffix("")
     ends = [len(rows) * k // world.size for k in range(world.size + 1)]
-    parts = {
-        path.with_name(f"{path.stem}.{k}_of_{world.size}.npy"): rows[ends[k] : ends[k + 1]] for k in range(world.size)
-    }
+    parts = {folder / f"{k}_of_{world.size}.npy": rows[ends[k] : ends[k + 1]] for k in range(world.size)}
     mine, share = list(parts.items())[world.rank]
-    if share and not mine.exists() and not path.exists():
-        _write_rows(mine, share, compute, report)
-    world.wait()
-    if world.main:
-        with _unfinished(path) as file:
-            if file is not None:
-                file.truncate(0)  # of what one process alone had begun
-                whole = np.concatenate([read_array(part) for part, share in parts.items() if share])
-                np.save(file, whole, allow_pickle=False)
-        for part in parts:
-            part.unlink(missing_ok=True)
-    world.wait()
+    with world.holding(folder):
+        if not any(world.most(world.main and path.exists())):  # else another run has just put it there
+            if share and not mine.exists():
+                _write_rows(mine, share, compute, report)
+            world.wait()
+            if world.main:
+                write_array(path, np.concatenate([read_array(part) for part, share in parts.items() if share]))
+        world.wait()
+        if world.main:
+            for part in folder.glob("*_of_*"):  # those of another number of processes, too
+                part.unlink()
 
 
 def _write_rows(path: Path, rows: Sequence[slice], compute: Callable, report: Callable[[int], None]) -> None:
     """Write an npy file block by block; what an earlier process wrote of it is not computed again."""
-    with _unfinished(path) as file:
-        if file is not None:
-            _append_rows(file, rows, compute, report)
-
-
-@contextlib.contextmanager
-def _unfinished(path: Path) -> Iterator[BinaryIO | None]:
-    """The file beside ``path`` that becomes it, held by this process; None where another has just put it there."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(path.with_suffix(".part"), "a+b") as file:
             lock(file, path)
-            if path.exists():
-                yield None
-                return
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-            os.replace(file.name, path)
+            if not path.exists():  # else the other process has just put it there
+                _append_rows(file, rows, compute, report)
+                os.replace(file.name, path)
     except OSError as error:
         raise InputError(
             f"cannot write {path}: {error.strerror or error}; SAGD_SCRATCH names another folder"
@@ -242,6 +229,8 @@ def _append_rows(file: BinaryIO, rows: Sequence[slice], compute: Callable, repor
             np.lib.format.write_array_header_1_0(file, header)
             begun = file.tell()
         file.write(block.astype("<f4").tobytes())
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def _resized(images: Tensor, size: tuple[int, int]) -> Tensor:

@@ -123,6 +123,8 @@ def try_lock(file: IO, where: Path | str | None) -> bool:
         if where is not None:
             print(f"another process is at {where}; waiting for it", file=sys.stderr)
         return False
+    except OSError as error:  # a file system without locks
+        raise InputError(f"cannot lock {file.name}: {error.strerror}; SAGD_SCRATCH names another folder") from error
     return True
 
 

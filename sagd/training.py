@@ -174,7 +174,7 @@ def read(source: Pixels | Latents, recipe: Recipe, seed: int, step: int, rows: s
 
 def _read_ahead(source: Pixels | Latents, recipe: Recipe, seed: int, started: int, rows: slice | None) -> Iterator:
     """What each step takes from the source; from the disk it is read while the step before is computed."""
-    if source.in_memory:
+    if source.in_memory or started == recipe.steps:
         yield from (read(source, recipe, seed, step, rows) for step in range(started, recipe.steps))
         return
     with ThreadPoolExecutor(1) as pool:
@@ -308,7 +308,6 @@ def train(
             stopping, due, question = world.most(stopping, due, step + 1 + max(1, min(AGREE, round(rate))))
         if last or stopping or due:
             _check_finite(losses[: step + 1], recipe.lr)  # before a good checkpoint is replaced
-        if (stopping or due) and not last:
             began = time.monotonic()
             state.save(checkpoint, step + 1)
             saved = time.monotonic()
@@ -368,6 +367,7 @@ class _State:
         tensors = self.world.collected(self.tensors())
         if self.world.main:
             write_tensors(path, tensors | {"step": torch.tensor(step)}, {"run": self.describe})
+        self.world.wait()  # a process that ended here would take along what is still to be collected
 
     def resume(self, path: Path | None) -> int:
         """The step to go on from, of which all processes must say the same; 0 if there is no checkpoint."""

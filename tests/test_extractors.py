@@ -1,5 +1,6 @@
 """Every extractor computes the features that its peer computes, once, and keeps them honestly."""
 
+import contextlib
 import dataclasses
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 from torch import nn
 
 from sagd import InputError, extractors
+from sagd.distributed import World
 from sagd.extractors import EXTRACTORS, Extractor, extractor, features
 from sagd.images import Images
 from tests.networks import on_these_weights
@@ -208,23 +210,33 @@ def test_a_killed_process_is_taken_up(places, counted, cut):
     assert sum(given) == 27 - rows // extractors.BATCH["cpu"] * extractors.BATCH["cpu"]
 
 
-class OneAfterTheOther:
+class OneAfterTheOther(World):
     """Two processes, of which the second runs first, so that nobody waits."""
 
-    size = 2
-
     def __init__(self, rank):
-        self.rank, self.main = rank, rank == 0
+        self.rank, self.size = rank, 2
 
     def wait(self):
         pass
 
+    def most(self, *numbers):
+        return [abs(n) for n in numbers]  # the second holds the folder as if the first did
+
+    def alike(self, text):
+        return True
+
+    def holding(self, folder):
+        folder.mkdir(exist_ok=True)
+        return contextlib.nullcontext()
+
 
 @pytest.mark.parametrize("late", [False, True], ids=["whole", "after another run"])
 def test_processes_put_their_parts_together_once(tmp_path, late):
-    """What one process alone had begun is not mixed in; and where another run is first, its file stays."""
+    """What other numbers of processes had begun is not mixed in; and where another run is first, its file stays."""
     path, rows = tmp_path / "means-0.npy", [slice(k, k + 4) for k in range(0, 20, 4)]
     path.with_suffix(".part").write_bytes(b"begun")
+    path.with_suffix("").mkdir()
+    (path.with_suffix("") / "0_of_3.npy").write_bytes(b"begun")
 
     def compute(todo):
         return (np.full((4, 3), r.start, np.float32) for r in todo)
@@ -234,11 +246,9 @@ def test_processes_put_their_parts_together_once(tmp_path, late):
         np.save(path, np.ones(3))
     extractors._write_shared(path, rows, OneAfterTheOther(0), compute, lambda n: None)
     found = np.load(path, allow_pickle=False)
-    np.testing.assert_array_equal(
-        found, np.ones(3) if late else np.repeat(np.arange(0, 20, 4), 4)[:, None] * np.ones(3)
-    )
-    assert not list(tmp_path.glob("*_of_2.npy"))
-    extractors._write_shared(path, rows, OneAfterTheOther(1), None, lambda n: None)  # computes nothing
+    expected = np.repeat(np.arange(0, 20, 4), 4)[:, None] * np.ones(3)
+    np.testing.assert_array_equal(found, np.ones(3) if late else expected)
+    assert not list(tmp_path.rglob("*_of_*"))
 
 
 def test_features_do_not_depend_on_how_many_run_side_by_side(places, counted, inception_folder):
