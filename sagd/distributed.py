@@ -136,7 +136,7 @@ class World:
         place = folder / "lock"
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            file = open(place, "w") if self.main else contextlib.nullcontext()
+            file = open(place, "a") if self.main else contextlib.nullcontext()  # a run that waits wipes nothing
         except OSError as error:
             raise InputError(f"cannot write {folder}: {error.strerror}; SAGD_SCRATCH names another folder") from error
         with file:
@@ -146,8 +146,10 @@ class World:
                 told = True
                 time.sleep(1)
             if self.main:
+                file.truncate(0)
                 file.write(f"{os.getpid()} {time.time_ns()}")
                 file.flush()
+                os.fsync(file.fileno())  # the other hosts are about to read it, perhaps over a network
                 for left in folder.glob(".*"):  # by a process that was killed as it wrote
                     left.unlink()
             self.wait()

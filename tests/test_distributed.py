@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+from sagd.distributed import World
 from sagd.files import read_json, read_tensors
 
 ROOT = Path(__file__).parent.parent
@@ -110,6 +112,25 @@ def test_the_whole_chain_in_two_processes(tmp_path):
     ours, theirs = (read_json(f / "reports" / "evaluate.json") for f in (one, two))
     for key in ("fd_efficientnet_lite0", "kd_efficientnet_lite0", "pixels_mean"):
         assert ours[key] == pytest.approx(theirs[key], rel=1e-6)
+
+
+def test_a_run_waits_for_another_and_leaves_its_word(tmp_path, capsys):
+    """The word in the lock is what the hosts of a run compare: who waits must not touch it."""
+    entered = threading.Event()
+
+    def second():
+        with World().holding(tmp_path):
+            entered.set()
+
+    waiting = threading.Thread(target=second)
+    with World().holding(tmp_path):
+        word = (tmp_path / "lock").read_text()
+        waiting.start()
+        assert not entered.wait(1.5)
+        assert word and (tmp_path / "lock").read_text() == word
+    waiting.join()
+    assert entered.is_set() and (tmp_path / "lock").read_text() != word
+    assert capsys.readouterr().err.count("waiting for it") == 1
 
 
 @pytest.fixture
