@@ -22,12 +22,13 @@ import torch
 
 import sagd
 from sagd import models
-from sagd.diffusion import Diffusion
-from sagd.flow import Flow, dimension_shift
-from sagd.parallel import concurrently
+from sagd.formulations.diffusion import Diffusion
+from sagd.formulations.flow import Flow, dimension_shift
+from sagd.runtime.parallel import concurrently
 from sagd.sampling import draw
-from sagd.sources import Pixels
-from sagd.training import Recipe, train
+from sagd.spaces.pixels import Pixels
+from sagd.training.loop import train
+from sagd.training.recipe import Recipe
 
 UNET = {"widths": [16, 16, 32], "layers": 1, "attention": [False] * 3, "groups": 8}  # that of the default study
 PAPER_UNET = {"widths": [32, 64, 128, 256], "layers": 2, "attention": [False, True, True, True], "groups": 32}
@@ -288,7 +289,8 @@ def distances(n: int = 5000, dimensions: int = 2048) -> None:
     from scipy.linalg import sqrtm
     from torch_fidelity.metric_fid import fid_statistics_to_metric
 
-    from sagd.metrics import Moments, frechet_distance, kernel_distance, kernel_distance_of_subsets
+    from sagd.metrics.frechet import Moments, frechet_distance
+    from sagd.metrics.kernel import kernel_distance, kernel_distance_of_subsets
 
     rng = np.random.default_rng(0)
     mixing = rng.standard_normal((dimensions, dimensions)) * np.exp(-3 * np.arange(dimensions) / dimensions)
@@ -328,8 +330,8 @@ def measuring(n: int = 2000) -> None:
     from PIL import Image
     from torch_fidelity import calculate_metrics
 
-    from sagd.evaluate import main
-    from sagd.extractors import EXTRACTORS
+    from sagd.cli.evaluate import main
+    from sagd.metrics.extractors import EXTRACTORS
     from tests.networks import on_these_weights, save_inception
 
     rng = np.random.default_rng(0)

@@ -1,15 +1,12 @@
 """Describe the corruption of the training data: noise in one band, which training draws anew for every batch."""
 
-import numpy as np
-import torch
-
-from pipeline.console import stage
-from sagd.corruption import Corruption
-from sagd.figures import save_grid
-from sagd.files import read_array, write_json
-from sagd.randomness import generator
-from sagd.sampling import to_uint8
-from sagd.spectrum import band_pass
+from pipeline.run.console import stage
+from sagd.noise.corruption import Corruption, save
+from sagd.noise.randomness import generator
+from sagd.operators import band_pass
+from sagd.previews import save_grid
+from sagd.runtime.files import read_array
+from sagd.spaces.pixels import corrupted
 
 PREVIEW = 24
 
@@ -19,19 +16,11 @@ def main(params, options):
         images = read_array(setting.prepared / "train.npy", memory_map=True)[:PREVIEW]
         chosen, corruption = setting.corrupt, None
         if chosen.band is not None:
-            band = band_pass(images.shape[-2:], *chosen.band, units=chosen.units)
+            band = band_pass(images.shape[-2:], tuple(chosen.band), units=chosen.units)
             corruption = Corruption(band, chosen.gamma, chosen.filtered)
-        description = corruption.to_dict() if corruption else {"spectrum": None, "gamma": chosen.gamma}
-        write_json(setting.artifacts("corrupt") / "corruption.json", description)
-        save_grid(setting.report("corrupt", "png"), corrupted(images, corruption, "preview"), columns=12)
-
-
-def corrupted(images: np.ndarray, corruption: Corruption | None, purpose: str) -> np.ndarray:
-    """Images with one draw of the noise, as a network may see them; clipped and rounded to 8 bits."""
-    if corruption is None:
-        return images
-    x = torch.from_numpy(np.array(images)).float() / 127.5 - 1
-    return to_uint8(corruption(x, generator(0, purpose))).numpy()
+        save(setting.artifacts("corrupt") / "corruption.safetensors", corruption)
+        preview = corrupted(images, corruption, generator(0, "preview"))
+        save_grid(setting.report("corrupt", "png"), preview, columns=12)
 
 
 if __name__ == "__main__":

@@ -1,24 +1,26 @@
 """Bring the data to the space that is trained in, pixels or latents, and what follows from their statistics.
 
-These are the noise's spectrum, which may be made of the data's or have an exponent that they suggest, and the start of
-sampling from the marginal. Latents go to the scratch folder, where every stage and every setting finds them.
+These are the noise's weight, which may be made of the data's spectrum or have an exponent that the data suggest, and
+the start of sampling from the marginal. Latents go to the scratch folder, where every stage and every setting finds
+them.
 """
 
 import hashlib
+from dataclasses import replace
 
 import torch
 
-from pipeline.console import stage
-from sagd import latents
-from sagd.corruption import Corruption
-from sagd.diffusion import Diffusion
-from sagd.distributed import World
+from pipeline.run.console import stage
 from sagd.errors import InputError
-from sagd.files import read_array, read_json, read_tensors, scratch, write_json, write_tensors
-from sagd.moments import statistics
-from sagd.progress import Bar
-from sagd.sampling import check_sampling
-from sagd.suggest import suggest
+from sagd.noise import corruption, stored
+from sagd.oracle.suggest import suggest
+from sagd.runtime.distributed import World
+from sagd.runtime.download import digest
+from sagd.runtime.files import read_array, read_tensors, scratch, write_json, write_tensors
+from sagd.runtime.progress import Bar
+from sagd.spaces import latents
+from sagd.spaces.autoencoder import Autoencoder
+from sagd.spaces.moments import statistics
 
 
 def main(params, options):
@@ -46,7 +48,7 @@ def encoded(setting, world):
     path = setting.prepared / "train.npy"
     images, labels = read_array(path, memory_map=True), setting.labels()
     with world.main_first():
-        autoencoder = latents.Autoencoder(choice.kind, choice.path, world.device, images.shape[-1])
+        autoencoder = Autoencoder(choice.kind, choice.path, world.device, images.shape[-1])
     place = {"images": str(path), "size": images.shape[-1]}
     place |= {"autoencoder": choice.path, "autoencoder_sha256": autoencoder.sha256}
     if choice.on_the_fly:
@@ -69,60 +71,39 @@ def encoded(setting, world):
 
 def write(setting, data, place, normalization, variants):
     """The files of a setting."""
-    corruption = Corruption.from_dict(read_json(setting.artifacts("corrupt") / "corruption.json"))
-    if corruption is not None and place.get("latents"):
+    corrupts = corruption.load(setting.artifacts("corrupt") / "corruption.safetensors")
+    if corrupts is not None and place.get("latents"):
         raise InputError(f"{setting.title}: corrupt.band is noise in images; latents need encode.on_the_fly for it")
-    if corruption is not None and normalization is None:
-        data = dict(zip(("mean", "power"), corruption.moments(data["mean"], data["power"]), strict=True))
+    if corrupts is not None and normalization is None:
+        data = dict(zip(("mean", "power"), corrupts.moments(data["mean"], data["power"]), strict=True))
     folder = setting.artifacts("encode")
     write_tensors(folder / "statistics.safetensors", data)
     if normalization is not None:
         write_tensors(folder / "normalization.safetensors", normalization)
     write_json(folder / "manifest.json", {"kind": setting.encode.kind, **place})
-    spectrum = noise_of(setting, data)
+    noise = noise_of(setting, data)
     for variant in variants:
-        check(variant, spectrum, data)
-    spectrum = spectrum.to_dict()
-    write_json(folder / "spectrum.json", spectrum)
-    write_json(setting.report("encode", "json"), spectrum)
+        variant.check(noise, tuple(data["mean"].shape))
+    stored.save(folder / "noise.safetensors", noise)
+    description, file = {"noise": noise.to_dict()}, setting.noise.file
+    if file is not None:
+        own = {"operator": setting.noise.operator, "arguments": setting.noise.arguments, "sha256": digest(file)}
+        description["own"] = own
+    write_json(setting.report("encode", "json"), description)
 
 
 def noise_of(setting, data):
-    """The spectrum of a setting's noise, made of the data's mean and power where it asks for that."""
+    """A setting's noise, made of the data's mean and power where it asks for that."""
     noise, formulation = setting.noise, setting.train.formulation(tuple(data["mean"].shape))
-    discrete = isinstance(formulation, Diffusion)
     alpha = None
     if noise.alpha == "auto" and noise.operator == "power_law":
-        how = setting.sample
-        if how.eta > 0 or not discrete:
+        how = setting.sampler
+        if how.eta > 0 or formulation.alpha_bar is None:
             raise InputError("noise.alpha is 'auto', which is for sample.eta 0 and for the schedules of diffusion")
-        schedule = formulation.schedule
-        alpha = suggest(
-            data["mean"], data["power"], schedule, schedule.timesteps(how.steps, how.spacing),
-            sampler=how.sampler, prediction=setting.train.prediction, start=how.start,
-            grid=noise.grid, dc=noise.dc, normalize=noise.normalize,
-        ).alpha  # fmt: skip
+        conventions = {"grid": noise.grid, "dc": noise.dc, "normalize": noise.normalize}
+        alpha = suggest(data["mean"], data["power"], formulation, replace(how, clip=False), **conventions).alpha
         print(f"encode: {setting.title}: the data suggest alpha {alpha:g}")
-    if noise.schedule == "varying" and not discrete:
-        raise InputError(f"noise.schedule is 'varying', along a schedule of diffusion, not {setting.train.schedule}")
-    return noise.spectrum(data["power"].mean(0), formulation.schedule.alpha_bar if discrete else None, alpha)
-
-
-def check(setting, spectrum, data):
-    """Refuse, before anything is trained, what could not be sampled."""
-    how = setting.sample
-    stored = setting.encode.kind != "pixel" and not setting.encode.on_the_fly
-    if setting.train.flip and stored and not setting.encode.flips:
-        raise InputError(f"{setting.title}: train.flip needs the latents of mirrored images: encode.flips")
-    if how.filtered and setting.corrupt.band is None:
-        raise InputError(f"{setting.title}: sample.filtered takes the corrupted band out; there is none (corrupt.band)")
-    try:
-        check_sampling(
-            setting.train.formulation(tuple(data["mean"].shape)), spectrum,
-            steps=how.steps, spacing=how.spacing, start=how.start, sampler=how.sampler, eta=how.eta,
-        )  # fmt: skip
-    except InputError as error:
-        raise InputError(f"{setting.title}: {error}") from None
+    return noise.spectrum(data["power"].mean(0), formulation.alpha_bar, alpha)
 
 
 if __name__ == "__main__":

@@ -8,22 +8,24 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pipeline.console import stage
-from pipeline.corrupt import corrupted
+from pipeline.params.sections import EXTENSIONS
+from pipeline.run.console import stage
 from sagd import images as images_module
-from sagd.corruption import Corruption
-from sagd.distributed import World
 from sagd.errors import InputError
-from sagd.evaluate import caveats, measure
-from sagd.extractors import extractor, features
-from sagd.files import read_array, read_json, scratch, shape_of, write_bytes, write_json
 from sagd.images import Images
-from sagd.metrics import Moments, chosen_on_half, frechet_distance
-from sagd.moments import statistics
-from sagd.oracle import distance, gaussian_field
-from sagd.parallel import blocks
-from sagd.progress import Bar
-from sagd.rapsd import rapsd
+from sagd.metrics.extractors import extractor
+from sagd.metrics.features import features
+from sagd.metrics.frechet import Moments, chosen_on_half, frechet_distance
+from sagd.metrics.measure import caveats, measure
+from sagd.metrics.rapsd import rapsd
+from sagd.noise import corruption
+from sagd.noise.randomness import generator
+from sagd.runtime.distributed import World
+from sagd.runtime.files import read_array, read_json, scratch, shape_of, write_bytes, write_json
+from sagd.runtime.parallel import blocks
+from sagd.runtime.progress import Bar
+from sagd.spaces.moments import field_distance, statistics
+from sagd.spaces.pixels import corrupted
 
 
 def main(params, options):
@@ -51,8 +53,8 @@ def evaluate(setting, world):
     network = extractor(choice.features)
     given = given_moments(choice.reference) if choice.reference else None
     # Where the training images are corrupted, the held-out images are, too, in a second reference.
-    corruption = Corruption.from_dict(read_json(setting.artifacts("corrupt") / "corruption.json"))
-    twice = corruption is not None and not corruption.filtered
+    corrupts = corruption.load(setting.artifacts("corrupt") / "corruption.safetensors")
+    twice = corrupts is not None and not corrupts.filtered
     found, floors, pixels, spectra = {}, {}, {}, []
     total = len(held_out) * (1 + twice) + n * len(setting.seeds) * (1 + len(ends))
     with Bar(f"evaluate {setting.title}", total, rank=world.rank, size=world.size) as bar:
@@ -64,7 +66,7 @@ def evaluate(setting, world):
 
         references, field = {"": of(held_out)}, (len(held_out), statistics(held_out))
         if twice:
-            references["corrupted_"] = of(corrupted(held_out, corruption, "held out"))
+            references["corrupted_"] = of(corrupted(held_out, corrupts, generator(0, "held out")))
         for seed in setting.seeds:
             # Real images in the samples' place, as many: the distance that a perfect model would have.
             images = train[np.random.default_rng(seed).permutation(len(train))[:n]]
@@ -89,7 +91,7 @@ def evaluate(setting, world):
         for prefix, to in references.items():
             distances = measure(
                 found[f"seed_{seed}"], to, network, {"fid", *choice.metrics},
-                moments=moments[prefix], seed=seed, replicates=choice.bootstrap,
+                moments=moments[prefix], seed=seed, replicates=choice.bootstrap, folder=EXTENSIONS / "metrics",
             )  # fmt: skip
             values |= {f"{prefix}{name}": value for name, value in distances.items()}
         real = Moments.of(floors[seed])
@@ -108,7 +110,7 @@ def evaluate(setting, world):
         per_seed.append(values)
 
     counts = {"seeds": len(setting.seeds), "samples_per_seed": n, "held_out": len(held_out)}
-    result = _summary(per_seed) | counts | {"train_images_per_second": run["images_per_second"]}
+    result = _summary(per_seed) | counts
     write_json(setting.report("evaluate", "json"), result)
     detail = {
         "setting": setting.title,
@@ -138,14 +140,14 @@ def given_moments(path: str) -> Moments:
 
 
 def _pixels(samples: np.ndarray, held_out: tuple[int, dict]) -> dict[str, float]:
-    """The Fréchet distance of the pixels as Gaussian fields, in its three parts (`sagd.oracle.distance`).
+    """The Fréchet distance of the pixels as Gaussian fields, in its three parts (`field_distance`).
 
     The means of finite sets differ by chance; what that adds is known, and is taken off the part ``mean``, so that it
     is unbiased (and may fall below 0). The other parts keep theirs, which `_of_real` shows. Of the held-out images
     their number and `statistics` are given.
     """
     found = [(len(samples), statistics(samples)), held_out]
-    parts = distance(*(gaussian_field(**moments) for _, moments in found))
+    parts = field_distance(*(moments for _, moments in found))
     parts["mean"] -= sum(moments["power"].sum().item() / (n - 1) for n, moments in found)
     return {f"pixels_{part}": value for part, value in parts.items()}
 

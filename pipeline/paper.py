@@ -1,13 +1,18 @@
-"""Render the paper's study: execute notebooks/paper.ipynb on what was run of it, in its profile."""
+"""Render the paper's study, from paper/: execute notebooks/paper.ipynb on what was run of it in its profile."""
 
 from pathlib import Path
 
-from pipeline.console import stage
 from pipeline.report import render
+from pipeline.run.console import stage
 
 
 def main(params, options):
-    render(Path("notebooks/paper.ipynb"), Path("reports/paper.html"), "sagd: the paper's study")
+    render(
+        source=Path("../notebooks/paper.ipynb"),
+        page=Path("reports/paper.html"),
+        title="sagd: the paper's study",
+        executed=Path("artifacts", params.profile, "paper", "paper.ipynb"),
+    )
 
 
 if __name__ == "__main__":

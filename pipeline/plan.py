@@ -1,18 +1,18 @@
-"""Write paper/params.yaml and paper/stages.yaml: every setting of the paper's study, in a profile.
+"""Write paper/params.json: every setting of the paper's study, in a profile. JSON, because DVC reads it for each stage.
 
 A profile (paper/profiles/NAME.yaml) says how each setting is trained, sampled and measured (``groups``: what differs in
 one of them), and how many of them a DVC stage takes; what the settings are is said here, in the order of the paper.
 """
 
 import argparse
-import io
+import re
 import sys
 from pathlib import Path
 
 from ruamel.yaml import YAML
 
 from sagd.errors import InputError
-from sagd.files import write_bytes
+from sagd.runtime.files import read_json, write_json
 
 FOLDER = Path("paper")
 ALPHAS = (-0.08, -0.06, -0.04, -0.02, -0.01, -0.001, 0.001, 0.01, 0.02, 0.04, 0.06, 0.08)  # Table 1, F.1, F.2
@@ -104,20 +104,18 @@ def digits(value: float) -> str:
 
 
 def stages(per: str) -> dict:
-    """What DVC makes stages of: the groups, and for each stage the folder that it fills and the settings it takes."""
-    groups = {s["group"]: {"dataset": s["dataset"]} for s in settings().values()}
+    """What DVC makes stages of: for each the data set, the folder that it fills, and the key of its settings."""
     if per == "group":
-        each = {g: {**place, "place": g, "settings": "grid.settings"} for g, place in groups.items()}
-    else:
-        each = {
-            name: {"dataset": s["dataset"], "place": f"{s['group']}/{name}", "settings": f"grid.settings.{name}"}
-            for name, s in settings().items()
-        }
-    return {"groups": groups, "stages": each}
+        groups = {s["group"]: s["dataset"] for s in settings().values()}
+        return {g: {"dataset": d, "place": g, "settings": "grid.settings"} for g, d in groups.items()}
+    return {
+        name: {"dataset": s["dataset"], "place": f"{s['group']}/{name}", "settings": f"grid.settings.{name}"}
+        for name, s in settings().items()
+    }
 
 
-def files(profile: str) -> dict[str, bytes]:
-    """The contents of params.yaml and stages.yaml in a profile."""
+def parameters(profile: str) -> dict:
+    """The contents of params.json in a profile."""
     source = FOLDER / "profiles" / f"{profile}.yaml"
     if not source.is_file():
         names = ", ".join(sorted(p.stem for p in source.parent.glob("*.yaml")))
@@ -130,24 +128,24 @@ def files(profile: str) -> dict[str, bytes]:
         for section, changes in groups.get(setting["group"], {}).items():
             setting[section] = {**changes, **setting.get(section, {})}
     grid = {**content.pop("grid"), "settings": chosen}
-    params = {"profile": profile, "datasets": datasets, **content, "grid": grid}
-    return {"params.yaml": _yaml(params, source), "stages.yaml": _yaml(stages(per), source)}
-
-
-def _yaml(content: dict, source: Path) -> bytes:
-    yaml, text = YAML(), io.BytesIO()
-    yaml.default_flow_style = None  # a line for each mapping that holds no other
-    yaml.width = 200
-    yaml.dump(content, text)
-    return f"# Made by `python -m pipeline.plan {source.stem}` from {source}.\n".encode() + text.getvalue()
+    return {"profile": profile, "datasets": datasets, "stages": stages(per), **content, "grid": grid}
 
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m pipeline.plan", description=__doc__)
-    parser.add_argument("profile", help="smoke, quick, gpu or paper")
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("profile", nargs="?", help="smoke, quick, gpu or paper")
+    which.add_argument(
+        "--stages", metavar="PATTERN", help="print the stages whose names match, each after its data set"
+    )
+    options = parser.parse_args(arguments)
     try:
-        for name, content in files(parser.parse_args(arguments).profile).items():
-            write_bytes(FOLDER / name, content)
+        if options.profile:
+            write_json(FOLDER / "params.json", parameters(options.profile))
+            return
+        for name, stage in read_json(FOLDER / "params.json")["stages"].items():
+            if re.search(options.stages, name):
+                print(stage["dataset"], name)
     except InputError as error:
         sys.exit(f"plan: {error}")
 

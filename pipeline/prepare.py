@@ -4,29 +4,30 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.console import stage
-from sagd import data
-from sagd.catalogue import find
+from pipeline.params.sections import EXTENSIONS
+from pipeline.run.console import stage
+from sagd.data import channels_of, find
+from sagd.data.prepare import prepare, split
 from sagd.errors import InputError
-from sagd.files import write_array, write_json
+from sagd.runtime.files import write_array, write_json
 
 
 def main(params, options):
     dataset = params.dataset(options.dataset)
-    pictures = find(dataset.name, dataset.path, dataset.size)
+    place = params.prepared(options.dataset)
+    pictures = find(dataset.name, dataset.path, dataset.size, folder=EXTENSIONS / "data")
     held_out, given = pictures.held_out, pictures.held_out is not None  # a data set with a test part of its own
     if not given:
-        held_out = data.split(len(pictures.names), dataset.held_out, dataset.split_seed)
+        held_out = split(len(pictures.names), dataset.held_out, dataset.split_seed)
     elif not 2 <= held_out.sum() <= len(held_out) - 2:
         raise InputError(f"{pictures.source}: {held_out.sum()} of {len(held_out)} images are held out; 2 are needed")
     labels = pictures.labels() if dataset.labels else None  # before the work: there may be none
-    channels = dataset.channels or data.channels_of(dataset.name)
-    digest = data.prepare(pictures, held_out, dataset.size, channels, params.prepared(options.dataset))
-    kept = params.prepared(options.dataset) / "labels.npy"
+    channels = dataset.channels or channels_of(dataset.name)
+    digest = prepare(pictures, held_out, dataset.size, channels, place)
     if labels is None:
-        kept.unlink(missing_ok=True)
+        (place / "labels.npy").unlink(missing_ok=True)
     else:
-        write_array(kept, labels[~held_out])
+        write_array(place / "labels.npy", labels[~held_out])
     record = {
         "source": pictures.source,
         "sha256": digest,
@@ -37,8 +38,7 @@ def main(params, options):
         **({} if labels is None else {"classes": int(labels.max()) + 1}),
         "held_out_indices": "the data set's own" if given else np.flatnonzero(held_out).tolist(),
     }
-    name = f"prepare/{options.dataset}.json" if options.dataset else "prepare.json"
-    write_json(Path("reports", params.profile or "", name), record)
+    write_json(Path("reports", *place.parts[1:]).with_suffix(".json"), record)
     print(f"prepare: {record['train']} images to train on, {record['held_out']} held out, {record['shape']}")
 
 

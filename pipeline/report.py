@@ -1,42 +1,48 @@
-"""Render the report: execute notebooks/report.ipynb on the small files in reports/, then one self-contained page."""
+"""Render the report: execute notebooks/report.ipynb on the small files in reports/, then write one page."""
 
 import logging
 import os
 import sys
 from pathlib import Path
 
-from pipeline.console import stage
+from pipeline.run.console import stage
 from sagd.errors import InputError
-from sagd.files import write_bytes
+from sagd.runtime.files import write_bytes
+
+ROOT = Path(__file__).parents[1]
 
 
 def main(params, options):
-    render(Path("notebooks/report.ipynb"), Path("reports/index.html"), "sagd: the default study")
+    render(
+        source=Path("notebooks/report.ipynb"),
+        page=Path("reports/index.html"),
+        title="sagd: the default study",
+        executed=Path("artifacts/report/report.ipynb"),
+    )
 
 
-def render(source: Path, page: Path, title: str) -> None:
-    """Execute a notebook; write it as executed beside the page, and the page."""
-    # A kernel in a child process, spoken to through files: no port is opened.
+def render(source: Path, page: Path, title: str, executed: Path) -> None:
+    """Execute a notebook in the working directory; write it as executed, and the page, which needs no other file."""
     import nbformat
     import papermill
     from jupyter_client.manager import KernelManager
 
-    KernelManager.transport.default_value = "ipc"
+    KernelManager.transport.default_value = "ipc"  # sockets are files: no port is opened
     logging.getLogger("papermill").setLevel(logging.WARNING)
-    os.environ["PYTHONPATH"] = os.pathsep.join([os.getcwd(), os.environ.get("PYTHONPATH", "")])
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])  # of the kernel
     try:
         notebook = papermill.execute_notebook(
             source, None, kernel_name="python3", progress_bar=sys.stderr.isatty(), record_timing=False, log_output=False
         )
     except papermill.PapermillExecutionError as error:
         raise InputError(f"{source}: cell {error.cell_index}: {error.ename}: {error.evalue}") from error
-    _settle(notebook)
-    write_bytes(page.parent / source.name, nbformat.writes(notebook).encode() + b"\n")
-    write_bytes(page, _html(notebook, title).encode())
+    settle(notebook)
+    write_bytes(executed, nbformat.writes(notebook).encode() + b"\n")
+    write_bytes(page, html(notebook, title).encode())
     print(f"The report is {page.absolute()}")
 
 
-def _settle(notebook) -> None:
+def settle(notebook) -> None:
     """Drop what differs from run to run, so that the same results give the same bytes."""
     notebook.metadata.pop("papermill", None)
     notebook.metadata.get("language_info", {}).pop("version", None)
@@ -45,7 +51,8 @@ def _settle(notebook) -> None:
             cell.metadata.pop(key, None)
 
 
-def _html(notebook, title: str) -> str:
+def html(notebook, title: str) -> str:
+    """The page of an executed notebook, without its code; pictures are part of it, and nothing is fetched."""
     from nbconvert import HTMLExporter
 
     exporter = HTMLExporter(

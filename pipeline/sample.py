@@ -2,23 +2,26 @@
 
 import hashlib
 import json
+import sys
 
 import numpy as np
 import torch
 
-from pipeline.console import stage
-from sagd import models
-from sagd.corruption import Corruption
-from sagd.distributed import World
-from sagd.download import digest
+from pipeline.run.console import stage
+from pipeline.run.finished import is_finished, note_finished
 from sagd.errors import InputError
-from sagd.figures import save_grid
-from sagd.files import read_array, read_json, read_tensors, scratch, sources, write_array, writing
-from sagd.progress import Bar
-from sagd.sampling import draw_batches, to_uint8
-from sagd.spectrum.varying import from_dict
+from sagd.networks import weights
+from sagd.noise import corruption, stored
+from sagd.previews import save_grid
+from sagd.runtime.distributed import World
+from sagd.runtime.download import digest
+from sagd.runtime.files import read_array, read_json, read_tensors, scratch, sources, write_array, writing
+from sagd.runtime.progress import Bar
+from sagd.sampling import draw_batches
+from sagd.spaces.pixels import to_uint8
 
 PREVIEW = 60
+ROOMS = ("errors", "noise", "formulations", "networks", "spaces", "sampling")  # that define the samples
 
 
 def main(params, options):
@@ -29,17 +32,23 @@ def main(params, options):
 
 
 def sample(setting, world):
-    choice = setting.sample
-    trained, encoded = setting.artifacts("train"), setting.artifacts("encode")
-    spectrum = from_dict(read_json(trained / "spectrum.json"))
-    data = read_tensors(encoded / "statistics.safetensors")
+    choice, sampler = setting.sample, setting.sampler
+    trained, encoded, folder = (setting.artifacts(stage) for stage in ("train", "encode", "sample"))
     key = _key(setting, trained, encoded)
     world.check_alike(key)
     place = scratch() / "sample" / key
+    picture = setting.report("sample", "png")
+    if world.decided(is_finished(place, folder) and picture.is_file()):
+        if world.main:
+            print(f"sample {setting.title}: its samples are there already", file=sys.stderr)
+        return
+    noise = stored.load(trained / "noise.safetensors")
+    data = read_tensors(encoded / "statistics.safetensors")
+    formulation = setting.train.formulation(tuple(data["mean"].shape))
     decode = decoder_of(setting, world.device)
     *earlier, _ = read_json(trained / "run.json")["checkpoints"]
     names = {f"seed_{seed}{at}": seed for seed in setting.seeds for at in ("", *(f"_step_{s}" for s in earlier))}
-    corruption = Corruption.from_dict(read_json(setting.artifacts("corrupt") / "corruption.json"))
+    corrupts = corruption.load(setting.artifacts("corrupt") / "corruption.safetensors")
     parts = {}
     with (
         world.holding(place),
@@ -54,32 +63,24 @@ def sample(setting, world):
             bar.skip(choice.n - sum(min(choice.batch_size, choice.n - firsts[k]) for k in todo))
             mine = todo[world.rank :: world.size]
             batches = draw_batches(
-                models.load(trained / name).to(world.device), setting.train.formulation(tuple(data["mean"].shape)),
-                spectrum, data, [firsts[k] for k in mine],
-                n=choice.n, steps=choice.steps, seed=seed, spacing=choice.spacing, start=choice.start,
-                sampler=choice.sampler, eta=choice.eta, clip=clips(setting), batch_size=choice.batch_size,
-                decode=decode,
+                weights.load(trained / name).to(world.device), formulation, noise, sampler, data,
+                [firsts[k] for k in mine], n=choice.n, seed=seed, batch_size=choice.batch_size, decode=decode,
             )  # fmt: skip
             for k, x in zip(mine, batches, strict=True):
                 if not torch.isfinite(x).all():
                     raise InputError(f"samples of {name} are not finite; train longer, or with a smaller train.lr")
-                write_array(parts[name][k], to_uint8(corruption.remove(x) if choice.filtered else x).numpy())
+                write_array(parts[name][k], to_uint8(corrupts.remove(x) if choice.filtered else x).numpy())
                 bar.update(len(x))
             world.wait()
         if not world.main:
             return
         drawn = {name: _together(files, choice.n, place / f"{name}.npy") for name, files in parts.items()}
-        with writing(setting.artifacts("sample") / "samples.npz") as beside, open(beside, "wb") as file:
+        with writing(folder / "samples.npz") as beside, open(beside, "wb") as file:
             np.savez_compressed(file, **drawn)
-        save_grid(setting.report("sample", "png"), drawn[f"seed_{setting.seeds[0]}"][:PREVIEW], columns=12)
+        save_grid(picture, drawn[f"seed_{setting.seeds[0]}"][:PREVIEW], columns=12)
+        note_finished(place, folder)
         for file in place.glob("*.npy"):
             file.unlink()
-
-
-def clips(setting):
-    """Whether x0hat is clipped; that is not linear, and would put energy back into a band that the noise leaves out."""
-    how = setting.sample.clip
-    return setting.corrupt.band is None if how == "auto" else how == "on"
 
 
 def decoder_of(setting, device):
@@ -88,7 +89,8 @@ def decoder_of(setting, device):
     manifest = read_json(folder / "manifest.json")
     if manifest["kind"] == "pixel":
         return lambda x: x
-    from sagd.latents import Autoencoder, decoder
+    from sagd.spaces.autoencoder import Autoencoder
+    from sagd.spaces.latents import decoder
 
     return decoder(Autoencoder.recorded(manifest, device), folder)
 
@@ -107,7 +109,7 @@ def _together(files, n, path):
 def _key(setting, *folders):
     """A hash of all that defines the samples: settings, code, and what is in the folders of the stages before."""
     described = [setting.seeds, *(getattr(setting, s).model_dump() for s in ("sample", "train", "corrupt"))]
-    found = hashlib.sha256(json.dumps([described, sources(), torch.__version__]).encode())
+    found = hashlib.sha256(json.dumps([described, sources(*ROOMS), torch.__version__]).encode())
     for file in sorted(file for folder in folders for file in folder.rglob("*") if file.is_file()):
         found.update(digest(file).encode())
     return found.hexdigest()[:32]

@@ -1,13 +1,18 @@
-"""Render the theory: execute notebooks/theory.ipynb, which computes nearly all that it shows."""
+"""Render the theory, from theory/: execute notebooks/theory.ipynb, which computes nearly all that it shows."""
 
 from pathlib import Path
 
-from pipeline.console import stage
 from pipeline.report import render
+from pipeline.run.console import stage
 
 
 def main(params, options):
-    render(Path("notebooks/theory.ipynb"), Path("reports/theory.html"), "sagd: the theory")
+    render(
+        source=Path("../notebooks/theory.ipynb"),
+        page=Path("reports/theory.html"),
+        title="sagd: the theory",
+        executed=Path("artifacts/theory/theory.ipynb"),
+    )
 
 
 if __name__ == "__main__":

@@ -6,37 +6,49 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import signal
 import sys
 import threading
 
 import torch
 
-from pipeline.console import stage
-from pipeline.launch import STDERR
-from sagd import models
-from sagd.corruption import Corruption
-from sagd.distributed import World
+from pipeline.run.console import stage
+from pipeline.run.finished import is_finished, note_finished
+from pipeline.run.launch import STDERR
+from pipeline.run.timings import record
 from sagd.errors import InputError
-from sagd.files import read_array, read_json, read_tensors, scratch, sources, write_bytes, write_json, write_tensors
-from sagd.parallel import concurrently
-from sagd.progress import Bar
-from sagd.randomness import generator
-from sagd.sources import Encoded, Latents, Pixels
-from sagd.spectrum.varying import from_dict
-from sagd.training import Interrupted, Recipe, Trained, train
+from sagd.networks import weights
+from sagd.noise import corruption, stored
+from sagd.runtime.distributed import World
+from sagd.runtime.files import (
+    read_array,
+    read_json,
+    read_tensors,
+    scratch,
+    sources,
+    write_bytes,
+    write_json,
+    write_tensors,
+)
+from sagd.runtime.parallel import concurrently
+from sagd.runtime.progress import Bar
+from sagd.spaces.latents import Latents
+from sagd.spaces.pixels import Encoded, Pixels
+from sagd.training.loop import Interrupted, Trained, train
 
 EVERY = 10  # steps that a row of the loss curve averages
 IN_MEMORY = 4e9  # bytes of images up to which a data set is held in memory, or in that of a GPU
+ROOMS = ("errors", "noise", "formulations", "networks", "spaces", "training")  # that define the weights
 
 
 def main(params, options):
     asked = threading.Event()  # to stop
     for setting in params.chosen(options):
         if asked.is_set():
-            raise InputError("stopped; the same command goes on")
+            raise InputError("stopped; to resume, run the same command again")
         if options.dry:
-            from pipeline.dry import dry
+            from pipeline.run.budget import dry
 
             dry(params, setting)
         else:
@@ -46,37 +58,40 @@ def main(params, options):
 def train_setting(setting, asked):
     choice, world = setting.train, World()
     manifest = read_json(setting.artifacts("encode") / "manifest.json")
-    source = source_of(setting, manifest, world.device)
-    formulation = choice.formulation(source.shape)
-    spectrum = from_dict(read_json(setting.artifacts("encode") / "spectrum.json"))
-    corruption = Corruption.from_dict(read_json(setting.artifacts("corrupt") / "corruption.json"))
-    recipe = recipe_of(choice)
-    key = _key(setting, spectrum, manifest)
+    noise = stored.load(setting.artifacts("encode") / "noise.safetensors")
+    corrupts = corruption.load(setting.artifacts("corrupt") / "corruption.safetensors")
+    key = _key(setting, noise, corrupts, manifest)
     world.check_alike(key)
     run = scratch() / "train" / key
-    folder = setting.artifacts("train")
+    folder, curve = setting.artifacts("train"), setting.report("train", "csv")
+    if world.decided(is_finished(run, folder) and curve.is_file()):
+        if world.main:
+            print(f"train {setting.title}: its networks are there already", file=sys.stderr)
+        return
+    source = source_of(setting, manifest, world.device)
+    formulation, recipe = choice.formulation(source.shape), choice.recipe()
 
     if world.device.type == "cuda":
-        from pipeline.dry import plan
+        from pipeline.run.budget import plan
 
-        plan(setting, source, spectrum, world)
+        plan(setting, source, noise, world)
 
     earlier = [choice.steps * k // choice.snapshots for k in range(1, choice.snapshots)]
     images = choice.steps * choice.batch_size * len(setting.seeds)
     with world.holding(run), _listening(asked), Bar(f"train {setting.title}", images, rank=world.rank) as bar:
 
-        def snapshot(seed: int, step: int, weights: dict[str, torch.Tensor]) -> None:
-            write_tensors(run / f"seed_{seed}_step_{step}.safetensors", weights)
+        def snapshot(seed: int, step: int, found: dict[str, torch.Tensor]) -> None:
+            write_tensors(run / f"seed_{seed}_step_{step}.safetensors", found)
 
         def one(seed: int) -> Trained:
             return train(
-                network_of(choice, source, seed), source, spectrum, formulation, recipe,
-                seed=seed, corruption=corruption, world=world,
+                choice.network(source.shape, source.classes, seed), source, noise, formulation, recipe,
+                seed=seed, corruption=corrupts, world=world,
                 checkpoint=run / f"seed_{seed}.safetensors", stop=asked.is_set,
                 resumed=lambda step: bar.skip(step * choice.batch_size),
                 report=lambda loss: bar.update(choice.batch_size, loss=loss),
                 snapshots=earlier,
-                snapshot=lambda step, weights: snapshot(seed, step, weights),
+                snapshot=lambda step, found: snapshot(seed, step, found),
             )  # fmt: skip
 
         try:
@@ -85,27 +100,22 @@ def train_setting(setting, asked):
         except Interrupted:
             if not world.main or STDERR in os.environ:  # the launcher says it
                 sys.exit(1)
-            raise InputError(f"stopped; the same command goes on from {run}") from None
+            raise InputError(f"stopped; to resume from {run}, run the same command again") from None
         if not world.main:
             return
 
+        shutil.rmtree(folder, ignore_errors=True)  # networks of other settings
         for seed, trained in zip(setting.seeds, runs, strict=True):
-            network = network_of(choice, source, seed)
-            models.save(folder / f"seed_{seed}", network, trained.weights)
+            network = choice.network(source.shape, source.classes, seed)
+            weights.save(folder / f"seed_{seed}", network, trained.weights)
             for step in earlier:
                 name = f"seed_{seed}_step_{step}"
-                models.save(folder / name, network, read_tensors(run / f"{name}.safetensors"))
-        write_json(folder / "spectrum.json", spectrum.to_dict())
-        write_json(
-            folder / "run.json",
-            {
-                "seeds": setting.seeds,
-                "checkpoints": [*earlier, choice.steps],
-                "images_per_second": _rate(runs, world),
-                **_machine(world),
-            },
-        )
-        write_bytes(setting.report("train", "csv"), _loss_curve([r.losses for r in runs]))
+                weights.save(folder / name, network, read_tensors(run / f"{name}.safetensors"))
+        stored.save(folder / "noise.safetensors", noise)
+        write_json(folder / "run.json", {"seeds": setting.seeds, "checkpoints": [*earlier, choice.steps]})
+        write_bytes(curve, _loss_curve([r.losses for r in runs]))
+        record(setting.title, _rate(runs, world), world)
+        note_finished(run, folder)
         for file in sorted(run.glob("*.safetensors"), key=lambda f: "_step_" in f.name):
             file.unlink()  # the checkpoints first: one that is left goes on, and needs its snapshots
 
@@ -132,51 +142,20 @@ def source_of(setting, manifest, device: torch.device) -> Pixels | Latents:
     pixels = Pixels(images, setting.labels(), device)
     if manifest["kind"] == "pixel":
         return pixels
-    from sagd.latents import Autoencoder, encoder
+    from sagd.spaces.autoencoder import Autoencoder
+    from sagd.spaces.latents import encoder
 
     autoencoder = Autoencoder.recorded(manifest, device)
     return Encoded(pixels, encoder(autoencoder, setting.artifacts("encode")), tuple(manifest["shape"]))
 
 
-def recipe_of(choice) -> Recipe:
-    """How the section train of params.yaml says to optimise."""
-    return Recipe(
-        choice.steps, choice.batch_size, choice.lr, choice.warmup, tuple(choice.betas),
-        **{name: getattr(choice, name) for name in (
-            "weight_decay", "ema", "precision", "decay", "decay_from", "lr_last", "micro_batch_size", "flip",
-            "label_dropout", "compile",
-        )},
-    )  # fmt: skip
-
-
-def network_of(choice, source: Pixels | Latents, seed: int) -> torch.nn.Module:
-    """The network that the section train describes, with the initial weights of a seed."""
-    channels, *size = source.shape
-    classes = 0 if source.labels is None else int(source.labels.max()) + 1
-    with _seeded(seed):
-        if choice.dit is not None:
-            return models.dit(tuple(size), channels, classes, **choice.dit.model_dump())
-        return models.unet(tuple(size), channels, **choice.unet.model_dump(), classes=classes)
-
-
-def _key(setting, spectrum, manifest) -> str:
+def _key(setting, noise, corrupts, manifest) -> str:
     """A hash of all that defines the run: settings, data and code."""
-    digest = hashlib.sha256(setting.train.model_dump_json().encode())
-    digest.update(json.dumps(spectrum.to_dict()).encode() + setting.corrupt.model_dump_json().encode())
-    digest.update(json.dumps([setting.seeds, torch.__version__]).encode())
-    digest.update(setting.data_sha256().encode() + json.dumps(manifest).encode() + sources().encode())
-    return digest.hexdigest()[:32]
-
-
-_global_seed = threading.Lock()
-
-
-@contextlib.contextmanager
-def _seeded(seed: int):
-    """diffusers draws initial weights from PyTorch's global generator: seed it, one thread at a time."""
-    with _global_seed, torch.random.fork_rng(devices=[]):
-        torch.manual_seed(generator(seed, "weights").initial_seed())
-        yield
+    train = setting.train.model_dump(exclude={"repeats", "snapshots"})
+    spectra = [stored.fingerprint(noise.tensors()), corrupts and stored.fingerprint(corrupts.tensors())]
+    data = [setting.data_sha256(), manifest]
+    described = [train, setting.train.snapshots, setting.seeds, spectra, data, sources(*ROOMS), torch.__version__]
+    return hashlib.sha256(json.dumps(described).encode()).hexdigest()[:32]
 
 
 def _loss_curve(losses: list[torch.Tensor]) -> bytes:
@@ -194,17 +173,12 @@ def _loss_curve(losses: list[torch.Tensor]) -> bytes:
 
 def _rate(runs: list[Trained], world: World) -> float | None:
     """Images a second of all runs together, without start-up; None if a finished run was only read back."""
-    rates = [r.images_per_second for r in runs]
-    if None in rates:
+    rates = [r.images_per_second for r in runs if r.images_per_second is not None]
+    if len(rates) < len(runs):
         return None
     alone_on_a_cpu = world.device.type == "cpu" and world.size == 1
     side_by_side = min(torch.get_num_threads(), len(runs)) if alone_on_a_cpu else 1
     return side_by_side * sum(rates) / len(rates)
-
-
-def _machine(world: World) -> dict:
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} cores"
-    return {"device": device if world.size == 1 else f"{world.size} x {device}", "torch": torch.__version__}
 
 
 if __name__ == "__main__":

@@ -1,23 +1,26 @@
 """Spectrally anisotropic Gaussian diffusion (Scimeca et al., arXiv 2510.09660)."""
 
-from sagd.corruption import Corruption
-from sagd.diffusion import (
-    Schedule,
+import importlib
+from importlib.metadata import PackageNotFoundError, version
+
+from sagd.errors import InputError
+from sagd.formulations.base import Sampler
+from sagd.formulations.diffusion import (
+    Diffusion,
     ddim_step,
     ddpm_step,
     eps_loss,
     euler_step,
-    sample,
     start_from_marginal,
-    start_from_noise,
-    step,
     v_loss,
 )
-from sagd.edm import EDM
-from sagd.errors import InputError
-from sagd.flow import Flow, dimension_shift
-from sagd.spectrum import (
-    Spectrum,
+from sagd.formulations.edm import EDM
+from sagd.formulations.flow import Flow, dimension_shift
+from sagd.formulations.schedule import Schedule
+from sagd.noise.corruption import Corruption
+from sagd.noise.spectrum import Spectrum
+from sagd.noise.varying import Varying
+from sagd.operators import (
     band_pass,
     data_matched,
     equal_snr,
@@ -27,13 +30,36 @@ from sagd.spectrum import (
     power_law,
     two_band,
 )
-from sagd.spectrum.varying import Varying
+from sagd.sampling import draw, sample
+
+try:
+    __version__ = version("sagd")
+except PackageNotFoundError:  # run from a checkout
+    __version__ = "0.2.0"
+
+_ROOMS = {
+    "data",
+    "figures",
+    "formulations",
+    "images",
+    "metrics",
+    "networks",
+    "noise",
+    "operators",
+    "oracle",
+    "runtime",
+    "sampling",
+    "spaces",
+    "training",
+}
 
 __all__ = [
     "EDM",
     "Corruption",
+    "Diffusion",
     "Flow",
     "InputError",
+    "Sampler",
     "Schedule",
     "Spectrum",
     "Varying",
@@ -42,6 +68,7 @@ __all__ = [
     "ddim_step",
     "ddpm_step",
     "dimension_shift",
+    "draw",
     "eps_loss",
     "equal_snr",
     "euler_step",
@@ -51,8 +78,17 @@ __all__ = [
     "power_law",
     "sample",
     "start_from_marginal",
-    "start_from_noise",
-    "step",
     "two_band",
     "v_loss",
 ]
+
+
+def __getattr__(name: str):
+    """Import a room when it is first used: ``sagd.oracle``, ``sagd.metrics``."""
+    if name in _ROOMS:
+        return importlib.import_module(f"sagd.{name}")
+    raise AttributeError(f"module 'sagd' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, *_ROOMS, "__version__"])

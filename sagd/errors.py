@@ -1,5 +1,29 @@
 """What a user's input can do wrong."""
 
+import contextlib
+import math
+from collections.abc import Iterator, Sequence
+
 
 class InputError(ValueError):
     """Bad input, told in one line: what, where, what is allowed. A front end prints it without a traceback."""
+
+
+def one_of(name: str, value: str, allowed: Sequence[str]) -> None:
+    """Refuse a value that is not among those allowed."""
+    if value not in allowed:
+        raise InputError(f"{name} is {value!r}; allowed: {', '.join(allowed)}")
+
+
+def check_finite(name: str, value: float) -> None:
+    if not math.isfinite(value):
+        raise InputError(f"{name} is {value}; it must be a finite number")
+
+
+@contextlib.contextmanager
+def needs(extra: str) -> Iterator[None]:
+    """Around the import of optional packages: where one is missing, InputError names the extra that brings it."""
+    try:
+        yield
+    except ImportError as error:
+        raise InputError(f"{' '.join(str(error).split())}; pip install 'sagd[{extra}]'") from error

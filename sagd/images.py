@@ -1,9 +1,10 @@
-"""Sets of images to measure: folders, zip files and arrays, read a few at a time, so that memory stays bounded."""
+"""Sets of images: folders, zip files and arrays, read a few at a time so that memory stays bounded."""
 
 import hashlib
 import io
 import os
 import shutil
+import sys
 import tempfile
 import zipfile
 import zlib
@@ -13,13 +14,46 @@ from pathlib import Path
 import numpy as np
 
 from sagd.errors import InputError
-from sagd.files import read_array, scratch
+from sagd.runtime.files import read_array, scratch
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
 
 
+def tell(line: str) -> None:
+    """Print a remark to the standard error; of several processes that do the same work, only the first prints it."""
+    if os.environ.get("RANK", "0") == "0":
+        print(line, file=sys.stderr, flush=True)
+
+
+def pillow():
+    """The module ``PIL.Image``, imported when it is first needed.
+
+    Raises
+    ------
+    InputError
+        Pillow is not installed.
+    """
+    try:
+        from PIL import Image
+    except ModuleNotFoundError as error:
+        raise InputError("reading images needs the package pillow: pip install 'sagd[data]'") from error
+    return Image
+
+
 class Files:
     """The image files below a folder or in a zip file, sorted by name.
+
+    Parameters
+    ----------
+    root
+        The folder or zip file.
+
+    Attributes
+    ----------
+    names
+        Of the images, relative to the root, sorted.
+    skipped
+        Names of the files that are not images by their ending, sorted; hidden files are not counted.
 
     Raises
     ------
@@ -32,18 +66,34 @@ class Files:
         self._archive = None
         try:
             if root.is_dir():
-                found = (str(p.relative_to(root)) for p in root.rglob("*"))
+                found = [str(p.relative_to(root)) for p in root.rglob("*")]
             else:
                 self._archive = zipfile.ZipFile(root)
                 found = self._archive.namelist()
-            # A Mac's archives hold a "._" file beside each image, which is none.
+            # An archive made on a Mac holds a "._" file beside each image, which is not an image.
             self.names = sorted(n for n in found if n.lower().endswith(ENDINGS) and not Path(n).name.startswith("._"))
+            self.skipped = sorted(n for n in found if not n.lower().endswith(ENDINGS) and self._is_file(n))
         except (zipfile.BadZipFile, OSError) as error:
             raise InputError(f"{root} is neither a folder nor a whole zip file: {error}") from error
         if not self.names:
             raise InputError(f"{root} holds no images; looked for {' '.join(ENDINGS)}")
 
+    def _is_file(self, name: str) -> bool:
+        """Whether a name is that of a file that a user put there: neither a folder nor hidden."""
+        if Path(name).name.startswith(".") or Path(name).name in ("Thumbs.db", "desktop.ini"):
+            return False
+        return (self.root / name).is_file() if self._archive is None else not name.endswith("/")
+
+    def tell_skipped(self, only: Callable[[str], bool] = lambda name: True) -> None:
+        """Print one line if files were skipped because they are not images; ``only`` selects names to count."""
+        skipped = [name for name in self.skipped if only(name)]
+        if len(skipped) == 1:
+            tell(f"{self.root}: 1 file is not an image and was skipped: {skipped[0]}")
+        elif skipped:
+            tell(f"{self.root}: {len(skipped)} files are not images and were skipped, such as {skipped[0]}")
+
     def read(self, name: str) -> bytes:
+        """The content of a file."""
         try:
             return (self.root / name).read_bytes() if self._archive is None else self._archive.read(name)
         # RuntimeError: encrypted, or packed in an unknown way
@@ -51,7 +101,7 @@ class Files:
             raise InputError(f"cannot read {self.root / name}: {error}; remove or replace it") from error
 
     def stamp(self, name: str) -> str:
-        """What changes when the file does: its size and time, or its check sum in the archive."""
+        """A string that changes when the file does: its size and time, or its checksum in the archive."""
         if self._archive is not None:
             return f"{self._archive.getinfo(name).CRC}"
         try:
@@ -61,11 +111,11 @@ class Files:
         return f"{found.st_size} {found.st_mtime_ns}"
 
     def picture(self, name: str, content: bytes | None = None, whole: bool = True):
-        """The PIL image of a file, as `decode` gives it; of its content, if that has been read."""
+        """The PIL image of a file, see `decode`; pass its ``content`` if that has been read already."""
         return decode(self.read(name) if content is None else content, str(self.root / name), whole)
 
     def sha256(self, check: Callable[[str, bytes], None] = lambda name, content: None) -> str:
-        """Of all names and contents; each is shown to ``check``."""
+        """SHA-256 of all names and contents; ``check`` is called with each."""
         digest = hashlib.sha256()
         for name in self.names:
             content = self.read(name)
@@ -75,9 +125,28 @@ class Files:
 
 
 def decode(content: bytes, where: str, whole: bool = True):
-    """A PIL image of 8 bits a channel; one that is not decoded whole has but a size and a mode."""
-    from PIL import Image
+    """Decode the bytes of an image file.
 
+    Parameters
+    ----------
+    content
+        The bytes.
+    where
+        The file's name, for error messages.
+    whole
+        Whether to decode the pixels; otherwise only the size and the mode are known.
+
+    Returns
+    -------
+    PIL.Image.Image
+        With 8 bits a channel.
+
+    Raises
+    ------
+    InputError
+        It is not an image, it is broken, or it has more than 8 bits a channel.
+    """
+    Image = pillow()
     try:
         picture = Image.open(io.BytesIO(content))
         deep = picture.mode.startswith(("I", "F")) or any(";16" in str(tile) for tile in picture.tile)
@@ -93,21 +162,21 @@ def decode(content: bytes, where: str, whole: bool = True):
 class Images:
     """A set of images of one size, read a few at a time.
 
-    ``len(images)`` counts them, ``images[a:b]`` is an array (b - a, C, H, W), uint8, C 1 or 3, and ``sha256()`` names
-    the content.
+    ``len(images)`` is their number, ``images[a:b]`` an array (b - a, C, H, W), uint8, with C = 1 or 3, and
+    ``sha256()`` identifies the content.
 
     Parameters
     ----------
     source
-        A folder or zip file of images, an ``.npy`` file, an ``.npz`` file (``images.npz:member``, where it holds more
+        A folder or zip file of images, an ``.npy`` file, an ``.npz`` file (``images.npz:member`` if it holds more
         than one array of images), or an array. Arrays are (N, H, W), (N, C, H, W) or (N, H, W, C), uint8; floats
         must be in [0, 1] and are rounded to 8 bits.
 
     Raises
     ------
     InputError
-        No images, fewer than two, images of different sizes, palettes or transparency, floats out of range; it names
-        the file and the remedy.
+        No images, fewer than two, images of different sizes, palettes or transparency, floats out of range. The
+        message names the file and the remedy.
     """
 
     def __init__(self, source: str | Path | np.ndarray):
@@ -122,6 +191,7 @@ class Images:
             self._array = _member(Path(file + ".npz"), member.removeprefix(":"))
         else:
             self._files = Files(Path(source))
+            self._files.tell_skipped()
             self._size = self._files.picture(self._files.names[0]).size
         if self._array is not None:
             self._layout = _layout(self._array, self.name)
@@ -148,13 +218,13 @@ class Images:
         if picture.mode not in ("L", "RGB"):
             raise InputError(
                 f"{where} has mode {picture.mode} (a palette, transparency, or another colour space): "
-                "convert it to RGB or grey, so that it is clear which colours are meant"
+                "convert it to RGB or grey, so that its colours are unambiguous"
             )
         if picture.size != self._size:
             width, height = self._size
             raise InputError(
-                f"{where} is {picture.width}x{picture.height}, {self._files.names[0]} {width}x{height}: "
-                "bring the images to one size, all in the same way, first"
+                f"{where} is {picture.width}x{picture.height}, {self._files.names[0]} is {width}x{height}: "
+                "bring all images to one size first, or let sagd spectrum or suggest crop and resize them: --size 64"
             )
 
     def _eight_bits(self, block: np.ndarray) -> np.ndarray:
@@ -171,7 +241,7 @@ class Images:
         return (block * 255).round().astype(np.uint8)
 
     def sha256(self) -> str:
-        """Of the content and, for arrays, its shape. Files are checked on the way, as far as their heads tell."""
+        """SHA-256 of the content and, for arrays, the shape; the header of each image file is checked on the way."""
         if self._files is not None:
             return self._files.sha256(lambda name, x: self._check(name, self._files.picture(name, x, whole=False)))
         digest = hashlib.sha256(f"{self._array.dtype} {self._array.shape}".encode())
@@ -181,7 +251,7 @@ class Images:
 
 
 def _layout(array: np.ndarray, name: str) -> tuple[int, int, int, int]:
-    """The axes of (N, C, H, W) in an array of images, once a missing channel is put second."""
+    """The permutation that brings an array of images to (N, C, H, W); (N, H, W) counts as (N, 1, H, W)."""
     if array.dtype != np.uint8 and not np.issubdtype(array.dtype, np.floating):
         raise InputError(f"{name} is {array.dtype}; images must be uint8, or floats in [0, 1]")
     if array.ndim == 3:
@@ -195,7 +265,7 @@ def _layout(array: np.ndarray, name: str) -> tuple[int, int, int, int]:
 
 
 def _member(path: Path, member: str) -> np.ndarray:
-    """An array of an npz file, unpacked to the disk, not to memory."""
+    """An array of an npz file, unpacked to disk, not to memory."""
     try:
         with zipfile.ZipFile(path) as archive:
             names = [n.removesuffix(".npy") for n in archive.namelist()]
@@ -206,13 +276,16 @@ def _member(path: Path, member: str) -> np.ndarray:
             with tempfile.NamedTemporaryFile(dir=scratch()) as file, archive.open(f"{candidates[0]}.npy") as packed:
                 shutil.copyfileobj(packed, file, 1 << 20)
                 file.flush()
-                return read_array(file.name, memory_map=True)  # Linux keeps a removed file for as long as it is mapped
+                return read_array(file.name, memory_map=True)  # Linux keeps a removed file while it is mapped
     except (OSError, zipfile.BadZipFile, zlib.error, EOFError, KeyError) as error:
         raise InputError(f"cannot read {path}: {error}") from error
 
 
 def statistics(path: Path) -> tuple[np.ndarray, np.ndarray] | None:
-    """Mean ``mu`` (D,) and covariance ``sigma`` (D, D) of features, where an npz file holds them, as ADM's do."""
+    """Mean ``mu`` (D,) and covariance ``sigma`` (D, D) of features, float64, or None if the file does not hold them.
+
+    The npz files of ADM's reference batches do.
+    """
     if path.suffix != ".npz":
         return None
     try:

@@ -15,7 +15,7 @@ def make_unet():
     """Builds a U-Net of a few thousand weights for 8 x 8 images, the same at every call."""
 
     def make():
-        from sagd.models import unet
+        from sagd.networks.unet import unet
 
         with torch.random.fork_rng():
             torch.manual_seed(0)

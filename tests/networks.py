@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from sagd.extractors import EXTRACTORS, Extractor, Weights
+from sagd.metrics.extractors import EXTRACTORS
+from sagd.metrics.features import Extractor, Weights
 
 
 def inception() -> nn.Module:

@@ -9,14 +9,15 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import torch
 
 from sagd import models, power_law
-from sagd.corruption import Corruption
-from sagd.distributed import World
 from sagd.errors import InputError
-from sagd.files import write_tensors
-from sagd.flow import Flow
-from sagd.sources import Pixels
-from sagd.spectrum import band_pass
-from sagd.training import Interrupted, Recipe, train
+from sagd.formulations.flow import Flow
+from sagd.noise.corruption import Corruption
+from sagd.operators.band_pass import band_pass
+from sagd.runtime.distributed import World
+from sagd.runtime.files import write_tensors
+from sagd.spaces.pixels import Pixels
+from sagd.training.loop import Interrupted, train
+from sagd.training.recipe import Recipe
 
 RECIPE = Recipe(24, 8, lr=3e-3, warmup=2, betas=(0.9, 0.99), ema=0.9, micro_batch_size=2, flip=True)
 

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 import torch
 
-from sagd.distributed import World
-from sagd.files import read_json, read_tensors
+from sagd.runtime.distributed import World
+from sagd.runtime.files import read_json, read_tensors
 
 ROOT = Path(__file__).parent.parent
 PARAMS = """

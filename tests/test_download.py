@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from sagd import InputError
-from sagd.download import fetch
+from sagd.runtime.download import fetch
 
 CONTENT = bytes(range(256)) * 20_000  # 5 MB
 SHA256 = hashlib.sha256(CONTENT).hexdigest()

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from pipeline import params as parameters
-from pipeline.dry import dry, plan
+from pipeline.run.budget import dry, plan
 from sagd import power_law
-from sagd.distributed import World
 from sagd.errors import InputError
-from sagd.sources import Pixels
+from sagd.runtime.distributed import World
+from sagd.spaces.pixels import Pixels
 
 STUDY = """
 dataset: {name: mnist_5k, size: 16, channels: 3, held_out: 100, labels: true}

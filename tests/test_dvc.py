@@ -8,8 +8,8 @@ import pytest
 from ruamel.yaml import YAML
 
 # What every stage uses and no number depends on.
-PLUMBING = {"pipeline.console", "sagd.download", "sagd.errors", "sagd.files", "sagd.parallel", "sagd.progress"}
-PLUMBING |= {"sagd.distributed", "pipeline.launch", "pipeline.dry"}
+PLUMBING = {"pipeline.run.console", "sagd.download", "sagd.errors", "sagd.files", "sagd.parallel", "sagd.progress"}
+PLUMBING |= {"sagd.distributed", "pipeline.run.launch", "pipeline.run.budget"}
 PLUMBING |= {"sagd.figures"}  # pictures of the first images; the report depends on it
 STUDIES = ("dvc.yaml", "theory/dvc.yaml", "paper/dvc.yaml")
 

@@ -9,12 +9,17 @@ import pytest
 import torch
 
 import sagd
-from sagd import latents, models
-from sagd.distributed import World
-from sagd.flow import EMBEDDED, Flow
+from sagd import models
+from sagd.formulations.base import EMBEDDED
+from sagd.formulations.flow import Flow
+from sagd.runtime.distributed import World
 from sagd.sampling import draw
-from sagd.sources import Encoded, Latents, Pixels, normalization
-from sagd.training import Recipe, draw_batch, train
+from sagd.spaces import latents
+from sagd.spaces.latents import Latents, normalization
+from sagd.spaces.pixels import Encoded, Pixels
+from sagd.training.batches import draw_batch
+from sagd.training.loop import train
+from sagd.training.recipe import Recipe
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (50, 3, 8, 8), dtype=np.uint8)
 LABELS = np.arange(50) % 5
@@ -96,7 +101,7 @@ def test_a_full_disk_is_told_before_anything_is_encoded(autoencoder, tmp_path, m
 
 
 def test_the_manifest_says_what_was_encoded(autoencoder, tmp_path):
-    from sagd.download import digest
+    from sagd.runtime.download import digest
 
     encode(autoencoder, tmp_path, dtype=torch.bfloat16)
     manifest = json.loads((tmp_path / "manifest.json").read_text())

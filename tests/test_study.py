@@ -10,12 +10,12 @@ from ruamel.yaml import YAML
 
 from pipeline import corrupt, encode, evaluate, results, sample, train
 from pipeline import params as parameters
-from sagd import extractors
 from sagd.errors import InputError
-from sagd.files import read_array, read_json
 from sagd.images import Images
-from sagd.metrics import Moments
-from sagd.spectrum.varying import Varying, from_dict
+from sagd.metrics import extractors
+from sagd.metrics.frechet import Moments
+from sagd.noise.varying import Varying, from_dict
+from sagd.runtime.files import read_array, read_json
 
 GRID = SimpleNamespace(grid=True, setting=None, dry=False)
 STUDY = """
@@ -129,7 +129,8 @@ def features_of(images):
 
 def test_a_suggestion_is_what_sagd_suggest_says(study):
     """`noise.alpha: auto` and the library agree, for the sampler that the study uses."""
-    from sagd import Schedule, suggest
+    from sagd import Schedule
+    from sagd.oracle import suggest
 
     schedule = Schedule.linear()
     data = encode.statistics(read_array("artifacts/prepare/train.npy"))

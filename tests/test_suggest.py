@@ -1,18 +1,13 @@
-"""Choosing alpha from the data's statistics: what the oracle says, and what the command line prints."""
+"""Choosing alpha from the data's statistics: what the oracle says."""
 
-import json
 import re
 
-import numpy as np
 import pytest
 import torch
 
 import sagd
-from sagd import suggest as module
-from sagd.files import write_tensors
-from sagd.moments import statistics
-from sagd.oracle import distance, drawn, gaussian_field
-from sagd.suggest import Suggestion, main, suggest, verdict
+from sagd.oracle.suggest import Suggestion, suggest, verdict
+from sagd.oracle.targets import distance, drawn, gaussian_field
 
 SCHEDULE = sagd.Schedule.linear()
 
@@ -92,43 +87,3 @@ def test_a_suggestion_is_for_the_sampler_asked_for(dark):
         found = suggest(**dark, schedule=SCHEDULE, timesteps=visited, alphas=(0.2,), dc="floor", **keys)
         spectrum = sagd.power_law((8, 8), 0.2, dc="floor")
         assert found.curve[0.2] == pytest.approx(distance(drawn(field, SCHEDULE, spectrum, visited, **keys), field))
-
-
-def test_command_line_prints_the_curve_of_images_and_of_their_statistics(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(module, "ALPHAS", (-0.1, 0.0, 0.1))
-    images = np.random.default_rng(0).integers(0, 80, (20, 8, 8), dtype=np.uint8)
-    np.save(tmp_path / "dark.npy", images)
-    kept = str(tmp_path / "dark.safetensors")
-    main([str(tmp_path / "dark.npy"), "--statistics", kept])
-    told = capsys.readouterr().out
-    assert "1x8x8" in told and "within 1 %" in told and "alpha" in told.splitlines()[-1]
-    main([kept, "--json"])
-    curves = json.loads(capsys.readouterr().out)
-    expected = suggest(
-        **statistics(images[:, None]), schedule=SCHEDULE, timesteps=SCHEDULE.timesteps(50), alphas=(-0.1,), dc="floor"
-    )
-    assert curves["noise"]["-0.1"] == pytest.approx(expected.curve[-0.1], rel=1e-9)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "says"),
-    [
-        (["nowhere"], "nowhere"),
-        (["bad.safetensors"], r"bad\.safetensors holds .*; it must hold mean and power"),
-        (["good.safetensors", "--schedule", "zero_terminal_snr", "--spacing", "trailing"], "every start is right"),
-        (["good.safetensors", "--steps", "0"], "1 to 1000"),
-        (["good.safetensors", "--size", "8"], "--size is for images"),
-        (["alike.safetensors"], "all alike"),
-        (["good.safetensors", "--statistics", "kept.txt"], r"must end in \.safetensors"),
-        (["nan.safetensors"], r"nan\.safetensors: power is not finite"),
-    ],
-)
-def test_bad_input_is_one_line(tmp_path, monkeypatch, dark, arguments, says):
-    monkeypatch.chdir(tmp_path)
-    write_tensors("bad.safetensors", {"mean": dark["mean"]})
-    write_tensors("good.safetensors", dark)
-    write_tensors("alike.safetensors", {"mean": dark["mean"], "power": 0 * dark["power"]})
-    write_tensors("nan.safetensors", {"mean": dark["mean"], "power": dark["power"] * float("nan")})
-    with pytest.raises(SystemExit, match=says) as failure:
-        main(arguments)
-    assert "\n" not in str(failure.value)

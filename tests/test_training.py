@@ -11,15 +11,17 @@ import pytest
 import torch
 
 import sagd
-from sagd.corruption import Corruption
-from sagd.diffusion import Diffusion
 from sagd.errors import InputError
-from sagd.files import read_tensors
-from sagd.moments import statistics
-from sagd.randomness import generator as stream
+from sagd.formulations.diffusion import Diffusion
+from sagd.noise.corruption import Corruption
+from sagd.noise.randomness import generator as stream
+from sagd.runtime.files import read_tensors
 from sagd.sampling import draw
-from sagd.sources import Pixels
-from sagd.training import Interrupted, Recipe, batch_indices, draw_batch, train
+from sagd.spaces.moments import statistics
+from sagd.spaces.pixels import Pixels
+from sagd.training.batches import batch_indices, draw_batch
+from sagd.training.loop import Interrupted, train
+from sagd.training.recipe import Recipe
 
 SCHEDULE = sagd.Schedule.linear()
 DIFFUSION = Diffusion(SCHEDULE)
@@ -104,7 +106,7 @@ import torch
 from sagd import Schedule, power_law
 from sagd.diffusion import Diffusion
 from sagd.files import write_tensors
-from sagd.models import unet
+from sagd.networks.unet import unet
 from sagd.sources import Pixels
 from sagd.training import Recipe, train
 
@@ -281,7 +283,7 @@ def test_killed_parent_takes_the_trainer_along(tmp_path):
         pytest.fail("the stages ask Linux's kernel; another system needs its own way")
     child = (
         f"import sys; sys.path.insert(0, {str(Path(__file__).parent.parent)!r});"
-        "from pipeline.console import _die_with_parent; _die_with_parent();"
+        "from pipeline.run.console import _die_with_parent; _die_with_parent();"
         "import os, time; print(os.getpid(), flush=True); time.sleep(60)"
     )
     parent = subprocess.Popen(

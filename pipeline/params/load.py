@@ -1,0 +1,324 @@
+"""params.yaml, read once; the settings that it describes, and where their files are."""
+
+import hashlib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import ValidationError
+from ruamel.yaml import YAML, YAMLError
+
+from pipeline.params.sections import (
+    SECTIONS,
+    Corrupt,
+    Dataset,
+    Encode,
+    Evaluate,
+    Grid,
+    GridSetting,
+    GridTrain,
+    Noise,
+    Profile,
+    Sample,
+    Section,
+    Train,
+)
+from sagd.errors import InputError
+from sagd.formulations.base import Sampler
+from sagd.noise.base import Noise as AnyNoise
+from sagd.runtime.files import read_array, read_bytes
+
+FILES = (Path("params.yaml"), Path("params.json"))  # the second is the paper's study: written by a program, read fast
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One setting of the study: the focus (name None) or an entry of the grid, and where its files are.
+
+    A section is checked when it is first asked for, so a stage checks only what it uses.
+    """
+
+    name: str | None
+    section: Callable[[str], Any]
+    variant: str | None = None
+    group: str | None = None
+    prepared: Path = Path("artifacts", "prepare")
+    profile: str | None = None
+
+    @property
+    def seeds(self) -> list[int]:
+        return self.section("seeds")
+
+    @property
+    def noise(self) -> Noise:
+        return self.section("noise")
+
+    @property
+    def corrupt(self) -> Corrupt:
+        return self.section("corrupt")
+
+    @property
+    def encode(self) -> Encode:
+        return self.section("encode")
+
+    @property
+    def train(self) -> Train:
+        return self.section("train")
+
+    @property
+    def sample(self) -> Sample:
+        return self.section("sample")
+
+    @property
+    def evaluate(self) -> Evaluate:
+        return self.section("evaluate")
+
+    @property
+    def sampler(self) -> Sampler:
+        """How its networks are sampled. Clipping is not linear: it would put energy into a band that was left out."""
+        how = self.sample.clip
+        return self.sample.settings(clip=self.corrupt.band is None if how == "auto" else how == "on")
+
+    def check(self, noise: AnyNoise, shape: tuple[int, ...]) -> None:
+        """Raise InputError, before anything is trained, for what could not be sampled; data of a shape (C, H, W)."""
+        if self.train.flip and self.encode.stored and not self.encode.flips:
+            raise InputError(f"{self.title}: train.flip needs the latents of mirrored images: encode.flips")
+        if self.sample.filtered and self.corrupt.band is None:
+            raise InputError(
+                f"{self.title}: sample.filtered takes the corrupted band out; there is none (corrupt.band)"
+            )
+        try:
+            self.train.formulation(shape).check(noise, self.sampler)
+        except InputError as error:
+            raise InputError(f"{self.title}: {error}") from None
+
+    def data_sha256(self) -> str:
+        """What tells the prepared images from others: a hash of what `prepare` says of them."""
+        return hashlib.sha256(read_bytes(self.prepared_record)).hexdigest()
+
+    @property
+    def prepared_record(self) -> Path:
+        """What `prepare` says of the images."""
+        return Path("reports", *self.prepared.parts[1:]).with_suffix(".json")
+
+    def labels(self) -> np.ndarray | None:
+        """Of the training images, (N,), int64; None where `dataset.labels` does not ask for them."""
+        path = self.prepared / "labels.npy"
+        return read_array(path) if path.exists() else None
+
+    def artifacts(self, stage: str) -> Path:
+        """The folder of a stage's large files."""
+        if self.name is None:
+            return Path("artifacts", stage)
+        if self.profile is None:
+            return Path("artifacts", "grid", stage, "__".join(self._parts(stage)))
+        return Path("artifacts", self.profile, self.group, *self._parts(stage), stage)
+
+    def report(self, stage: str, ending: str) -> Path:
+        """A small file of a stage, kept in git."""
+        if self.name is None:
+            return Path("reports", f"{stage}.{ending}")
+        if self.profile is None:
+            return Path("reports", "grid", stage, f"{'__'.join(self._parts(stage))}.{ending}")
+        return Path("reports", self.profile, self.group, *self._parts(stage), f"{stage}.{ending}")
+
+    def _parts(self, stage: str) -> list[str]:
+        """Variants differ from `sample` on; before it they are one."""
+        return [self.name, self.variant] if self.variant and stage in ("sample", "evaluate") else [self.name]
+
+    @property
+    def title(self) -> str:
+        return f"{self.name}, {self.variant}" if self.variant else self.name or "focus"
+
+
+@dataclass(frozen=True)
+class Params:
+    """params.yaml, read once."""
+
+    raw: dict
+
+    @property
+    def profile(self) -> str | None:
+        """The name of the profile that the file was made from, if it was (`pipeline.plan`)."""
+        return _parse(Profile, {"profile": self.raw.get("profile")}, "profile").profile
+
+    def dataset(self, name: str | None) -> Dataset:
+        """An entry of `datasets`, or (None) the one `dataset`."""
+        if name is None:
+            return self.section("dataset")
+        datasets = self.raw.get("datasets") or {}
+        if name not in datasets:
+            raise InputError(f"{file()}: no data set {name!r} in datasets; there are {', '.join(datasets) or 'none'}")
+        return _parse(Dataset, datasets[name], f"datasets.{name}")
+
+    def prepared(self, name: str | None) -> Path:
+        """Where `prepare` puts a data set."""
+        return Path("artifacts", self.profile or "", "prepare", name or "")
+
+    def section(self, name: str) -> Any:
+        """A checked top-level section, such as `dataset`; ``seeds`` are those of the focus."""
+        if name != "seeds":
+            return _parse(SECTIONS[name], self.raw.get(name), name)
+        seed = self.raw.get("seed")
+        if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
+            raise InputError(f"{file()}: seed is {seed!r}; it must be a whole number, 0 or more{_kept()}")
+        return [seed + k for k in range(self.section("train").repeats)]
+
+    @property
+    def settings(self) -> list[Setting]:
+        """The grid's settings, in the order of the file."""
+        grid = _parse(Grid, self.raw.get("grid"), "grid")
+        return [self._of_grid(grid, name, s) for name, s in grid.settings.items()]
+
+    def _of_grid(self, grid: Grid, name: str, s: GridSetting) -> Setting:
+        """A setting of the grid: the grid's sections, and what the setting changes of them."""
+        common = {
+            "train": lambda: grid.train.model_dump(exclude={"repeats"}),
+            "sample": grid.sample.model_dump,
+            "encode": lambda: self.section("encode").model_dump(),
+            "evaluate": lambda: self.section("evaluate").model_dump(),
+        }
+        models = {**SECTIONS, "train": GridTrain}
+
+        def section(which: str) -> Any:
+            if which in common:
+                if changes := getattr(s, which):
+                    return _parse(models[which], common[which]() | changes, f"grid.settings.{name}.{which}")
+                return getattr(grid, which) if which in ("train", "sample") else self.section(which)
+            return grid.seeds if which == "seeds" else getattr(s, which)
+
+        for which in ("train", "sample"):
+            section(which)  # refused at once, as the rest of the grid is
+        return Setting(name, section, group=s.group, prepared=self.prepared(s.dataset), profile=self.profile)
+
+    @property
+    def all_settings(self) -> list[Setting]:
+        """The focus, if the file has any section of it, then the grid."""
+        focus = {"seed", "noise", "corrupt", "train", "sample"} & set(self.raw)
+        return [self.setting(None), *self.settings] if focus else self.settings
+
+    @property
+    def drawn(self) -> list[Setting]:
+        """Everything that is sampled and measured: the focus, then the grid's settings with their variants."""
+        return [variant for setting in self.all_settings for variant in self.variants(setting)]
+
+    def variants(self, setting: Setting) -> list[Setting]:
+        """A setting of the grid, and the same networks sampled in the grid's other ways; the focus has none."""
+        if setting.name is None:
+            return [setting]
+        grid = _parse(Grid, self.raw.get("grid"), "grid")
+        found = [setting]
+        for name, changes in grid.variants.items():
+            sample = _parse(Sample, setting.sample.model_dump() | changes, f"grid.variants.{name}")
+            found.append(replace(setting, section=_with_sample(setting, sample), variant=name))
+        return found
+
+    def chosen(self, options) -> list[Setting]:
+        """The settings that a command line asks for: the grid's, those of a group, one of them, or the focus."""
+        if getattr(options, "grid", False):
+            return self.settings
+        name = getattr(options, "setting", None)
+        group = [s for s in self.settings if s.group == name] if name else []
+        return group or [self.setting(name)]
+
+    def setting(self, name: str | None) -> Setting:
+        """The focus (None), or a setting of the grid."""
+        if name is None:
+            return Setting(None, self.section)
+        for setting in self.settings:
+            if setting.name == name:
+                return setting
+        raise InputError(f"no setting {name!r} in grid.settings; there are {', '.join(s.name for s in self.settings)}")
+
+
+def _with_sample(setting: Setting, sample: Sample) -> Callable[[str], Any]:
+    return lambda which: sample if which == "sample" else setting.section(which)
+
+
+def file() -> Path:
+    """The file of parameters in the working directory."""
+    return next((path for path in FILES if path.is_file()), FILES[0])
+
+
+def load() -> Params:
+    """Read the parameters from the working directory."""
+    try:
+        # Not PyYAML: DVC writes 1e-5 as 1e-05, which YAML 1.1 reads as a string. JSON is YAML, too.
+        raw = YAML(typ="safe").load(file().read_bytes())
+    except (OSError, YAMLError) as error:
+        raise InputError(f"cannot read {file()}: {' '.join(str(error).split())}") from error
+    if not isinstance(raw, dict):
+        raise InputError(f"{file()} must be a mapping of sections")
+    known = {"seed", "grid", "profile", "datasets", "stages", *SECTIONS}
+    for key in raw:
+        if key not in known:
+            raise InputError(f"{file()}: unknown section {key!r}; there are {', '.join(sorted(known))}")
+    return Params(raw)
+
+
+def _parse(model: type[Section], content: object, where: str) -> Any:
+    try:
+        return model.model_validate(content if content is not None else {})
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        key = ".".join([where, *map(str, first["loc"])])
+        if first["type"] == "extra_forbidden":
+            raise InputError(f"{file()}: unknown key {key}; {_known(model, first['loc'])}") from None
+        if first["type"] == "missing":
+            raise InputError(f"{file()}: {key} is missing") from None
+        if isinstance(first["input"], dict) and first["type"] == "value_error":  # of several keys together
+            raise InputError(f"{file()}: {key}: {_message(first)}{_kept()}") from None
+        raise InputError(f"{file()}: {key} is {_short(first['input'])}; {_message(first)}{_kept()}") from None
+
+
+def _kept() -> str:
+    return ". The invalid value stays in the file; reset it with -S or an editor" if "DVC_STAGE" in os.environ else ""
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _message(error: dict) -> str:
+    """What is allowed, in plain words."""
+    context = error.get("ctx", {})
+    bounds = {
+        "greater_than": ("above", "gt"),
+        "greater_than_equal": ("at least", "ge"),
+        "less_than": ("below", "lt"),
+        "less_than_equal": ("at most", "le"),
+    }
+    if error["type"] in bounds:
+        words, bound = bounds[error["type"]]
+        return f"it must be {words} {context[bound]:g}"
+    plain = {
+        "int_type": "it must be a whole number",
+        "int_from_float": "it must be a whole number",
+        "float_type": "it must be a number",
+        "finite_number": "it must be a finite number",
+        "bool_type": "it must be true or false",
+        "string_type": "it must be text",
+        "list_type": "it must be a list",
+        "dict_type": "it must be a mapping of keys to values",
+        "model_type": "it must be a mapping of keys to values",
+        "literal_error": f"allowed: {context.get('expected', '')}".replace("'", "").replace(" or ", ", "),
+        "string_pattern_mismatch": "it must be lower-case words and digits joined by single underscores",
+    }
+    if error["type"] in ("too_short", "too_long"):
+        bound = context.get("min_length", context.get("max_length"))
+        return f"it must have {'at least' if error['type'] == 'too_short' else 'at most'} {bound} entries"
+    return plain.get(error["type"], error["msg"].removeprefix("Value error, "))
+
+
+def _known(model: type[Section], place: tuple) -> str:
+    """The keys that are allowed where an unknown one stands, as far as they can be told."""
+    for part in place[:-1]:
+        field = model.model_fields.get(str(part))
+        if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, Section)):
+            return "it is not one of that section's keys"
+        model = field.annotation
+    return f"allowed: {', '.join(model.model_fields)}"

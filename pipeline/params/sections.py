@@ -1,0 +1,441 @@
+"""The sections of params.yaml. Keys of operators and formulations come from the library, by their signatures.
+
+So an operator or a formulation that is added to the library has its keys here at once, and in docs/parameters.md.
+"""
+
+import inspect
+import math
+import re
+import typing
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model, model_validator
+from sagd.networks.dit import dit
+from torch import Tensor, nn
+
+from sagd import data, formulations, operators
+from sagd.errors import InputError, one_of
+from sagd.formulations.base import ODE_SAMPLERS, SAMPLERS, SPACINGS, STARTS, Formulation, Sampler
+from sagd.metrics.distances import METRICS
+from sagd.metrics.extractors import EXTRACTORS
+from sagd.networks.unet import unet
+from sagd.noise.base import Noise as AnyNoise
+from sagd.noise.grid import Units
+from sagd.noise.randomness import seeded
+from sagd.noise.varying import Varying
+from sagd.training.recipe import Recipe
+
+# A user's own files: operators/mine.py, data/mine.py, metrics/mine.py. DVC tracks these folders.
+EXTENSIONS = Path(__file__).parents[2] / "extensions"
+
+
+def _distinct(seeds: list[int]) -> list[int]:
+    if len(set(seeds)) < len(seeds):
+        raise ValueError("seeds must be unique")
+    return seeds
+
+
+def _ordered(band: list[float]) -> list[float]:
+    if not 0 <= band[0] < band[1]:
+        raise ValueError("a band is [low, high] with 0 <= low < high")
+    return band
+
+
+def _exponent(alpha: object) -> object:
+    number = isinstance(alpha, int | float) and not isinstance(alpha, bool)
+    if not (alpha == "auto" or (number and math.isfinite(alpha))):
+        raise ValueError("it must be a finite number, or auto")
+    return alpha
+
+
+def _named(names: Callable[[], typing.Iterable[str]], own: bool = False) -> AfterValidator:
+    """One of the library's names, or (``own``) a function of a user's file, such as ``mine.py:ring``."""
+
+    def check(name: str) -> str:
+        if not (own and ":" in name) and name not in names():
+            mine = ", or a function of your own, such as mine.py:name" if own else ""
+            raise ValueError(f"allowed: {', '.join(names())}{mine}")
+        return name
+
+    return AfterValidator(check)
+
+
+Band = Annotated[list[float], Field(min_length=2, max_length=2), AfterValidator(_ordered)]
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9]*(_[a-z0-9]+)*$")]  # "__" separates a setting from its variant
+Positive = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=0)]
+
+
+class Section(BaseModel):
+    """A mapping of params.yaml."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+def described(function: Callable) -> dict[str, str]:
+    """What a NumPy docstring says of each parameter."""
+    text = inspect.getdoc(function) or ""
+    _, _, listed = text.partition("Parameters\n----------\n")
+    listed = re.split(r"\n\w+\n-{3,}\n", listed)[0]
+    found = {}
+    for entry in re.split(r"\n(?=\S)", listed):
+        names, _, meaning = entry.partition("\n")
+        for name in names.split(", "):
+            found[name] = " ".join(meaning.split())
+    return found
+
+
+def _keys(functions: typing.Iterable[Callable], left_out: set[str]) -> dict[str, tuple]:
+    """Fields for the arguments of functions, in their order: type, default, description."""
+    found: dict[str, tuple] = {}
+    for function in functions:
+        told = described(function)
+        for name, argument in inspect.signature(function).parameters.items():
+            if name in left_out or name in found:
+                continue
+            kind = Band if argument.annotation == tuple[float, float] else argument.annotation
+            default = None if argument.default is inspect.Parameter.empty else argument.default
+            default = list(default) if isinstance(default, tuple) else default
+            found[name] = (kind if default is not None else kind | None, Field(default, description=told.get(name)))
+    return found
+
+
+class Dataset(Section):
+    """Which images, and how they are cropped, resized and split."""
+
+    name: Annotated[str, _named(lambda: data.SOURCES, own=True)] = Field(
+        description="a data set by name (docs/data.md), `folder`, `huggingface`, or your own reader `mine.py:reader`"
+    )
+    path: str | None = Field(
+        None, description="a folder or zip file of images; on the hub `owner/name`; else the folder of all data sets"
+    )
+    size: Annotated[int, Field(ge=2)] = Field(description="resolution, pixels")
+    channels: Literal[1, 3] | None = Field(None, description="1 (grey) or 3 (RGB); by default 1 for digits, else 3")
+    held_out: Annotated[int, Field(ge=2)] = Field(
+        description="images kept from training, where the data set has no test part of its own"
+    )
+    split_seed: Count = Field(0, description="which images are held out")
+    labels: bool = Field(False, description="whether networks are told the class of an image")
+
+
+class _Noise(Section):
+    operator: Annotated[str, _named(lambda: operators.OPERATORS, own=True)] = Field(
+        "isotropic", description="which noise: an operator by name, or your own `mine.py:function` (docs/extending.md)"
+    )
+    alpha: Annotated[Any, AfterValidator(_exponent)] = Field(
+        0.0,
+        description="power_law: exponent; below 0 low-frequency noise, above 0 high; `auto`: as `sagd suggest` advises",
+    )
+    schedule: Literal["constant", "varying"] = Field(
+        "constant", description="power_law: `varying` moves from alpha at the first step to alpha_last at the last"
+    )
+    alpha_last: float = Field(0.0, description="power_law: exponent at the last step, if the schedule is varying")
+    arguments: dict[str, Any] = Field({}, description="arguments of your own operator, by name")
+
+    @model_validator(mode="after")
+    def _check(self):
+        if self.schedule == "varying":
+            if self.operator != "power_law" or self.alpha == "auto":
+                raise ValueError("schedule varying is for operator power_law, from a number alpha to alpha_last")
+            if self.normalize != "expected":
+                raise ValueError("schedule varying is for normalize expected")
+        if self.arguments and ":" not in self.operator:
+            raise ValueError(f"arguments are for an operator of your own; {self.operator} has keys of its own")
+        return self
+
+    @property
+    def file(self) -> Path | None:
+        """The file of a user's own operator."""
+        return EXTENSIONS / "operators" / self.operator.rpartition(":")[0] if ":" in self.operator else None
+
+    def spectrum(self, power: Tensor, alpha_bar: Tensor | None, alpha: float | None = None) -> AnyNoise:
+        """The noise that this section describes.
+
+        Parameters
+        ----------
+        power
+            (H, W), the data's power, averaged over channels: gives the size, and the operators made of data.
+        alpha_bar
+            Of the schedule, along which a varying spectrum moves.
+        alpha
+            In place of this section's, where that is ``auto``.
+        """
+        try:
+            constant = self._constant(power, self.alpha if alpha is None else alpha)
+            if self.schedule == "constant":
+                return constant
+            if alpha_bar is None:
+                raise InputError("schedule is 'varying', which needs a discrete schedule (linear, zero_terminal_snr)")
+            return Varying(constant, self._constant(power, self.alpha_last), alpha_bar)
+        except InputError as error:
+            raise InputError(f"noise: {error}") from None
+
+    def _constant(self, power: Tensor, alpha: float):
+        arguments = self.arguments
+        if self.file is None:
+            taken = inspect.signature(operators.OPERATORS[self.operator]).parameters
+            given = {**{name: getattr(self, name) for name in type(self).model_fields}, "alpha": alpha}
+            arguments = {k: v for k, v in given.items() if k in taken and v is not None}
+        folder = EXTENSIONS / "operators"
+        return operators.build(self.operator, tuple(power.shape), power, arguments, folder=folder)
+
+
+Noise = create_model(
+    "Noise",
+    __base__=_Noise,
+    __doc__="The forward noise.",
+    **_keys(operators.OPERATORS.values(), {"size", "power", "alpha"}),
+)
+
+
+class Corrupt(Section):
+    """Noise in one band that is added to the training images (selective omission)."""
+
+    band: Band | None = Field(None, description="such as [0.4, 0.5]: noise in this band is added to training images")
+    gamma: Annotated[float, Field(ge=0)] = Field(1.0, description="its weight")
+    units: Units = Field("corner", description="of the band's edges, as noise.units")
+    filtered: bool = Field(False, description="the plain remedy: the band is filtered out of the training images")
+
+    @model_validator(mode="after")
+    def _check(self):
+        if self.filtered and self.band is None:
+            raise ValueError("filtered takes a band out of the training images, and needs corrupt.band")
+        return self
+
+
+class Encode(Section):
+    """The space that is trained in: pixels, or the latents of an autoencoder."""
+
+    kind: Literal["pixel", "rae", "vae"] = Field(
+        "pixel", description="`rae` and `vae` are diffusers' AutoencoderRAE and AutoencoderKL"
+    )
+    path: str | None = Field(
+        None, description="the autoencoder: a folder, `owner/name`, `owner/name@revision`, or `random` to try the chain"
+    )
+    on_the_fly: bool = Field(False, description="encode inside training, and store nothing")
+    flips: bool = Field(False, description="also store the latents of mirrored images")
+    dtype: Literal["float16", "bfloat16"] = Field("float16", description="of stored latents")
+    per_shard: Positive = Field(1024, description="latents in a file")
+    batch_size: Positive = Field(64, description="images that are encoded at a time")
+
+    @model_validator(mode="after")
+    def _check(self):
+        if self.kind != "pixel" and self.path is None:
+            raise ValueError(f"kind {self.kind} needs encode.path, the autoencoder's folder or its name on the hub")
+        if self.on_the_fly and (self.kind == "pixel" or self.flips):
+            raise ValueError("on_the_fly is for rae and vae, and needs no flips: it mirrors images, not latents")
+        return self
+
+    @property
+    def stored(self) -> bool:
+        """Whether there are latents on the disk."""
+        return self.kind != "pixel" and not self.on_the_fly
+
+
+class UNet(Section):
+    """diffusers' UNet2DModel."""
+
+    widths: Annotated[list[Positive], Field(min_length=1)] = Field(description="channels of each level")
+    layers: Positive = Field(description="residual blocks a level")
+    attention: list[bool] = Field(description="for each level, whether its blocks attend")
+    groups: Positive = Field(description="of the group normalisation; divides every width")
+
+
+class DiT(Section):
+    """RAE's DiT^DH; the defaults are DiT^DH-S."""
+
+    patch: Positive = Field(1, description="side of a token")
+    widths: Annotated[list[Positive], Field(min_length=2, max_length=2)] = Field(
+        [384, 2048], description="of the body and of the head"
+    )
+    depths: Annotated[list[Positive], Field(min_length=2, max_length=2)] = Field(
+        [12, 2], description="blocks of the body and of the head"
+    )
+    heads: Annotated[list[Positive], Field(min_length=2, max_length=2)] = Field(
+        [6, 16], description="attention heads of the body and of the head"
+    )
+
+
+class _Train(Section):
+    steps: Positive = Field(description="optimiser steps")
+    batch_size: Positive = Field(description="images a step")
+    lr: Annotated[float, Field(gt=0)] = Field(description="peak learning rate of AdamW")
+    warmup: Count = Field(500, description="steps of linear warm-up")
+    betas: Annotated[list[Annotated[float, Field(ge=0, lt=1)]], Field(min_length=2, max_length=2)] = Field(
+        [0.95, 0.999], description="of AdamW"
+    )
+    ema: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.9999, description="largest decay of the running average of the weights, which is what is sampled"
+    )
+    weight_decay: Annotated[float, Field(ge=0)] = Field(1e-6, description="of AdamW")
+    decay: Literal["cosine", "linear"] = Field("cosine", description="of the learning rate, after the warm-up")
+    decay_from: Count = Field(0, description="the step at which it begins, if that is after the warm-up")
+    lr_last: Annotated[float, Field(ge=0)] = Field(0.0, description="learning rate at the end")
+    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="`auto`: bf16 on a GPU that has it")
+    micro_batch_size: Positive | None = Field(
+        None, description="images that a device takes at a time, to save memory; changes no result"
+    )
+    flip: bool = Field(False, description="mirror half the images")
+    label_dropout: Annotated[float, Field(ge=0, lt=1)] = Field(0.1, description="share of labels that are hidden")
+    compile: bool = Field(False, description="torch.compile the network")
+    repeats: Positive = Field(1, description="runs, from seed, seed + 1, ..., for the standard error")
+    snapshots: Positive = Field(
+        1, description="checkpoints of a run that are sampled and measured, evenly spaced, the last among them"
+    )
+    schedule: Annotated[str, _named(formulations.families)] = Field(
+        "linear", description="linear, zero_terminal_snr (needs v and sample.spacing trailing), flow, edm"
+    )
+    prediction: str = Field("eps", description="eps or v; under flow velocity, under edm x0")
+    unet: UNet | None = Field(None, description="the network")
+    dit: DiT | None = Field(None, description="or this one; the other is left out, or null")
+
+    @model_validator(mode="after")
+    def _check(self):
+        if (self.unet is None) == (self.dit is None):
+            raise ValueError("one of unet and dit describes the network, and the other is left out (or null)")
+        if self.snapshots > self.steps:
+            raise ValueError(f"snapshots is {self.snapshots}; there are {self.steps} steps")
+        self.formulation((1, 8, 8))
+        return self
+
+    def formulation(self, shape: tuple[int, ...]) -> Formulation:
+        """The formulation of these keys, for data of a shape (C, H, W)."""
+        section = getattr(self, self.schedule, None)
+        arguments = section.model_dump() if section is not None else {}
+        return formulations.build(self.schedule, self.prediction, shape, arguments)
+
+    def network(self, shape: tuple[int, ...], classes: int, seed: int) -> nn.Module:
+        """The network, with the initial weights of a seed, for data of a shape (C, H, W) and a number of labels."""
+        channels, *size = shape
+        with seeded(seed, "weights"):
+            if self.dit is not None:
+                return dit(tuple(size), channels, classes, **self.dit.model_dump())
+            return unet(tuple(size), channels, **self.unet.model_dump(), classes=classes)
+
+    def recipe(self) -> Recipe:
+        """How to optimise."""
+        taken = {f.name for f in fields(Recipe)}
+        given = {k: v for k, v in self.model_dump().items() if k in taken}
+        return Recipe(**given | {"betas": tuple(self.betas)})
+
+
+def _formulation_sections() -> dict[str, tuple]:
+    """A section for each formulation that has arguments, such as ``train.flow``."""
+    found = {}
+    for name, family in formulations.families().items():
+        keys = _keys([family.build], {"prediction", "shape"})
+        if keys:
+            section = create_model(name.title(), __base__=Section, **keys)
+            found[name] = (section, Field(section(), description=f"arguments of schedule {name}"))
+    return found
+
+
+Train = create_model("Train", __base__=_Train, __doc__="How networks are trained.", **_formulation_sections())
+
+
+class GridTrain(Train):
+    """The grid's runs are named by grid.seeds."""
+
+    @model_validator(mode="after")
+    def _no_repeats(self):
+        if "repeats" in self.model_fields_set:
+            raise ValueError("repeats has no meaning here; grid.seeds names the runs")
+        return self
+
+
+class Sample(Section):
+    """How samples are drawn."""
+
+    n: Positive = Field(description="samples for each seed")
+    steps: Annotated[int, Field(ge=1, le=1000)] = Field(description="steps of the sampler")
+    spacing: Literal[SPACINGS] = Field("leading", description="of a discrete schedule's steps; diffusers' default")
+    start: Literal[STARTS] = Field(
+        "noise", description="the paper's start; `marginal` adds the data's own share of x_T"
+    )
+    sampler: Literal[SAMPLERS] = Field("ddim", description=f"flow and edm are sampled by {' or '.join(ODE_SAMPLERS)}")
+    eta: Annotated[float, Field(ge=0, le=1)] = Field(0.0, description="of ddim; 1 adds the noise of ddpm")
+    clip: Literal["auto", "on", "off"] = Field(
+        "auto", description="clipping of x0 to [-1, 1]; auto: off where the training images are corrupted"
+    )
+    filtered: bool = Field(False, description="the plain remedy: the corrupted band is filtered out of the samples")
+    batch_size: Positive = Field(32, description="samples that are drawn at a time")
+
+    @model_validator(mode="after")
+    def _check(self):
+        self.settings(clip=False)
+        return self
+
+    def settings(self, clip: bool) -> Sampler:
+        """The sampler of these keys; ``clip`` has been decided."""
+        return Sampler(self.sampler, self.steps, self.spacing, self.start, self.eta, clip)
+
+
+def _features(name: str) -> str:
+    if not name.endswith((".pt", ".onnx")):
+        one_of("features", name, (*EXTRACTORS, "a file (.pt, .onnx)"))
+    return name
+
+
+class Evaluate(Section):
+    """How samples are measured."""
+
+    features: Annotated[str, AfterValidator(_features)] = Field(
+        description="the network whose features are compared (docs/measuring.md), or a .pt or .onnx file"
+    )
+    metrics: Annotated[list[Annotated[str, _named(lambda: METRICS, own=True)]], Field(min_length=1)] = Field(
+        ["fid", "kid"], description="fid, kid, prdc, fid_infinity, or your own `mine.py:function`"
+    )
+    bootstrap: Annotated[int, Field(ge=2)] = Field(50, description="resamples, for the standard error over samples")
+    reference: str | None = Field(
+        None, description="an npz file with mu and sigma, such as ADM's reference batch, as a second reference"
+    )
+
+
+class GridSetting(Section):
+    """One setting of the grid: a noise, on data, and where it differs from the rest, how.
+
+    ``encode``, ``train``, ``sample`` and ``evaluate`` give whole keys that replace those of the grid (of the sections
+    of those names, for ``encode`` and ``evaluate``): a ``unet`` replaces the other one.
+    In a study of several data sets (`datasets`) each setting names its own, and the group that it is compared within.
+    """
+
+    dataset: Name | None = None
+    group: Name | None = None
+    noise: Noise
+    corrupt: Corrupt = Corrupt()
+    encode: dict[str, Any] = {}
+    train: dict[str, Any] = {}
+    sample: dict[str, Any] = {}
+    evaluate: dict[str, Any] = {}
+
+
+class Grid(Section):
+    """What the focus is compared with."""
+
+    seeds: Annotated[list[Count], Field(min_length=1), AfterValidator(_distinct)] = Field(description="of its runs")
+    train: GridTrain = Field(description="as the section train")
+    sample: Sample = Field(description="as the section sample")
+    variants: dict[Name, dict[str, Any]] = Field(
+        {}, description="other ways to sample the same networks, such as `marginal: {start: marginal}`"
+    )
+    settings: dict[Name, GridSetting] = Field(description="name to noise, corrupt and what else differs")
+
+
+class Profile(Section):
+    """The profile that a file was made from, if it was (`pipeline.plan`)."""
+
+    profile: Name | None
+
+
+SECTIONS = {
+    "dataset": Dataset,
+    "noise": Noise,
+    "corrupt": Corrupt,
+    "encode": Encode,
+    "train": Train,
+    "sample": Sample,
+    "evaluate": Evaluate,
+}

@@ -1,0 +1,259 @@
+"""What a setting needs before it is trained: data, weights, memory and time by real steps, and disk.
+
+`python -m pipeline.train --setting NAME --dry` says all of it; on a GPU, training begins with what it will cost.
+"""
+
+import itertools
+import resource
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from pipeline.params import Params, Setting
+from pipeline.params.sections import EXTENSIONS
+from sagd import images
+from sagd.data import SOURCES, channels_of, find
+from sagd.data.source import Absent, amount
+from sagd.errors import InputError
+from sagd.metrics.extractors import extractor
+from sagd.metrics.frechet import Moments
+from sagd.noise.base import Noise
+from sagd.runtime.distributed import World
+from sagd.runtime.files import read_json, scratch
+from sagd.sampling import draw
+from sagd.spaces.autoencoder import Autoencoder
+from sagd.spaces.latents import Latents
+from sagd.spaces.pixels import Encoded, Pixels
+from sagd.training.loop import train
+
+STEPS = 3  # that are tried, of training and of sampling
+
+
+def dry(params: Params, setting: Setting) -> None:
+    """Print what a setting needs, and end with all that is missing, as one error.
+
+    What is found is used, and what a later stage would fetch is named. Real images are not needed: time and memory are
+    those of random ones of the same shape.
+    """
+    world, problems = World(), []
+
+    def attempt(label: str, needed: Callable[[], tuple[str, object]]) -> object:
+        try:
+            said, found = needed()
+        except Absent as absent:  # it can be fetched
+            said, found = str(absent), None
+        except InputError as error:
+            problems.append(f"{label}: {error}")
+            return None
+        if world.main:
+            print(f"  {label:<12} {said}", flush=True)
+        return found
+
+    if world.main:
+        print(f"{setting.title}, profile {params.profile or 'none'}:", flush=True)
+    dataset = params.dataset(None if setting.prepared.name == "prepare" else setting.prepared.name)
+    shape = (dataset.channels or channels_of(dataset.name), dataset.size, dataset.size)
+    known = SOURCES[dataset.name].images if dataset.name in SOURCES else 0
+    counts = attempt("data", lambda: _data(setting, dataset)) or (known, 0)
+    autoencoder = attempt("autoencoder", lambda: _autoencoder(setting, shape, world))
+    attempt("features", lambda: _features(setting))
+    if setting.evaluate.reference is not None:
+        attempt("reference", lambda: _reference(setting))
+    if setting.encode.kind == "pixel" or autoencoder is not None:
+        classes = _classes(dataset) if dataset.labels else 0
+        source = _stand_in(setting, shape, classes, autoencoder, world)
+        noise = attempt("noise", lambda: _noise(setting, source.shape))
+        if noise is not None:
+            attempt("cost", lambda: (cost(setting, source, noise, world), None))
+        attempt("disk", lambda: _disk(setting, shape, source.shape, counts, network_size(setting, source)))
+    if problems:
+        raise InputError(f"{setting.title} cannot run: {'; '.join(problems)}")
+
+
+def _classes(dataset: object) -> int:
+    """How many labels there are, as far as that is known before the data are here."""
+    return (dataset.name in SOURCES and SOURCES[dataset.name].classes) or 1
+
+
+def plan(setting: Setting, source: Pixels | Latents, noise: Noise, world: World) -> None:
+    """Print, before a training that is about to begin, what it will cost and what it will write."""
+    record = _prepared(setting)
+    try:
+        shapes = (tuple(record["shape"]), source.shape)
+        disk, _ = _disk(setting, *shapes, _counts(record), network_size(setting, source))
+    except InputError as error:  # an estimate: no reason not to begin
+        disk = f"perhaps too little room, {error}"
+    said = cost(setting, source, noise, world)
+    if world.main:
+        print(f"train {setting.title}: {said}; {disk}", flush=True)
+
+
+def cost(setting: Setting, source: Pixels | Latents, noise: Noise, world: World) -> str:
+    """Time and memory of the whole training and sampling, from a few real steps of each, whose results are dropped."""
+    choice, how, times = setting.train, setting.sample, []
+    formulation = choice.formulation(source.shape)
+    on_gpu = world.device.type == "cuda"
+    if on_gpu:
+        torch.cuda.reset_peak_memory_stats()
+
+    def now(loss: object = None) -> None:
+        if on_gpu:
+            torch.cuda.synchronize()
+        times.append(time.monotonic())
+
+    try:
+        recipe = replace(choice.recipe(), steps=STEPS)
+        network = choice.network(source.shape, source.classes, 0)
+        train(network, source, noise, formulation, recipe, seed=0, world=world, report=now)
+        moments = {"mean": torch.zeros(source.shape, dtype=torch.float64), "power": torch.ones(source.shape).double()}
+        network = choice.network(source.shape, source.classes, 0).to(world.device).eval().requires_grad_(False)
+        n = min(how.n, how.batch_size)
+        sampler = replace(setting.sampler, steps=min(STEPS, how.steps))
+        now()
+        draw(network, formulation, noise, sampler, moments, n=n, batch_size=n, seed=0)
+        now()
+    except torch.OutOfMemoryError as error:
+        part = choice.micro_batch_size or choice.batch_size
+        raise InputError(
+            f"{torch.cuda.get_device_name()} has too little memory for {part} images at a time: lower "
+            "train.micro_batch_size, which changes no result, or sample.batch_size"
+        ) from error
+    step = min(after - before for before, after in itertools.pairwise(times[:STEPS]))
+    batch = times[-1] - times[-2]
+    runs = len(setting.seeds)
+    training = runs * choice.steps * step * world.size
+    sampling = runs * choice.snapshots * how.n / n * batch * how.steps / min(STEPS, how.steps)
+    if on_gpu:
+        device, used = torch.cuda.get_device_name(), torch.cuda.max_memory_allocated()
+        memory = f"{used / 1e9:.1f} of its {torch.cuda.get_device_properties(world.device).total_memory / 1e9:.0f} GB"
+    else:
+        device = f"{torch.get_num_threads()} CPU threads"
+        memory = f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9:.1f} GB"
+    shared = f" on {world.size} of them" if world.size > 1 else ""
+    return (
+        f"about {_time(training + sampling)} of {device}: {_time(training)} for {runs} x {choice.steps:,} steps of "
+        f"{choice.batch_size} images, {_time(step)} each{shared}, and {_time(sampling)} for "
+        f"{runs * choice.snapshots} x {how.n:,} samples; {memory} of memory; "
+        f"{network_size(setting, source) / 1e6:.1f} M parameters"
+    )
+
+
+def network_size(setting: Setting, source: Pixels | Latents) -> int:
+    """How many parameters a setting's network has."""
+    with torch.device("meta"):
+        return sum(p.numel() for p in setting.train.network(source.shape, source.classes, 0).parameters())
+
+
+def _time(seconds: float) -> str:
+    """In the unit that suits."""
+    for unit, size in (("h", 3600), ("min", 60), ("s", 1)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.2g} s"
+
+
+def _data(setting: Setting, dataset: object) -> tuple[str, tuple[int, int]]:
+    """How many images there are to train on and to hold out."""
+    if (setting.prepared / "train.npy").exists():
+        counts = _counts(_prepared(setting))
+        where = f"prepared in {setting.prepared}"
+    else:
+        pictures = find(dataset.name, dataset.path, dataset.size, fetching=False, folder=EXTENSIONS / "data")
+        held_out = dataset.held_out if pictures.held_out is None else int(pictures.held_out.sum())
+        counts = len(pictures.names) - held_out, held_out
+        where = pictures.source
+    return f"{where}: {counts[0]:,} to train on, {counts[1]:,} held out", counts
+
+
+def _prepared(setting: Setting) -> dict:
+    """What `prepare` said of a setting's images."""
+    return read_json(setting.prepared_record)
+
+
+def _counts(record: dict) -> tuple[int, int]:
+    return record["train"], record["held_out"]
+
+
+def _autoencoder(setting: Setting, images: tuple, world: World) -> tuple[str, Autoencoder | None]:
+    choice = setting.encode
+    if choice.kind == "pixel":
+        return "none: pixels", None
+    with world.main_first():
+        autoencoder = Autoencoder(choice.kind, choice.path, world.device, images[-1])
+    autoencoder.shape(images)
+    return f"{choice.kind} {choice.path}, sha256 {autoencoder.sha256[:16]}", autoencoder
+
+
+def _features(setting: Setting) -> tuple[str, None]:
+    network = extractor(setting.evaluate.features)
+    weights = network.weights
+    if weights is None or weights.url is None or (scratch() / "weights" / weights.file).exists():
+        return network.name, None
+    return f"{network.name}: its weights, {weights.file}, are to be fetched to {scratch() / 'weights'}", None
+
+
+def _reference(setting: Setting) -> tuple[str, None]:
+    path = setting.evaluate.reference
+    given = images.statistics(Path(path))
+    if given is None:
+        raise InputError(f"evaluate.reference is {path}; it must be an npz file with mu and sigma")
+    return f"{path}: the moments of {len(Moments.given(*given).mean)} features", None
+
+
+def _stand_in(setting: Setting, images: tuple, classes: int, autoencoder: Autoencoder | None, world: World) -> Pixels:
+    """A batch of random images or latents, for what is trained on."""
+    shape = images
+    if autoencoder is not None:
+        shape = autoencoder.shape(images)
+    n = setting.train.batch_size
+    of = images if setting.encode.on_the_fly else shape
+    drawn = torch.randint(256, (n, *of), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    labels = None if not classes else torch.arange(n).remainder(classes).numpy()
+    if classes:
+        labels[-1] = classes - 1  # which says how many there are
+    pixels = Pixels(drawn.to(world.device), labels)
+    return Encoded(pixels, autoencoder.encode, shape) if setting.encode.on_the_fly else pixels
+
+
+def _noise(setting: Setting, shape: tuple) -> tuple[str, Noise]:
+    """The setting's noise, with white data where it is made of the data's spectrum; refused if it cannot be sampled."""
+    formulation, white = setting.train.formulation(shape), torch.ones(shape, dtype=torch.float64)
+    alpha = 0.0 if setting.noise.alpha == "auto" else None
+    noise = setting.noise.spectrum(white.mean(0), formulation.alpha_bar, alpha)
+    setting.check(noise, shape)
+    exponent = f", alpha {setting.noise.alpha}" if setting.noise.operator == "power_law" else ""
+    return f"{setting.noise.operator}{exponent}, on {list(shape)}", noise
+
+
+def _disk(setting: Setting, images: tuple, shape: tuple, counts: tuple, parameters: int) -> tuple[str, None]:
+    """What is still to be written; what goes to DVC's cache is there twice, where the file system cannot share."""
+    choice, runs = setting.train, len(setting.seeds)
+    pixels, numbers = torch.Size(images).numel(), sum(counts)
+    drawn = setting.sample.n * runs * choice.snapshots * pixels
+    stored = setting.encode.stored
+    latents = counts[0] * (1 + setting.encode.flips) * torch.Size(shape).numel() * 2 if stored else 0
+    prepared = (setting.prepared / "train.npy").exists()
+    here = {
+        "images": 0 if prepared else 2 * numbers * pixels,
+        "networks": 2 * 4 * parameters * runs * choice.snapshots,
+        "samples": 2 * drawn,
+    }
+    below_scratch = {
+        "images": 0 if prepared else numbers * pixels,
+        "latents": 0 if (setting.artifacts("encode") / "manifest.json").exists() else latents,
+        "checkpoints": 4 * parameters * runs * (3 + choice.snapshots),
+        "samples": 2 * drawn,
+    }
+    said = []
+    for place, needs in ((Path.cwd(), here), (scratch(), below_scratch)):
+        place.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(place).free
+        each = ", ".join(f"{name} {amount(size)}" for name, size in needs.items() if size)
+        said.append(f"{amount(sum(needs.values()))} in {place}, of {amount(free)} that are free ({each})")
+        if sum(needs.values()) > free:
+            raise InputError(f"{said[-1]}: SAGD_SCRATCH names another scratch folder, `dvc cache dir` another cache")
+    return "; ".join(said), None

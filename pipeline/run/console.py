@@ -1,0 +1,65 @@
+"""What every stage script shares: its command line and its errors."""
+
+import argparse
+import ctypes
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from pipeline.params import Params, load
+from pipeline.run.launch import LAUNCHER, STDERR, launch, worker
+from sagd.errors import InputError
+
+
+def stage(
+    main: Callable[[Params, argparse.Namespace], None],
+    *,
+    each: str | None = "setting",
+    shared: bool = False,
+    dry: bool = False,
+) -> None:
+    """Run a stage: parse the command line, read params.yaml, and turn bad input into one line and exit code 1.
+
+    Parameters
+    ----------
+    each
+        What the command line chooses: a ``setting`` of the study (or a group of them, or the grid), a ``group``, a
+        ``dataset``, or None.
+    shared
+        Whether several processes may do it together (`pipeline.run.launch`).
+    dry
+        Whether it can say beforehand what it needs.
+    """
+    name = Path(sys.argv[0]).stem
+    parser = argparse.ArgumentParser(prog=f"python -m pipeline.{name}", description=sys.modules["__main__"].__doc__)
+    if each == "setting":
+        which = parser.add_mutually_exclusive_group()
+        which.add_argument("--setting", help="a setting or a group of the grid; the focus if not given")
+        which.add_argument("--grid", action="store_true", help="every setting of the grid")
+    elif each == "group":
+        parser.add_argument(
+            "--setting", help="a setting or a group of the grid; the focus and the whole grid if not given"
+        )
+    elif each == "dataset":
+        parser.add_argument("--dataset", help="one of datasets; the section dataset if not given")
+    if dry:
+        parser.add_argument("--dry", action="store_true", help="say what it needs and what is missing, and do nothing")
+    options = parser.parse_args()
+    _die_with_parent()
+    if shared and os.environ.get(LAUNCHER) and not {"WORLD_SIZE", STDERR} & os.environ.keys():  # not launched yet
+        sys.exit(launch(name, sys.argv[1:]))
+    try:
+        with worker(name):
+            main(load(), options)
+    except InputError as error:
+        sys.exit(f"{name}: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _die_with_parent() -> None:
+    """Ask Linux for SIGTERM at the parent's death: a killed dvc would leave this process running beside the next."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG

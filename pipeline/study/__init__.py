@@ -1,0 +1,1 @@
+"""The study's numbers as tables, the published ones beside them, and what follows."""

@@ -1,0 +1,127 @@
+"""The study's numbers as tables, read from the small files in reports/ for the settings that the parameters list."""
+
+import inspect
+
+import pandas as pd
+
+from pipeline.params import Params, Setting
+from sagd.noise.base import Noise
+from sagd.operators import OPERATORS, from_dict
+from sagd.runtime.files import read_json
+
+
+def noise_of(setting: Setting) -> Noise:
+    """The noise that a setting was trained with, as `encode` wrote it."""
+    return from_dict(read_json(setting.report("encode", "json"))["noise"])
+
+
+# What reads better than an operator's name and its keys.
+PHRASES = {
+    "two_band": lambda n: f"two-band {n.low} {n.gamma_low:g}, {n.high} {1 - n.gamma_low:g}",
+    "band_pass": lambda n: f"band pass {n.band}",
+    "offset": lambda n: f"offset noise {n.strength:g}",
+    "equal_snr": lambda n: "EqualSNR, the data's own spectrum",
+    "data_matched": lambda n: "the data's spectrum, radially averaged",
+}
+
+
+def describe(setting: Setting) -> str:
+    """The noise of a setting in a few words: its operator, and the keys that differ from their defaults."""
+    noise = setting.noise
+    if noise.schedule == "varying":
+        return f"power law, alpha {noise.alpha:g} to {noise.alpha_last:g}"
+    if noise.operator in PHRASES:
+        return PHRASES[noise.operator](noise)
+    name, given = noise.operator, noise.arguments
+    if noise.file is None:  # an operator of the library
+        name, given = name.replace("_", " "), _given(setting)
+    return ", ".join([name, *(f"{key} {_short(value)}" for key, value in given.items())])
+
+
+def _given(setting: Setting) -> dict:
+    """The keys of an operator of the library that differ from their defaults."""
+    noise, found = setting.noise, {}
+    for name, argument in inspect.signature(OPERATORS[noise.operator]).parameters.items():
+        value = getattr(noise, name, None)
+        value = tuple(value) if isinstance(value, list) else value
+        if value is not None and value != argument.default:
+            found[name] = f"{alpha_of(setting):g} (auto)" if value == "auto" else value
+    return found
+
+
+def _short(value: object) -> str:
+    if isinstance(value, tuple):
+        return str(list(value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def alpha_of(setting: Setting) -> float:
+    """The exponent of a constant power law, also where it is ``auto``."""
+    return noise_of(setting).to_dict()["alpha"]
+
+
+def alpha(setting: Setting) -> float | None:
+    """The exponent, of settings that have one and whose data are clean."""
+    constant = setting.noise.operator in ("isotropic", "power_law") and setting.noise.schedule == "constant"
+    if setting.corrupt.band is not None or not constant:
+        return None
+    return alpha_of(setting) if setting.noise.operator == "power_law" else 0.0
+
+
+def protocol(setting: Setting) -> str:
+    """How a setting is trained and sampled, without what changes no sample."""
+    left_out = {"repeats", "snapshots"}
+    return setting.train.model_dump_json(exclude=left_out) + setting.sample.model_dump_json()
+
+
+def table(params: Params, distance: str) -> pd.DataFrame:
+    """One row a setting: what it is, its distances with their standard errors, and what they rest on.
+
+    Parameters
+    ----------
+    distance
+        The name of the Fréchet distance, such as ``fd_efficientnet_lite0``.
+    """
+    rows = []
+    for setting in params.drawn:
+        result = read_json(setting.report("evaluate", "json"))
+        detail = read_json(setting.report("evaluate", "seeds.json"))
+        rows.append(
+            {
+                "setting": setting.title,
+                "noise": describe(setting),
+                "operator": setting.noise.operator,
+                "alpha": alpha(setting),
+                "corrupted": str(setting.corrupt.band or "no"),
+                "data": setting.corrupt.model_dump_json() if setting.corrupt.band else "clean",
+                "protocol": protocol(setting),
+                "distance": result[distance],
+                "distance_se": result[f"{distance}_se"],
+                "sample_se": result[f"{distance}_sample_se"],
+                "real": result[f"{distance}_of_real"],
+                "halves": result[f"{distance}_of_halves"],
+                "per_seed": detail["per_seed"][distance],
+                **{part: detail["per_seed"][part] for part in ("pixels_mean", "pixels_dc", "pixels_rest")},
+                "measured": result,
+                "caveats": detail["caveats"],
+                "seeds": len(detail["seeds"]),
+                "samples": result["samples_per_seed"],
+            }
+        )
+    return pd.DataFrame(rows).set_index("setting")
+
+
+def distance_by_alpha(results: pd.DataFrame) -> pd.DataFrame:
+    """The rows that `dvc plots` draws: distance over alpha, with one standard error on each side."""
+    rows = results[results.alpha.notna()].sort_values("alpha")
+    error = rows.distance_se.astype(float)
+    return pd.DataFrame(
+        {
+            "setting": rows.index,
+            "alpha": rows.alpha.astype(float),
+            "distance": rows.distance,
+            "standard_error": error,
+            "low": rows.distance - error,
+            "high": rows.distance + error,
+        }
+    )

@@ -1,0 +1,85 @@
+"""A data set that a user's own function reads."""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from sagd.data.pictures import Pictures, of_array
+from sagd.errors import InputError
+from sagd.runtime.registry import own, where
+
+
+def read_own(name: str, path: str | None, size: int, folder: Path) -> Pictures:
+    """Open a data set with a function of the user's own.
+
+    Parameters
+    ----------
+    name
+        ``mine.py:reader``. The function is called as ``reader(path, size)`` and returns `Pictures`; or an array
+        (N, H, W) or (N, H, W, 3), uint8; or a pair of such an array and labels (N,), integers or strings.
+    path, size
+        Passed to the function; it may ignore the size, because images are cropped and resized later.
+    folder
+        Where the file is.
+
+    Raises
+    ------
+    InputError
+        No such file or function, an exception in it, or another result than these; in one line.
+    """
+    reader = own(name, folder, "data set")
+    try:
+        inspect.signature(reader).bind(path, size)
+    except TypeError as error:
+        raise InputError(f"data set {name}: {error}; it is called as reader(path, size)") from None
+    return _checked(name, path, _guarded(name, lambda: reader(path, size)))
+
+
+def _guarded(where_from: str, call: Callable[[], object]) -> object:
+    """The result of the user's code, whose exceptions become one line."""
+    try:
+        return call()
+    except InputError as error:
+        raise InputError(f"data set {where_from}: {error}") from error
+    except Exception as error:  # whatever a user's file raises
+        raise InputError(f"data set {where_from}: {where(error)}") from error
+
+
+def _checked(name: str, path: str | None, found: object) -> Pictures:
+    if isinstance(found, Pictures):
+        for what, values in (("held_out", found.held_out), ("classes", found.classes)):
+            if values is not None and len(values) != len(found.names):
+                raise InputError(f"data set {name} has {len(found.names)} pictures, but {what} of {len(values)}")
+        if not len(found.names):
+            raise InputError(f"data set {name} has no pictures")
+        return replace(
+            found,
+            at=lambda k: _picture(f"{name}, picture {k}", found.at, k),
+            stamp=lambda k: _guarded(f"{name}, picture {k}", lambda: found.stamp(k)),
+        )
+    images, labels = found if isinstance(found, tuple) and len(found) == 2 else (found, None)
+    form = f"data set {name} must return Pictures, an array (N, H, W) or (N, H, W, 3), uint8, or (array, labels (N,))"
+    if not isinstance(images, np.ndarray):
+        kind = f"a tuple of {len(found)}" if isinstance(found, tuple) else type(found).__name__
+        raise InputError(f"{form}; it returns {type(images).__name__ if images is not found else kind}")
+    right = images.ndim == 3 or (images.ndim == 4 and images.shape[-1] == 3)
+    if images.dtype != np.uint8 or not right or not images.size:
+        raise InputError(f"{form}; it returns an array {images.shape}, {images.dtype}")
+    if labels is not None:
+        labels = _guarded(name, lambda: np.asarray(found[1]))
+        if labels.shape != images.shape[:1] or labels.dtype.kind not in "biuSU":
+            raise InputError(
+                f"data set {name}: labels must be {images.shape[:1]}, integers or strings; "
+                f"it returns {labels.shape}, {labels.dtype}"
+            )
+    return of_array(images, name if path is None else f"{name}: {path}", classes=labels)
+
+
+def _picture(name: str, at: Callable[[int], tuple[bytes, object]], k: int) -> tuple[bytes, object]:
+    found = _guarded(name, lambda: at(k))
+    if not (isinstance(found, tuple) and len(found) == 2 and isinstance(found[0], bytes) and hasattr(found[1], "crop")):
+        raise InputError(f"data set {name}: `at` must return bytes and a PIL image")
+    return found

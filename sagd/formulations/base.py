@@ -1,0 +1,175 @@
+"""What every formulation does, and what those in continuous time share."""
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from sagd.errors import InputError, one_of
+from sagd.noise.base import Noise
+
+Predict = Callable[[Tensor, Tensor], Tensor]  # a network: (x_t, t) -> eps, v, velocity or x0
+White = Callable[[], Tensor]  # draws N(0, I), of the shape of x_t
+SPACINGS = ("leading", "trailing")
+STARTS = ("noise", "marginal")
+SAMPLERS = ("ddim", "ddpm", "euler", "heun")
+ODE_SAMPLERS = ("euler", "heun")
+EMBEDDED = 1000.0  # the range of time that diffusers' embeddings are made for
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """How samples are drawn with a trained network.
+
+    Parameters
+    ----------
+    name
+        ``ddim``, ``ddpm``, ``euler`` or ``heun``; flow matching and EDM take the last two.
+    steps
+        How many steps it takes.
+    spacing
+        Of a discrete schedule's steps, see `Schedule.timesteps`.
+    start
+        ``noise``: x_T is shaped noise, as in the paper. ``marginal``: with the data's own share of x_T.
+    eta
+        Of ddim: 0 is deterministic, 1 adds the noise of ddpm.
+    clip
+        Whether x0hat is clipped to [-1, 1].
+    """
+
+    name: str = "ddim"
+    steps: int = 50
+    spacing: str = "leading"
+    start: str = "noise"
+    eta: float = 0.0
+    clip: bool = False
+
+    def __post_init__(self):
+        one_of("sampler", self.name, SAMPLERS)
+        one_of("spacing", self.spacing, SPACINGS)
+        one_of("start", self.start, STARTS)
+        if self.steps < 1:
+            raise InputError(f"steps is {self.steps}; a sampler takes one or more")
+        if not 0 <= self.eta <= 1:
+            raise InputError(f"eta is {self.eta}; it must lie in [0, 1]")
+        if self.eta > 0 and self.name != "ddim":
+            raise InputError(f"eta is {self.eta}; the sampler {self.name} has none: it must be 0")
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether every step draws noise."""
+        return self.name == "ddpm" or self.eta > 0
+
+
+class Formulation(Protocol):
+    """What a network is trained to predict, and how samples follow: all that training and sampling call.
+
+    `Diffusion`, `Flow` and `EDM` are the formulations here. Noise is always an argument, never drawn inside.
+    """
+
+    @property
+    def alpha_bar(self) -> Tensor | None:
+        """(T,), float64, of the discrete schedule; None in continuous time."""
+        ...
+
+    def draw_times(self, n: int, *, generator: torch.Generator, device: torch.device | str = "cpu") -> Tensor:
+        """Draw the times of n training examples, (n,)."""
+        ...
+
+    def loss(self, predict: Predict, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+        """The training loss, mean over everything; x0 and eps (B, ...), t (B,)."""
+        ...
+
+    def check(self, noise: Noise, sampler: Sampler | None = None) -> None:
+        """Raise InputError if the noise, or the sampler with it, does not go with this formulation."""
+        ...
+
+    def start(self, noise: Noise, sampler: Sampler, white: Tensor, data: dict[str, Tensor] | None = None) -> Tensor:
+        """Where sampling starts, (B, ...), made of white noise of that shape.
+
+        ``data`` has the ``mean`` and ``power`` of `sagd.spaces.moments.statistics`, for a start from the marginal.
+        """
+        ...
+
+    def sample(
+        self,
+        predict: Predict,
+        noise: Noise,
+        x: Tensor,
+        sampler: Sampler,
+        *,
+        white: White | None = None,
+        gradients: bool = False,
+    ) -> Tensor:
+        """Run a sampler from the start x down to clean data; ``white`` is the source of what its steps draw."""
+        ...
+
+    def to_dict(self) -> dict:
+        """What tells one formulation from another, ready for JSON."""
+        ...
+
+
+@dataclass(frozen=True)
+class Family:
+    """A formulation by name, as a configuration chooses it.
+
+    Parameters
+    ----------
+    predictions
+        What its networks may predict, such as ``eps`` and ``v``.
+    build
+        Takes the prediction, the shape (C, H, W) of the data, and by name the arguments that the formulation has;
+        returns a `Formulation`.
+    """
+
+    predictions: tuple[str, ...]
+    build: Callable[..., Formulation]
+
+
+class Continuous:
+    """What flow matching and EDM share: they are sampled from noise alone, by following an ODE."""
+
+    @property
+    def alpha_bar(self) -> None:
+        """None: there is no discrete schedule."""
+        return None
+
+    def grid(self, steps: int) -> Tensor:
+        """The times that a sampler visits, (steps + 1,), float64, the last 0."""
+        raise NotImplementedError
+
+    def check(self, noise: Noise, sampler: Sampler | None = None) -> None:
+        """Raise InputError if the noise, or the sampler with it, does not go with this formulation."""
+        noise.check_schedule(None)
+        if sampler is None:
+            return
+        name = type(self).__name__
+        if sampler.name not in ODE_SAMPLERS:
+            raise InputError(f"sampler is {sampler.name!r}; {name} is sampled by {' or '.join(ODE_SAMPLERS)}")
+        if sampler.start != "noise":
+            raise InputError(f"start is {sampler.start!r}; {name} is sampled from noise alone")
+        self.grid(sampler.steps)
+
+    def start(self, noise: Noise, sampler: Sampler, white: Tensor, data: dict[str, Tensor] | None = None) -> Tensor:
+        """Shaped noise, made of white noise (B, ...)."""
+        return noise.shape(white)
+
+
+def integrate(slope: Callable[[Tensor, float], Tensor], x: Tensor, times: Tensor, sampler: str) -> Tensor:
+    """Follow dx/dt = slope(x, t) along times that end at 0, by ``euler`` or ``heun``, whose last step is Euler's."""
+    one_of("sampler", sampler, ODE_SAMPLERS)
+    for t, t_next in itertools.pairwise(times.tolist()):
+        d = slope(x, t)
+        there = x + (t_next - t) * d
+        if sampler == "heun" and t_next > 0:
+            there = x + (t_next - t) * (d + slope(there, t_next)) / 2
+        x = there
+    return x
+
+
+def like(t: Tensor | float, x: Tensor) -> Tensor:
+    """Times (B,), or one number, shaped to multiply x (B, ...)."""
+    return torch.as_tensor(t, dtype=x.dtype, device=x.device).reshape(-1, *[1] * (x.ndim - 1))

@@ -1,0 +1,143 @@
+"""EDM's noising and preconditioning (Karras et al., arXiv 2206.00364) with shaped noise: x = x0 + sigma T_w xi.
+
+sigma scales T_w and nothing else changes: with Sigma_w score = (D - x) / sigma^2 (eq. 28, 29) the probability-flow ODE
+is dx/dsigma = -sigma Sigma_w score = (x - D) / sigma, whatever the weight. The preconditioning keeps inputs and targets
+of unit variance over the pixels, for noise that is normalised (``expected``). A network is any callable
+``predict(x, t) -> F`` with t of shape (B,); it is given 1000 c_noise.
+"""
+
+import math
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor
+
+from sagd.errors import InputError
+from sagd.formulations.base import EMBEDDED, Continuous, Family, Predict, Sampler, White, integrate, like
+from sagd.noise.base import Noise
+from sagd.noise.spectrum import Spectrum
+
+
+@dataclass(frozen=True)
+class EDM(Continuous):
+    """Noise levels, and the preconditioning that follows from the data's deviation; defaults are Karras et al.'s.
+
+    Parameters
+    ----------
+    sigma_data
+        Standard deviation of the data, about 0.5 for images in [-1, 1], 1 for normalised latents.
+    log_mean, log_std
+        Of ln sigma in training, which is normal.
+    sigma_min, sigma_max, rho
+        Of the sampler's levels.
+    """
+
+    sigma_data: float = 0.5
+    log_mean: float = -1.2
+    log_std: float = 1.2
+    sigma_min: float = 0.002
+    sigma_max: float = 80.0
+    rho: float = 7.0
+
+    def __post_init__(self):
+        if not all(math.isfinite(v) for v in asdict(self).values()):
+            raise InputError(f"{self}: every number must be finite")
+        if min(self.sigma_data, self.log_std, self.rho) <= 0 or not 0 < self.sigma_min < self.sigma_max:
+            raise InputError(
+                f"{self}: sigma_data, log_std and rho must be above 0, and 0 < sigma_min < sigma_max must hold"
+            )
+
+    def to_dict(self) -> dict:
+        """What tells one from another, ready for JSON."""
+        return {"formulation": "edm", **asdict(self)}
+
+    def draw_times(self, n: int, *, generator: torch.Generator, device: torch.device | str = "cpu") -> Tensor:
+        """Noise levels sigma of n training examples, (n,), float32."""
+        return (self.log_mean + self.log_std * torch.randn(n, generator=generator, device=device)).exp()
+
+    def denoise(self, predict: Predict, x: Tensor, sigma: Tensor) -> Tensor:
+        """D(x; sigma) = c_skip x + c_out F(c_in x; c_noise), an estimate of E[x0 | x]; x (B, ...), sigma (B,)."""
+        s, data = like(sigma, x), self.sigma_data
+        total = s.square() + data**2
+        c_skip, c_out, c_in = data**2 / total, s * data / total.sqrt(), total.rsqrt()
+        return c_skip * x + c_out * predict(c_in * x, EMBEDDED / 4 * torch.as_tensor(sigma, device=x.device).log())
+
+    def loss(self, predict: Predict, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+        """lambda(sigma) || D(x0 + sigma eps_w; sigma) - x0 ||^2, mean over everything, with lambda = 1 / c_out^2.
+
+        Parameters
+        ----------
+        x0, eps
+            (B, ...); eps is drawn by `Spectrum.sample`.
+        t
+            (B,), the noise levels sigma.
+        """
+        sigma, data = like(t, x0), self.sigma_data
+        weight = (sigma.square() + data**2) / (sigma * data).square()
+        return (weight * (self.denoise(predict, x0 + sigma * eps, t) - x0).square()).mean()
+
+    def score_from_denoised(self, spectrum: Spectrum, x: Tensor, sigma: Tensor, denoised: Tensor) -> Tensor:
+        """score = Sigma_w^+ (D - x) / sigma^2 (eq. 28); the projected score where the support is partial."""
+        return spectrum.inverse(denoised - x) / like(sigma, x).square()
+
+    def denoised_from_score(self, spectrum: Spectrum, x: Tensor, sigma: Tensor, score: Tensor) -> Tensor:
+        """D = x + sigma^2 Sigma_w score (eq. 28)."""
+        return x + like(sigma, x).square() * spectrum.covariance(score)
+
+    def grid(self, steps: int) -> Tensor:
+        """The levels that a sampler visits, (steps + 1,), float64, from sigma_max to sigma_min and then 0 (eq. 5)."""
+        if steps < 2:
+            raise InputError(f"steps is {steps}; EDM's levels need two or more")
+        ends = torch.tensor([self.sigma_max, self.sigma_min], dtype=torch.float64) ** (1 / self.rho)
+        levels = torch.lerp(ends[0], ends[1], torch.linspace(0, 1, steps, dtype=torch.float64)) ** self.rho
+        return torch.cat([levels, levels.new_zeros(1)])
+
+    def sample(
+        self,
+        predict: Predict,
+        noise: Noise,
+        x: Tensor,
+        sampler: Sampler = Sampler("heun", 18),  # noqa: B008
+        *,
+        white: White | None = None,
+        gradients: bool = False,
+    ) -> Tensor:
+        """Follow dx/dsigma = (x - D) / sigma from sigma_max down to data (algorithm 1, without churn).
+
+        Parameters
+        ----------
+        x
+            (B, ...), the start, of unit variance: shaped noise, `Spectrum.sample`; sigma_max scales it here.
+        sampler
+            ``heun``, of second order, with two predictions a step but for the last; or ``euler``.
+        white
+            Not needed: no step draws noise.
+        gradients
+            Whether to keep the graph of all steps.
+        """
+        self.check(noise, sampler)
+        levels = self.grid(sampler.steps)
+
+        def slope(x: Tensor, sigma: float) -> Tensor:
+            denoised = self.denoise(predict, x, torch.full((len(x),), sigma, device=x.device))
+            return noise.project((x - denoised) / sigma)
+
+        with torch.set_grad_enabled(gradients and torch.is_grad_enabled()):
+            return integrate(slope, levels[0].item() * x, levels, sampler.name)
+
+
+def _edm(
+    prediction: str,
+    shape: tuple[int, ...],
+    *,
+    sigma_data: float = 0.5,
+    log_mean: float = -1.2,
+    log_std: float = 1.2,
+    sigma_min: float = 0.002,
+    sigma_max: float = 80.0,
+    rho: float = 7.0,
+) -> EDM:
+    return EDM(sigma_data, log_mean, log_std, sigma_min, sigma_max, rho)
+
+
+edm = {"edm": Family(("x0",), _edm)}

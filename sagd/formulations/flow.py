@@ -1,0 +1,137 @@
+"""Flow matching on the straight path from data to shaped noise (Lipman et al., arXiv 2210.02747), as RAE trains.
+
+x_t = (1 - t) x0 + t eps_w, with t = 1 the noise. Shaped noise enters at two places, as an argument of each: the eps of
+the loss, and the start of the sampler. A network is any callable ``predict(xt, t) -> v`` with t of shape (B,); it is
+given 1000 t, the range that diffusers' time embeddings are made for.
+"""
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from sagd.errors import InputError, one_of
+from sagd.formulations.base import EMBEDDED, Continuous, Family, Predict, Sampler, White, integrate, like
+from sagd.noise.base import Noise
+from sagd.noise.spectrum import Spectrum
+
+Times = Literal["uniform", "logit_normal"]
+
+
+def dimension_shift(shape: tuple[int, ...], base: int = 4096) -> float:
+    """sqrt(dimensions / base): by how much noisier times must be for data of a shape (C, H, W) (SD3, arXiv 2403.03206).
+
+    Neighbouring elements tell of each other, so that the same t hides less of larger data; RAE's 768 x 16 x 16 latents
+    have 6.93.
+    """
+    return math.sqrt(math.prod(shape) / base)
+
+
+@dataclass(frozen=True)
+class Flow(Continuous):
+    """The path, and which of its times are trained and visited.
+
+    Parameters
+    ----------
+    times
+        How t is drawn in training before it is shifted: ``uniform``, or ``logit_normal`` (0, 1).
+    shift
+        s >= 1 in t <- s t / (1 + (s - 1) t), in training and in sampling; see `dimension_shift`.
+    """
+
+    times: Times = "uniform"
+    shift: float = 1.0
+
+    def __post_init__(self):
+        one_of("times", self.times, get_args(Times))
+        if not (math.isfinite(self.shift) and self.shift > 0):
+            raise InputError(f"shift is {self.shift}; it must be above 0")
+
+    def shifted(self, t: Tensor) -> Tensor:
+        """s t / (1 + (s - 1) t), which keeps 0 and 1."""
+        return self.shift * t / (1 + (self.shift - 1) * t)
+
+    def to_dict(self) -> dict:
+        """What tells one from another, ready for JSON."""
+        return {"formulation": "flow", **asdict(self)}
+
+    def draw_times(self, n: int, *, generator: torch.Generator, device: torch.device | str = "cpu") -> Tensor:
+        """Times of n training examples, (n,), float32, in [0, 1]."""
+        if self.times == "uniform":
+            t = torch.rand(n, generator=generator, device=device)
+        else:
+            t = torch.randn(n, generator=generator, device=device).sigmoid()
+        return self.shifted(t)
+
+    def interpolate(self, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+        """x_t = (1 - t) x0 + t eps_w; x0 and eps (B, ...), t (B,)."""
+        t = like(t, x0)
+        return (1 - t) * x0 + t * eps
+
+    def loss(self, predict: Predict, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+        """|| (eps_w - x0) - v_theta(x_t, t) ||^2, mean over everything; eps drawn by `Spectrum.sample`."""
+        return (predict(self.interpolate(x0, t, eps), EMBEDDED * t) - (eps - x0)).square().mean()
+
+    def x0_and_eps(self, xt: Tensor, t: Tensor, velocity: Tensor) -> tuple[Tensor, Tensor]:
+        """What a velocity says of the data and of the noise: x_t - t v, and x_t + (1 - t) v."""
+        t = like(t, xt)
+        return xt - t * velocity, xt + (1 - t) * velocity
+
+    def score_from_velocity(self, spectrum: Spectrum, xt: Tensor, t: Tensor, velocity: Tensor) -> Tensor:
+        """score = -(1 / t) Sigma_w^+ eps (eq. 9, sigma_t = t); the projected score where the support is partial."""
+        _, eps = self.x0_and_eps(xt, t, velocity)
+        return -spectrum.inverse(eps) / like(t, xt)
+
+    def velocity_from_score(self, spectrum: Spectrum, xt: Tensor, t: Tensor, score: Tensor) -> Tensor:
+        """v = (eps - x_t) / (1 - t) with eps = -t Sigma_w score: the inverse on the support, for t < 1."""
+        t = like(t, xt)
+        return (-t * spectrum.covariance(score) - spectrum.project(xt)) / (1 - t)
+
+    def grid(self, steps: int) -> Tensor:
+        """The times that a sampler visits, (steps + 1,), float64, from 1 to 0, evenly spaced and then shifted."""
+        if steps < 1:
+            raise InputError(f"steps is {steps}; a sampler takes one or more")
+        return self.shifted(torch.linspace(1, 0, steps + 1, dtype=torch.float64))
+
+    def sample(
+        self,
+        predict: Predict,
+        noise: Noise,
+        x: Tensor,
+        sampler: Sampler = Sampler("euler"),  # noqa: B008
+        *,
+        white: White | None = None,
+        gradients: bool = False,
+    ) -> Tensor:
+        """Follow dx/dt = v from t = 1 down to data.
+
+        Parameters
+        ----------
+        x
+            (B, ...), the start: shaped noise, `Spectrum.sample`.
+        sampler
+            ``euler``, or ``heun``, of second order, with two predictions a step but for the last. RAE's Euler on 50
+            grid points takes 49 steps.
+        white
+            Not needed: no step draws noise.
+        gradients
+            Whether to keep the graph of all steps.
+        """
+        self.check(noise, sampler)
+
+        def velocity(x: Tensor, t: float) -> Tensor:
+            return noise.project(predict(x, torch.full((len(x),), EMBEDDED * t, device=x.device)))
+
+        with torch.set_grad_enabled(gradients and torch.is_grad_enabled()):
+            return integrate(velocity, x, self.grid(sampler.steps), sampler.name)
+
+
+def _flow(
+    prediction: str, shape: tuple[int, ...], *, times: Times = "uniform", shift: float | Literal["auto"] = 1.0
+) -> Flow:
+    return Flow(times, dimension_shift(shape) if shift == "auto" else shift)
+
+
+flow = {"flow": Family(("velocity",), _flow)}

@@ -1,0 +1,114 @@
+"""The variance schedule of a discrete diffusion."""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from sagd.errors import InputError, one_of
+from sagd.noise.spectrum import Spectrum
+
+SCHEDULES = ("linear", "zero_terminal_snr")
+
+PREDICTIONS = ("eps", "v")
+
+
+@dataclass(frozen=True, eq=False)
+class Schedule:
+    """The variance schedule of a discrete diffusion.
+
+    Parameters
+    ----------
+    alpha_bar
+        (T,), float64: the cumulative product of alpha_t = 1 - beta_t. Step -1 stands for clean data, alpha_bar 1.
+    """
+
+    alpha_bar: Tensor
+    _on_device: dict = field(init=False, repr=False, default_factory=dict)
+
+    @classmethod
+    def linear(cls, steps: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02) -> "Schedule":
+        """DDPM's linear betas."""
+        betas = torch.linspace(beta_start, beta_end, steps, dtype=torch.float64)
+        return cls(torch.cumprod(1 - betas, 0))
+
+    @classmethod
+    def zero_terminal_snr(cls, steps: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02) -> "Schedule":
+        """Linear betas rescaled so that the last step is pure noise, alpha_bar 0 (Lin et al., arXiv 2305.08891).
+
+        There an eps says nothing of x0: networks for it predict v, and samplers begin at the end (``trailing``).
+        """
+        if steps < 2:
+            raise InputError(f"steps is {steps}; a schedule that ends in pure noise needs 2 or more")
+        signal = cls.linear(steps, beta_start, beta_end).alpha_bar.sqrt()
+        return cls(((signal - signal[-1]) * signal[0] / (signal[0] - signal[-1])).square())
+
+    @classmethod
+    def named(cls, name: str) -> "Schedule":
+        """``linear`` or ``zero_terminal_snr``, of 1000 steps."""
+        one_of("schedule", name, SCHEDULES)
+        return getattr(cls, name)()
+
+    def __len__(self) -> int:
+        return len(self.alpha_bar)
+
+    def signal_and_sigma(self, t: Tensor | int, like: Tensor) -> tuple[Tensor, Tensor]:
+        """sqrt(alpha_bar_t) and sigma_t = sqrt(1 - alpha_bar_t), shaped to multiply ``like`` (B, ...)."""
+        if like.device not in self._on_device:  # kept there, so that no step of training waits for a copy
+            self._on_device[like.device] = self.alpha_bar.to(like.device)
+        t = torch.as_tensor(t, device=like.device)
+        alpha_bar = torch.where(t < 0, 1.0, self._on_device[like.device][t])
+        shape = (-1, *[1] * (like.ndim - 1))
+        return tuple(v.reshape(shape).to(like.dtype) for v in (alpha_bar.sqrt(), (1 - alpha_bar).sqrt()))
+
+    def alpha_bars(self, t: int, t_prev: int) -> tuple[float, float]:
+        """alpha_bar at both ends of a sampler's step; at -1, clean data, it is 1."""
+        return self.alpha_bar[t].item(), self.alpha_bar[t_prev].item() if t_prev >= 0 else 1.0
+
+    def q_sample(self, x0: Tensor, t: Tensor | int, eps: Tensor) -> Tensor:
+        """x_t = sqrt(alpha_bar_t) x0 + sigma_t eps_w (eq. 8, 22)."""
+        signal, sigma = self.signal_and_sigma(t, x0)
+        return signal * x0 + sigma * eps
+
+    def x0_from_eps(self, xt: Tensor, t: Tensor | int, eps: Tensor) -> Tensor:
+        """x0hat = (x_t - sigma_t eps) / sqrt(alpha_bar_t) (eq. 34)."""
+        signal, sigma = self.signal_and_sigma(t, xt)
+        return (xt - sigma * eps) / signal
+
+    def eps_from_x0(self, xt: Tensor, t: Tensor | int, x0: Tensor) -> Tensor:
+        """eps = (x_t - sqrt(alpha_bar_t) x0) / sigma_t, the inverse of eq. 34."""
+        signal, sigma = self.signal_and_sigma(t, xt)
+        return (xt - signal * x0) / sigma
+
+    def x0_and_eps(self, xt: Tensor, t: Tensor | int, output: Tensor, prediction: str = "eps") -> tuple[Tensor, Tensor]:
+        """What a network's output says of x0 and of the noise; ``prediction``: what it predicts, ``eps`` or ``v``."""
+        one_of("prediction", prediction, PREDICTIONS)
+        if prediction == "eps":
+            return self.x0_from_eps(xt, t, output), output
+        signal, sigma = self.signal_and_sigma(t, xt)
+        return signal * xt - sigma * output, sigma * xt + signal * output
+
+    def score_from_eps(self, spectrum: Spectrum, t: Tensor | int, eps: Tensor) -> Tensor:
+        """score = -(1 / sigma_t) Sigma_w^+ eps (eq. 9, 24); the projected score where the support is partial.
+
+        Of a `Varying` spectrum, give the one `at` t.
+        """
+        _, sigma = self.signal_and_sigma(t, eps)
+        return -spectrum.inverse(eps) / sigma
+
+    def eps_from_score(self, spectrum: Spectrum, t: Tensor | int, score: Tensor) -> Tensor:
+        """eps = -sigma_t Sigma_w score, the inverse of eq. 9 on the support."""
+        _, sigma = self.signal_and_sigma(t, score)
+        return -sigma * spectrum.covariance(score)
+
+    def timesteps(self, steps: int, spacing: str = "leading") -> list[int]:
+        """The steps a sampler visits, from noisy to clean.
+
+        ``leading`` is diffusers' default: 50 steps of 1000 run 980 ... 0. ``trailing`` begins at the end: 999 ... 19.
+        """
+        one_of("spacing", spacing, ("leading", "trailing"))
+        if not 1 <= steps <= len(self):
+            raise InputError(f"steps is {steps}; allowed: 1 to {len(self)}")
+        if spacing == "leading":
+            return [i * (len(self) // steps) for i in reversed(range(steps))]
+        return [round(len(self) * (1 - i / steps)) - 1 for i in range(steps)]

@@ -1,0 +1,162 @@
+"""The Fréchet distance: FID on Inception's features."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from sagd.errors import InputError, needs
+from sagd.runtime.parallel import blocks
+
+BLOCK = 1024  # features at a time in float64
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Mean and covariance of features, the covariance as A^T A.
+
+    Parameters
+    ----------
+    mean
+        (D,)
+    factor
+        A, (R, D), R at least the rank of the covariance and at most D.
+    """
+
+    mean: np.ndarray
+    factor: np.ndarray
+
+    @property
+    def covariance(self) -> np.ndarray:
+        """(D, D)."""
+        return self.factor.T @ self.factor
+
+    @classmethod
+    def of(cls, features: np.ndarray, counts: np.ndarray | None = None) -> "Moments":
+        """Moments of features (N, D), streamed: memory does not grow with N.
+
+        Parameters
+        ----------
+        counts
+            (N,), how often each row counts: of a subset 0 or 1, of a resample more. They add up to 2 or more.
+        """
+        counts = np.broadcast_to(1.0, len(features)) if counts is None else counts
+        n = counts.sum()
+        if n < 2:
+            raise InputError(f"{n:.0f} row of features; moments need two or more")
+
+        def parts():
+            for rows in blocks(len(features), BLOCK):
+                kept = counts[rows] > 0
+                yield features[rows][kept].astype(np.float64), counts[rows][kept, None]
+
+        mean = sum((count * x).sum(0) for x, count in parts()) / n
+        centred = (np.sqrt(count) * (x - mean) for x, count in parts())
+        if n <= len(mean):
+            return cls(mean, np.concatenate(list(centred)) / np.sqrt(n - 1))
+        return cls.given(mean, sum(x.T @ x for x in centred) / (n - 1))
+
+    @classmethod
+    def given(cls, mean: np.ndarray, covariance: np.ndarray) -> "Moments":
+        """Moments from a mean (D,) and a covariance (D, D), as reference files hold them."""
+        with needs("metrics"):
+            from scipy.linalg import LinAlgError, cholesky, eigh
+
+        if mean.ndim != 1 or covariance.shape != 2 * mean.shape:
+            raise InputError(f"mean of shape {mean.shape}, covariance {covariance.shape}; they must be (D,) and (D, D)")
+        scale = np.abs(covariance).max(initial=0)
+        if not np.isfinite(mean).all() or not np.abs(covariance - covariance.T).max(initial=0) <= 1e-6 * scale < np.inf:
+            raise InputError("mean or covariance is not finite, or the covariance is not symmetric")
+        try:
+            return cls(mean, cholesky(covariance))
+        except LinAlgError:  # deficient rank
+            values, vectors = eigh(covariance, driver="evd")
+            if values[0] < -1e-6 * scale:
+                raise InputError(f"the covariance has an eigenvalue of {values[0]:g}: it is not a covariance") from None
+            kept = values > values[-1] * len(mean) * np.finfo(float).eps
+            return cls(mean, (vectors[:, kept] * np.sqrt(values[kept])).T)
+
+
+def frechet_distance(a: Moments, b: Moments) -> float:
+    """Fréchet distance between two Gaussians (Dowson and Landau 1982; FID: Heusel et al. 2017).
+
+    ``|mean_a - mean_b|^2 + tr(S_a + S_b - 2 (S_a S_b)^(1/2))``. The eigenvalues of S_a S_b are those of the symmetric
+    A S_b A^T, S_a = A^T A. The side of lower rank gives A: then none of them is zero but for rounding, whose root
+    would be 1e-8, not 1e-16.
+
+    On finite sets it is biased upward, and more so on smaller ones: compare only at equal counts.
+    """
+    if a.mean.shape != b.mean.shape:
+        raise InputError(f"features of {len(a.mean)} and of {len(b.mean)} dimensions; they must be of the same network")
+    with needs("metrics"):
+        from scipy.linalg import eigvalsh
+
+    if len(a.factor) > len(b.factor):
+        a, b = b, a
+    cross = a.factor @ b.factor.T
+    roots = np.sqrt(np.maximum(eigvalsh(cross @ cross.T), 0)).sum()
+    return float(np.square(a.mean - b.mean).sum() + np.square(a.factor).sum() + np.square(b.factor).sum() - 2 * roots)
+
+
+def frechet_distance_infinity(
+    features: np.ndarray, reference: Moments, *, rng: np.random.Generator, points: int = 15
+) -> tuple[float, float]:
+    """The Fréchet distance extrapolated to infinitely many samples (Chong and Forsyth 2020).
+
+    A line through the distances of random subsets, over the reciprocals of their sizes, from a fifth of the features
+    to all. The reference is not extrapolated. With fewer samples than dimensions the distances do not lie on a line.
+
+    Returns
+    -------
+    intercept, error
+        The standard error is that of the fit. The subsets overlap, so it is somewhat too small.
+    """
+    n = len(features)
+    if n < 10:
+        raise InputError(f"{n} samples; the extrapolation needs 10 or more")
+    sizes = np.linspace(n / 5, n, points).astype(int)
+    subsets = (np.bincount(rng.choice(n, size, replace=False), minlength=n) for size in sizes)
+    distances = [frechet_distance(Moments.of(features, counts), reference) for counts in subsets]
+    (_, intercept), covariance = np.polyfit(1 / sizes, distances, 1, cov=True)
+    return float(intercept), float(np.sqrt(covariance[1, 1]))
+
+
+def bootstrap_error(
+    statistic: Callable[[np.ndarray], float],
+    n: int,
+    *,
+    replicates: int,
+    rng: np.random.Generator,
+    report: Callable[[int], None] = lambda resamples: None,
+) -> float:
+    """Standard error of a statistic over its n samples: the spread over resamples with replacement (Efron 1979).
+
+    Parameters
+    ----------
+    statistic
+        Of how often each sample counts, (n,). Do not use its mean over the resamples if repeated samples bias it, as
+        they bias a Fréchet distance.
+    report
+        Called with 1 after each resample.
+    """
+    values = []
+    for _ in range(replicates):
+        values.append(statistic(np.bincount(rng.integers(n, size=n), minlength=n)))
+        report(1)
+    return float(np.std(values, ddof=1))
+
+
+def chosen_on_half(halves: np.ndarray) -> float:
+    """The distance of a run's best checkpoint, without the bias of taking a minimum.
+
+    Parameters
+    ----------
+    halves
+        (2, C): the distance of each of C checkpoints, on one half of its samples and on the other.
+
+    Returns
+    -------
+    float
+        The distance on one half of the checkpoint that is best on the other half, averaged over both ways.
+    """
+    return float(np.mean([halves[1, halves[0].argmin()], halves[0, halves[1].argmin()]]))

@@ -1,0 +1,1 @@
+"""Networks, with the configuration and the weight names of diffusers."""

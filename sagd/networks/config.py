@@ -1,0 +1,53 @@
+"""A network's configuration, as its config.json holds it: what is written, and what is refused when it is read."""
+
+import inspect
+
+from sagd.errors import InputError
+
+
+def described(network: type, settings: dict, fixed: dict | None = None) -> dict:
+    """The content of config.json: keys sorted, lists for tuples.
+
+    Parameters
+    ----------
+    network
+        The class.
+    settings
+        Values of its constructor's arguments; anything else in it is left out (so it may be ``locals()``).
+    fixed
+        Settings with only one allowed value, which the constructor does not take.
+    """
+    content = {key: settings[key] for key in inspect.signature(network).parameters} | (fixed or {})
+    content["_class_name"] = network.__name__
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in sorted(content.items())}
+
+
+def arguments(network: type, config: dict, fixed: dict | None = None) -> dict:
+    """Arguments for the constructor of ``network``, from the content of a config.json.
+
+    A key that is missing has its default; keys that begin with an underscore are notes of diffusers.
+
+    Raises
+    ------
+    InputError
+        If the class is another one, a key is unknown, or a key of ``fixed`` has another value.
+    """
+    fixed, name = fixed or {}, network.__name__
+    if config.get("_class_name", name) != name:
+        raise InputError(f"_class_name is {config['_class_name']!r}; it must be {name!r}")
+    known = inspect.signature(network).parameters
+    settings = {key: value for key, value in config.items() if not key.startswith("_")}
+    for key, value in settings.items():
+        if key not in known and key not in fixed:
+            raise InputError(f"{key} is no setting of {name}; allowed are {', '.join(sorted({*known, *fixed}))}")
+        if key in fixed and value != fixed[key]:
+            raise InputError(f"{key} is {value!r}; {name} allows only {fixed[key]!r} here")
+    return {key: value for key, value in settings.items() if key in known}
+
+
+def check_counts(config: dict, *keys: str) -> None:
+    """Raise InputError unless each of these is a whole number above 0, or a list of such."""
+    for key in keys:
+        counts = config[key] if isinstance(config[key], list) and config[key] else [config[key]]
+        if any(type(count) is not int or count < 1 for count in counts):
+            raise InputError(f"{key} is {config[key]!r}; allowed are whole numbers above 0")

@@ -1,0 +1,60 @@
+"""Folders of weights that diffusers reads as well: config.json and a safetensors file."""
+
+import json
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from sagd.errors import InputError
+from sagd.runtime.files import read_json, read_tensors, write_bytes, write_tensors
+
+CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"
+
+
+def classes_of(network: nn.Module) -> int:
+    """How many labels a network knows, 0 for none; this number as a label stands for none."""
+    if "num_class_embeds" in network.config:
+        return max(0, (network.config["num_class_embeds"] or 0) - 1)
+    return network.config.get("num_classes", 0)
+
+
+def predictor(network: nn.Module, labels: Tensor | None = None):
+    """A network as a plain function (xt, t) -> eps (or v, ...), for the classes that ``labels`` (B,) name.
+
+    A model of diffusers will do: what it returns, an object or a tuple, is unpacked.
+    """
+
+    def predict(xt: Tensor, t: Tensor) -> Tensor:
+        found = network(xt, t) if labels is None else network(xt, t, class_labels=labels)
+        if isinstance(found, Tensor):
+            return found
+        return found[0] if isinstance(found, tuple) else found.sample
+
+    return predict
+
+
+def save(folder: Path, network: nn.Module, weights: dict[str, Tensor] | None = None) -> None:
+    """Write a network's configuration and weights (its own, unless others, say of its EMA, are given)."""
+    write_tensors(folder / WEIGHTS, weights or network.state_dict(), {"format": "pt"})
+    write_bytes(folder / CONFIG, (json.dumps(dict(network.config), indent=1, sort_keys=True) + "\n").encode())
+
+
+def load(folder: Path) -> nn.Module:
+    """Read a network back, in evaluation mode.
+
+    Raises
+    ------
+    InputError
+        Files that are missing or broken, a configuration that is not implemented, weights that do not fit it.
+    """
+    from sagd.networks.dit import DiTDH
+    from sagd.networks.unet import UNet2DModel
+
+    config = read_json(folder / CONFIG)
+    kind = DiTDH if config.get("_class_name") == "DiTDH" else UNet2DModel
+    network = kind.from_config(config)
+    try:
+        network.load_state_dict(read_tensors(folder / WEIGHTS))
+    except RuntimeError as error:
+        raise InputError(f"{folder / WEIGHTS} does not fit {folder / CONFIG}: {str(error).splitlines()[0]}") from error
+    return network.eval().requires_grad_(False)

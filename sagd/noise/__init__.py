@@ -1,0 +1,1 @@
+"""Gaussian noise with a frequency-diagonal covariance."""

@@ -1,0 +1,86 @@
+"""What every noise does: `Spectrum` is the same at every step, `Varying` changes along the trajectory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from sagd.noise.grid import Size
+    from sagd.noise.spectrum import Spectrum
+
+Generators = torch.Generator | Sequence[torch.Generator] | None
+
+
+class Noise(Protocol):
+    """Gaussian noise that is diagonal in the Fourier basis, at every step of the diffusion."""
+
+    @property
+    def size(self) -> Size:
+        """Of the grid: (H, W) for images."""
+        ...
+
+    @property
+    def support(self) -> Tensor:
+        """The grid, bool: the frequencies that the noise reaches."""
+        ...
+
+    @property
+    def constant(self) -> bool:
+        """Whether the noise is the same at every step."""
+        ...
+
+    @property
+    def gaussian(self) -> bool:
+        """Whether a draw is exactly Gaussian; not where each is divided by its own standard deviation."""
+        ...
+
+    def at(self, t: int) -> Spectrum:
+        """The spectrum of the noise in x_t."""
+        ...
+
+    def sample(
+        self,
+        shape: Sequence[int],
+        *,
+        generator: Generators,
+        t: Tensor | int | None = None,
+        rows: slice | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> Tensor:
+        """Draw the noise of x_t, of a shape (..., *size); see `Spectrum.sample`."""
+        ...
+
+    def shape(self, white: Tensor, t: int | None = None) -> Tensor:
+        """Shape white noise (..., *size) into the noise of x_t."""
+        ...
+
+    def project(self, x: Tensor) -> Tensor:
+        """Keep the frequencies of the support (..., *size)."""
+        ...
+
+    def transfer(self, eps: Tensor, t: int, t_prev: int) -> Tensor:
+        """The noise in x_t as noise in x_{t_prev}."""
+        ...
+
+    def posterior(
+        self, xt: Tensor, x0: Tensor, t: int, t_prev: int, alpha_bar: float, alpha_bar_prev: float, white: Tensor
+    ) -> Tensor:
+        """Draw x_{t_prev} from q(x_{t_prev} | x_t, x0) (eq. 31-33); ``white`` is N(0, I), of the shape of x_t."""
+        ...
+
+    def check_schedule(self, alpha_bar: Tensor | None) -> None:
+        """Raise InputError if the noise was made for another schedule; None stands for continuous time."""
+        ...
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What `sagd.noise.stored.load` makes an equal noise of."""
+        ...
+
+    def to_dict(self) -> dict:
+        """A JSON-ready description, from which `sagd.operators.from_dict` makes an equal noise."""
+        ...

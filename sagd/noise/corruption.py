@@ -1,0 +1,74 @@
+"""Noise in one band of the training images (section 3.3), and its plain remedy: to filter the band out."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from sagd.errors import InputError
+from sagd.noise.spectrum import Spectrum
+from sagd.runtime.files import read_tensors, write_tensors
+
+
+@dataclass(frozen=True)
+class Corruption:
+    """What is done to training images.
+
+    Parameters
+    ----------
+    spectrum
+        Of the noise eps_c that is added: a band (`sagd.band_pass`).
+    gamma
+        Its weight: x0 becomes x0 + gamma eps_c.
+    filtered
+        The band is taken out again, with all that the images have in it: what the networks are trained on has
+        nothing there, so the noise need not be drawn.
+    """
+
+    spectrum: Spectrum
+    gamma: float = 1.0
+    filtered: bool = False
+
+    def __call__(
+        self, x0: Tensor, generator: torch.Generator, rows: slice | None = None, count: int | None = None
+    ) -> Tensor:
+        """Images (B, ..., H, W) in [-1, 1], with fresh noise, or without the band.
+
+        Where x0 is only some ``rows`` of a batch of ``count`` images, their noise is the same as in the whole batch.
+        """
+        if self.filtered:
+            return self.remove(x0)
+        shape = (len(x0) if count is None else count, *x0.shape[1:])
+        return x0 + self.gamma * self.spectrum.sample(shape, generator=generator, rows=rows)
+
+    def remove(self, x: Tensor) -> Tensor:
+        """Images (..., H, W) with nothing in the band."""
+        return x - self.spectrum.project(x)
+
+    def moments(self, mean: Tensor, power: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean image and power (C, H, W) of `sagd.spaces.moments.statistics`, as the corruption makes them."""
+        if self.filtered:
+            return self.remove(mean), power * ~self.spectrum.support
+        return mean, power + (self.gamma * self.spectrum.weight) ** 2
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What `load` makes an equal corruption of."""
+        gamma, filtered = torch.tensor(self.gamma, dtype=torch.float64), torch.tensor(self.filtered)
+        return {**self.spectrum.tensors(), "gamma": gamma, "filtered": filtered}
+
+
+def save(path: Path | str, corruption: Corruption | None) -> None:
+    """Write a corruption to a safetensors file; of none, a file without tensors."""
+    write_tensors(path, {} if corruption is None else corruption.tensors())
+
+
+def load(path: Path | str) -> Corruption | None:
+    """Read a corruption back, equal to the last bit; None if there is none."""
+    tensors = read_tensors(path)
+    if not tensors:
+        return None
+    if {"weight", "per_sample", "gamma", "filtered"} != set(tensors):
+        raise InputError(f"{path} holds no corruption; it has the tensors {', '.join(sorted(tensors))}")
+    spectrum = Spectrum(tensors["weight"], bool(tensors["per_sample"]))
+    return Corruption(spectrum, tensors["gamma"].item(), bool(tensors["filtered"]))

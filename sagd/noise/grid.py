@@ -1,0 +1,99 @@
+"""The DFT grid: radial frequencies, rings, bands, and their units."""
+
+import functools
+import math
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from sagd.errors import InputError, one_of
+
+Size = tuple[int, ...]  # of the grid: (L,), (H, W) or (D, H, W)
+
+BANDS = tuple((k / 10, (k + 1) / 10) for k in range(10))
+Units = Literal["corner", "nyquist", "cycles"]
+Grid = Literal["fftfreq", "linspace"]
+UNITS: tuple[Units, ...] = get_args(Units)
+
+
+def cycles(units: Units, dimensions: int = 2) -> float:
+    """One unit of a band's edge, in cycles per pixel.
+
+    ``corner``: the largest radius of the grid, sqrt(1/2) for images, so that 1 reaches every frequency. ``nyquist``:
+    1/2. ``cycles``: 1.
+    """
+    one_of("units", units, UNITS)
+    return {"corner": math.sqrt(dimensions) / 2, "nyquist": 0.5, "cycles": 1.0}[units]
+
+
+def radius(size: Size, grid: Grid = "fftfreq") -> Tensor:
+    """Radial frequency r(f) of every bin, in cycles per pixel.
+
+    Parameters
+    ----------
+    size
+        (L,), (H, W) or (D, H, W), each at least 2.
+    grid
+        ``fftfreq``: the frequencies of the DFT. ``linspace``: linspace(-1/2, 1/2, N) shifted, as the paper's
+        App. C and E write it; for even N it has no zero frequency.
+
+    Returns
+    -------
+    Tensor
+        ``size``, float64, zero frequency (or what stands for it) at index 0 of every axis.
+    """
+    one_of("grid", grid, get_args(Grid))
+    if not 1 <= len(size) <= 3 or min(size) < 2:
+        raise InputError(f"size is {tuple(size)}; it must be (L,), (H, W) or (D, H, W), each at least 2")
+    if grid == "fftfreq":
+        axes = [torch.fft.fftfreq(n, dtype=torch.float64) for n in size]
+    else:
+        axes = [torch.fft.ifftshift(torch.linspace(-0.5, 0.5, n, dtype=torch.float64)) for n in size]
+    return functools.reduce(torch.hypot, torch.meshgrid(*axes, indexing="ij")).abs()
+
+
+def rings(size: Size) -> Tensor:
+    """The ring of every bin, one bin of the shorter side wide; the zero frequency is ring 0. Shape ``size``, int64."""
+    return (radius(size) * min(size)).round().long()
+
+
+def ring_means(values: Tensor) -> Tensor:
+    """Average (..., *size) over the rings of an image's grid: (..., K), without rings that hold no bin."""
+    ring = rings(tuple(values.shape[-2:])).flatten().to(values.device)
+    count = torch.bincount(ring)
+    sums = values.new_zeros((*values.shape[:-2], len(count))).index_add_(-1, ring, values.flatten(-2))
+    return (sums / count)[..., count > 0]
+
+
+def band_edges(r: Tensor, low: float, high: float, units: Units, name: str = "band") -> tuple[Tensor, float, float]:
+    """Radii in the given unit, and the edges once checked. Rounded, so that a bin on an edge is on it."""
+    unit = cycles(units, r.ndim)
+    if not (math.isfinite(low) and math.isfinite(high) and 0 <= low < high):
+        raise InputError(f"{name} is [{low}, {high}]; it needs 0 <= low < high, in units of {units!r}")
+    return (r / unit).round(decimals=12), low, high
+
+
+def mirror(w: Tensor) -> Tensor:
+    """w(-f)."""
+    axes = tuple(range(w.ndim))
+    return w.flip(axes).roll([1] * w.ndim, axes)
+
+
+def band_masks(size: Size, bands: Sequence[tuple[float, float]] = BANDS, units: Units = "corner") -> Tensor:
+    """The zero frequency, then each band without it: (1 + B, H, W), bool.
+
+    As in `sagd.two_band`, a common edge belongs to the higher band; the last band holds its upper edge. ``units`` are
+    those of `sagd.spectrum.cycles`.
+    """
+    r = (radius(size) / cycles(units, len(size))).round(decimals=12)
+    inside = [(r >= low) & (r < high) & (r > 0) for low, high in bands[:-1]]
+    low, high = bands[-1]
+    return torch.stack([r == 0, *inside, (r >= low) & (r <= high) & (r > 0)])
+
+
+def band_means(values: Tensor, masks: Tensor) -> Tensor:
+    """Average (..., H, W) over each band: (..., B); NaN where a band holds no frequency."""
+    share = masks.flatten(1).double()
+    return values.double().flatten(-2) @ (share / share.sum(1, keepdim=True)).T

@@ -1,0 +1,250 @@
+"""A weight w(f) and the Gaussian noise that it shapes: T_w = F^-1 Diag(w) F, Sigma_w = T_w T_w^T.
+
+Equation numbers are those of Scimeca et al., arXiv 2510.09660. F is the unitary DFT over the axes of the grid: the
+last two for images, as in the paper, the last one for signals (..., L), the last three for volumes (..., D, H, W).
+Leading axes (batch, channel) are independent.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from sagd.errors import InputError, one_of
+from sagd.noise.grid import Size, mirror
+
+Normalize = Literal["expected", "sample", "none"]
+
+
+@dataclass(frozen=True, eq=False)
+class Spectrum:
+    """A weight w(f) >= 0 on the DFT grid, and the Gaussian N(0, Sigma_w) that it defines (eq. 5-7).
+
+    Build one with `isotropic`, `power_law`, `band_pass`, `two_band` or `exponential`, or from a weight of your own.
+
+    Parameters
+    ----------
+    weight
+        (L,), (H, W) or (D, H, W), real, >= 0, finite, zero frequency at index 0. Real noise sees only the
+        symmetric part, so (w(f) + w(-f)) / 2 is what is kept, and T_w is exact without taking a real part.
+    per_sample
+        Divide each drawn image and channel by its own standard deviation (the listing of App. E). Such noise is
+        not exactly Gaussian; the operators below remain those of `weight`.
+    recipe
+        What the constructor was called with; goes to `to_dict`.
+    """
+
+    weight: Tensor
+    per_sample: bool = False
+    recipe: dict = field(default_factory=lambda: {"operator": "custom"})
+    _constant: float | None = field(init=False, repr=False)
+    _tables: dict = field(init=False, repr=False, default_factory=dict)
+
+    def __post_init__(self):
+        w = torch.as_tensor(self.weight, dtype=torch.float64, device="cpu")
+        if (
+            not 1 <= w.ndim <= 3
+            or min(w.shape) < 2
+            or not torch.isfinite(w).all()
+            or (w < 0).any()
+            or not (w > 0).any()
+        ):
+            raise InputError(
+                "a weight must be (L,), (H, W) or (D, H, W), finite, >= 0 and somewhere > 0; this one has shape "
+                f"{tuple(w.shape)} and values in [{w.min():.3g}, {w.max():.3g}]"
+            )
+        w = (w + mirror(w)) / 2
+        object.__setattr__(self, "weight", w)
+        # Where the weight is the same at every frequency, T_w is a number.
+        object.__setattr__(self, "_constant", w.max().item() if bool((w == w.max()).all()) else None)
+
+    @property
+    def size(self) -> Size:
+        """Of the grid, (H, W) for images."""
+        return tuple(self.weight.shape)
+
+    @property
+    def _axes(self) -> tuple[int, ...]:
+        return tuple(range(-len(self.size), 0))
+
+    @property
+    def support(self) -> Tensor:
+        """The grid, bool: where w > 0."""
+        return self.weight > 0
+
+    @property
+    def constant(self) -> bool:
+        """True: the noise is the same at every step."""
+        return True
+
+    @property
+    def gaussian(self) -> bool:
+        """Whether a draw is exactly Gaussian: not if `per_sample` divides it by its own standard deviation."""
+        return not self.per_sample
+
+    def at(self, t: int) -> "Spectrum":
+        """The spectrum of the noise in x_t: itself, at every t. `Varying` has another one at each."""
+        return self
+
+    def check_schedule(self, alpha_bar: Tensor | None) -> None:
+        """Nothing to refuse: a constant spectrum goes with every schedule."""
+
+    def transfer(self, eps: Tensor, t: int, t_prev: int) -> Tensor:
+        """The noise in x_t as noise in x_{t_prev}: itself. `Varying` shapes it anew."""
+        return eps
+
+    def sample(
+        self,
+        shape: Sequence[int],
+        *,
+        generator: torch.Generator | Sequence[torch.Generator] | None,
+        t: Tensor | int | None = None,
+        rows: slice | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> Tensor:
+        """Draw eps_w ~ N(0, Sigma_w) (eq. 5, 19).
+
+        Parameters
+        ----------
+        shape
+            (..., *size), such as (B, C, H, W).
+        generator
+            The source of randomness; a sequence gives one to each index of the first axis, so that image k does
+            not depend on how many are drawn beside it. None takes torch's global one.
+        t
+            Has no effect here: the noise is the same at every step. `Varying` needs it.
+        rows
+            Indices of the first axis that are wanted. All are drawn, so that each is the same whichever are asked
+            for, and whichever process asks; only these are shaped.
+        device, dtype
+            Of the result. The draw is made where the generator lives, in float32 (float64 for float64).
+
+        Returns
+        -------
+        Tensor
+            ``shape``, or its ``rows``; at isotropic, unit-weight noise exactly ``torch.randn`` of the same generator.
+        """
+        shape = tuple(shape)
+        if shape[-len(self.size) :] != self.size:
+            raise InputError(f"shape {shape} does not end in this spectrum's size {self.size}")
+        if isinstance(generator, Sequence):
+            if len(generator) != shape[0]:
+                raise InputError(f"{len(generator)} generators for a first axis of {shape[0]}")
+            asked = generator if rows is None else generator[rows]
+            return torch.stack([self.sample(shape[1:], generator=g, device=device, dtype=dtype) for g in asked])
+        working = torch.float64 if dtype == torch.float64 else torch.float32
+        source = generator.device if generator is not None else torch.device(device or "cpu")
+        if self._constant is not None:
+            eps = torch.randn(shape, generator=generator, device=source, dtype=working)
+            eps = eps if rows is None else eps[rows]
+            eps = eps if self._constant == 1 else eps * self._constant
+        else:
+            # White noise is white in any orthonormal basis, so the spectrum itself is drawn. T_w is real, so one
+            # complex FFT shapes two independent images, its real and its imaginary part.
+            count = math.prod(shape[: -len(self.size)])
+            half = -(-count // 2)
+            z = torch.randn((half, *self.size, 2), generator=generator, device=source, dtype=working)
+            if rows is None:
+                wanted, part = shape, None
+            else:
+                field = torch.arange(count, device=source).unflatten(0, shape[: -len(self.size)])[rows]
+                wanted, part = (*field.shape, *self.size), field.flatten() < half
+                z = z[field.flatten() % half]
+            z *= self._table("complex", source, working)
+            pairs = torch.view_as_real(torch.fft.fftn(torch.view_as_complex(z), dim=self._axes, norm="ortho"))
+            if part is None:
+                eps = pairs.movedim(-1, 0).reshape(-1, *self.size)[:count]
+            else:
+                eps = torch.where(part.reshape(-1, *[1] * len(self.size)), pairs[..., 0], pairs[..., 1])
+            eps = eps.reshape(wanted)
+        return self._per_sample(eps).to(device=device or source, dtype=dtype)
+
+    def shape(self, white: Tensor, t: int | None = None) -> Tensor:
+        """Make N(0, Sigma_w) of white noise (..., *size): T_w, and where `per_sample` asks for it the division.
+
+        t is as in `sample`.
+        """
+        return self._per_sample(self.sqrt(white))
+
+    def posterior(
+        self, xt: Tensor, x0: Tensor, t: int, t_prev: int, alpha_bar: float, alpha_bar_prev: float, white: Tensor
+    ) -> Tensor:
+        """Draw x_{t_prev} from q(x_{t_prev} | x_t, x0) = N(mu, betatilde Sigma_w) (eq. 31-33)."""
+        mean, std = posterior(xt, x0, alpha_bar, alpha_bar_prev)
+        return mean if t_prev < 0 else mean + std * self.shape(white)
+
+    def sqrt(self, x: Tensor) -> Tensor:
+        """T_w x: multiply by w (eq. 5). Shape (..., *size), kept; so are dtype and device."""
+        return self._multiply(x, "sqrt")
+
+    def covariance(self, x: Tensor) -> Tensor:
+        """Sigma_w x: multiply by w^2 (eq. 7, 20)."""
+        return self._multiply(x, "covariance")
+
+    def inverse(self, x: Tensor) -> Tensor:
+        """Sigma_w^+ x: multiply by w^-2 on the support, by 0 off it (App. D.5)."""
+        return self._multiply(x, "inverse")
+
+    def project(self, x: Tensor) -> Tensor:
+        """Sigma_w Sigma_w^+ x: keep the frequencies of the support. At full support, x itself."""
+        return x if bool(self.support.all()) else self._multiply(x, "project")
+
+    def to_dict(self) -> dict:
+        """A JSON-ready description, from which `sagd.operators.from_dict` makes an equal spectrum."""
+        if self.recipe["operator"] == "custom":
+            return {"operator": "custom", "weight": self.weight.tolist(), "per_sample": self.per_sample}
+        return dict(self.recipe)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What `sagd.noise.stored.load` makes an equal spectrum of."""
+        return {"weight": self.weight, "per_sample": torch.tensor(self.per_sample)}
+
+    def _table(self, what: str, device: torch.device, dtype: torch.dtype) -> Tensor:
+        """The multiplier of an operator, kept for each device and dtype: on the half-space of rfftn (the last axis
+        to N // 2 + 1), or for ``complex`` w itself on real and imaginary parts, (*size, 2), as broadcasting that axis
+        is slow.
+        """
+        key = (what, str(device), dtype)
+        if key not in self._tables:
+            w, on = self.weight, self.support
+            if what == "complex":
+                table = torch.stack([w, w], -1)
+            else:
+                inverse = torch.where(on, w, 1) ** -2 * on
+                full = {"sqrt": w, "covariance": w**2, "inverse": inverse, "project": on}[what]
+                table = full[..., : self.size[-1] // 2 + 1]
+            with torch.inference_mode(False):  # kept, and used where gradients are wanted
+                self._tables[key] = table.to(device, dtype, copy=True).contiguous()
+        return self._tables[key]
+
+    def _per_sample(self, eps: Tensor) -> Tensor:
+        return eps / eps.std(dim=self._axes, correction=0, keepdim=True) if self.per_sample else eps
+
+    def _multiply(self, x: Tensor, what: str) -> Tensor:
+        working = x if x.dtype in (torch.float32, torch.float64) else x.float()
+        spectrum = torch.fft.rfftn(working, dim=self._axes, norm="ortho") * self._table(what, x.device, working.dtype)
+        return torch.fft.irfftn(spectrum, s=self.size, dim=self._axes, norm="ortho").to(x.dtype)
+
+
+def posterior(xt: Tensor, x0: Tensor, alpha_bar: float, alpha_bar_prev: float) -> tuple[Tensor, float]:
+    """Mean, and standard deviation in units of T_w, of q(x_{t_prev} | x_t, x0) (eq. 31-33)."""
+    alpha = alpha_bar / alpha_bar_prev  # of the stride from t_prev to t, which is eq. 31-33's alpha_t at stride one
+    mean = (
+        alpha_bar_prev**0.5 * (1 - alpha) / (1 - alpha_bar) * x0
+        + alpha**0.5 * (1 - alpha_bar_prev) / (1 - alpha_bar) * xt
+    )
+    return mean, ((1 - alpha_bar_prev) / (1 - alpha_bar) * (1 - alpha)) ** 0.5
+
+
+def normalized(weight: Tensor, normalize: Normalize, recipe: dict) -> Spectrum:
+    """Apply the normalisation: ``expected`` is eq. 15, the mean of w^2 brought to 1, so pixels have unit variance."""
+    one_of("normalize", normalize, get_args(Normalize))
+    symmetric = (weight + mirror(weight)) / 2
+    if normalize != "none" and (symmetric > 0).any() and torch.isfinite(symmetric).all():
+        weight = symmetric * symmetric.square().mean().rsqrt()
+    recipe = {**recipe, "size": list(recipe["size"]), "normalize": normalize}
+    return Spectrum(weight, per_sample=normalize == "sample", recipe=recipe)

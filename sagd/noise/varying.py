@@ -1,0 +1,175 @@
+"""Noise whose spectrum moves along the trajectory (eq. 36 of Scimeca et al., arXiv 2510.09660)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from sagd.errors import InputError
+from sagd.noise.grid import Size
+from sagd.noise.spectrum import Spectrum
+
+
+@dataclass(frozen=True, eq=False)
+class Varying:
+    """Noise that enters with one weight at the first step and with another at the last; in between, geometric means.
+
+    The step s adds noise of weight w_s = w_first^(1 - u) w_last^u, u = s / (T - 1), brought to the mean square 1. What
+    has gathered in x_t is Gaussian with the covariance sigma_t^2 Sigma_{W_t},
+
+        sigma_t^2 W_t^2 = sum_{s <= t} beta_s (prod_{k=s+1..t} alpha_k) w_s^2 (eq. 36),
+
+    diagonal in the Fourier basis, so each W_t is a `Spectrum` (`at`). Where a function takes a `Spectrum`, it takes
+    this as well, but for the samplers ``euler`` and ``heun`` and for eta > 0.
+
+    Parameters
+    ----------
+    first, last
+        Of one size and support: the weights at t = 0 and at t = T - 1.
+    alpha_bar
+        (T,), float64, of the `Schedule`.
+    """
+
+    first: Spectrum
+    last: Spectrum
+    alpha_bar: Tensor
+    weights: Tensor = field(init=False, repr=False)
+    _at: dict = field(init=False, repr=False, default_factory=dict)
+    _between: dict = field(init=False, repr=False, default_factory=dict)
+    _tables: dict = field(init=False, repr=False, default_factory=dict)
+
+    def __post_init__(self):
+        if self.first.size != self.last.size or not torch.equal(self.first.support, self.last.support):
+            raise InputError("the first and the last spectrum must have one size and the same frequencies")
+        if self.first.per_sample or self.last.per_sample:
+            raise InputError("a varying spectrum is Gaussian: normalize=sample is not possible")
+        steps = len(self.alpha_bar)
+        gathered = torch.zeros(self.size, dtype=torch.float64)
+        weights = torch.empty((steps, *self.size), dtype=torch.float64)
+        before = 1.0
+        for s, alpha_bar in enumerate(self.alpha_bar.tolist()):
+            alpha, before = alpha_bar / before, alpha_bar
+            gathered = alpha * gathered + (1 - alpha) * self.entering(s).square()
+            weights[s] = (gathered / (1 - alpha_bar)).sqrt()
+        object.__setattr__(self, "weights", weights)
+
+    def entering(self, s: int) -> Tensor:
+        """w_s, the weight of the noise that step s adds; the grid's size, float64, mean square 1."""
+        u = s / max(len(self.alpha_bar) - 1, 1)
+        weight = self.first.weight ** (1 - u) * self.last.weight**u
+        return weight * weight.square().mean().rsqrt()
+
+    @property
+    def size(self) -> Size:
+        return self.first.size
+
+    @property
+    def support(self) -> Tensor:
+        return self.first.support
+
+    @property
+    def constant(self) -> bool:
+        """False: the noise changes from step to step."""
+        return False
+
+    @property
+    def gaussian(self) -> bool:
+        """True: spectra that divide each draw by its own deviation are refused."""
+        return True
+
+    def check_schedule(self, alpha_bar: Tensor | None) -> None:
+        """Raise InputError unless the noise was made for this schedule."""
+        if alpha_bar is None:
+            raise InputError("a varying spectrum follows a discrete schedule; flow matching and EDM have none")
+        if not torch.equal(self.alpha_bar, alpha_bar):
+            raise InputError("the varying spectrum was made for another schedule: make it with this one's alpha_bar")
+
+    def at(self, t: int) -> Spectrum:
+        """The spectrum W_t of the noise in x_t."""
+        if t not in self._at:
+            self._at[t] = Spectrum(self.weights[t])
+        return self._at[t]
+
+    def sample(
+        self,
+        shape: Sequence[int],
+        *,
+        generator: torch.Generator | Sequence[torch.Generator] | None,
+        t: Tensor | int,
+        rows: slice | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> Tensor:
+        """Draw the noise of x_t, N(0, Sigma_{W_t}); t is (B,), one for each index of the first axis, or one for all.
+
+        Otherwise as `Spectrum.sample`.
+        """
+        white = Spectrum(torch.ones(self.size)).sample(
+            shape, generator=generator, rows=rows, device=device, dtype=dtype
+        )
+        if isinstance(t, int):
+            return self.shape(white, t)
+        t = t if rows is None else t[rows]
+        axes = tuple(range(-len(self.size), 0))
+        working = white if dtype == torch.float64 else white.float()
+        table = self._table(working)[t.to(working.device)]
+        table = table.reshape(len(t), *[1] * (white.ndim - 1 - len(self.size)), *table.shape[1:])
+        spectrum = torch.fft.rfftn(working, dim=axes) * table
+        return torch.fft.irfftn(spectrum, s=self.size, dim=axes).to(dtype)
+
+    def _table(self, like: Tensor) -> Tensor:
+        """All weights on the half-space of rfftn, kept where they are used, so that no step of training copies them."""
+        key = (str(like.device), like.dtype)
+        if key not in self._tables:
+            with torch.inference_mode(False):
+                half = self.weights[..., : self.size[-1] // 2 + 1]
+                self._tables[key] = half.to(like.device, like.dtype, copy=True).contiguous()
+        return self._tables[key]
+
+    def shape(self, white: Tensor, t: int | None = None) -> Tensor:
+        """Make noise of x_t of white noise."""
+        return self.at(t).sqrt(white)
+
+    def project(self, x: Tensor) -> Tensor:
+        """Keep the frequencies of the support."""
+        return self.first.project(x)
+
+    def transfer(self, eps: Tensor, t: int, t_prev: int) -> Tensor:
+        """The noise in x_t as noise in x_{t_prev}: the same white noise, with the other weight. At -1 there is none."""
+        return eps if t_prev < 0 else self.between(t, t_prev).sqrt(eps)
+
+    def between(self, t: int, t_prev: int) -> Spectrum:
+        """W_{t_prev} / W_t on the support. Near 1 in steps near each other, where W_t itself may span many decades."""
+        if (t, t_prev) not in self._between:
+            ratio = self.weights[t_prev] / self.weights[t].where(self.support, 1)
+            self._between[t, t_prev] = Spectrum(ratio * self.support)
+        return self._between[t, t_prev]
+
+    def posterior(
+        self, xt: Tensor, x0: Tensor, t: int, t_prev: int, alpha_bar: float, alpha_bar_prev: float, white: Tensor
+    ) -> Tensor:
+        """Draw from eq. 31's posterior where the spectrum varies: one gain and one variance a frequency (eq. 36).
+
+        With V_t = sigma_t^2 W_t^2 and alpha the signal kept between the two steps, q(x_{t_prev} | x_t, x0) has the mean
+        sqrt(alpha_bar_prev) x0 + sqrt(alpha) (V_prev / V_t) (x_t - sqrt(alpha_bar_t) x0) and the variance
+        V_prev - alpha V_prev^2 / V_t.
+        """
+        if t_prev < 0:
+            return x0
+        alpha = alpha_bar / alpha_bar_prev
+        ratio = (1 - alpha_bar_prev) / (1 - alpha_bar)
+        relative = self.between(t, t_prev)
+        residual = relative.covariance(xt - alpha_bar**0.5 * x0)  # V_prev / V_t, but for the ratio of sigma^2
+        share = (1 - alpha * ratio * relative.weight.square()).clamp(min=0).sqrt()
+        noise = Spectrum((1 - alpha_bar_prev) ** 0.5 * self.at(t_prev).weight * share).sqrt(white)
+        return alpha_bar_prev**0.5 * x0 + alpha**0.5 * ratio * residual + noise
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What `sagd.noise.stored.load` makes an equal noise of."""
+        return {"first": self.first.weight, "last": self.last.weight, "alpha_bar": self.alpha_bar}
+
+    def to_dict(self) -> dict:
+        """A JSON-ready description, from which `sagd.operators.from_dict` makes an equal one."""
+        spectra = {"first": self.first.to_dict(), "last": self.last.to_dict()}
+        return {"operator": "varying", **spectra, "alpha_bar": self.alpha_bar.tolist()}

@@ -1,0 +1,104 @@
+"""Operators: each makes a `Spectrum` from a few numbers. A new one is one file here, with a function of its name."""
+
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from types import FunctionType
+
+import torch
+from torch import Tensor
+
+from sagd.errors import InputError
+from sagd.noise.base import Noise
+from sagd.noise.grid import Size
+from sagd.noise.spectrum import Spectrum
+from sagd.noise.varying import Varying
+from sagd.operators.band_pass import band_pass
+from sagd.operators.data_matched import data_matched
+from sagd.operators.equal_snr import equal_snr
+from sagd.operators.exponential import exponential
+from sagd.operators.isotropic import isotropic
+from sagd.operators.offset import offset
+from sagd.operators.power_law import power_law
+from sagd.operators.two_band import two_band
+from sagd.runtime.registry import Registry, own, where
+
+__all__ = [
+    "OPERATORS",
+    "band_pass",
+    "build",
+    "data_matched",
+    "equal_snr",
+    "exponential",
+    "from_dict",
+    "isotropic",
+    "offset",
+    "power_law",
+    "two_band",
+]
+
+OPERATORS: Registry[Callable[..., Spectrum]] = Registry(__name__, FunctionType, "operator")
+
+
+def build(
+    name: str, size: Size, power: Tensor | None = None, arguments: dict | None = None, *, folder: Path = Path()
+) -> Spectrum:
+    """The spectrum of an operator, one of the library's or a user's own.
+
+    Parameters
+    ----------
+    name
+        A key of `OPERATORS`, or ``mine.py:ring``: the function ``ring`` of a file of your own. It takes the size (and
+        ``power``, if it has an argument of that name) and returns a `Spectrum`, or a weight: a tensor of that size.
+    size
+        Of the grid, such as (H, W).
+    power
+        ``size``: the data's variance at each frequency, for the operators that take it.
+    arguments
+        The operator's other arguments, by name.
+    folder
+        Where the file lies.
+
+    Raises
+    ------
+    InputError
+        An unknown operator or argument, a bad value, a mistake in the user's file; in one line.
+    """
+    theirs = ":" in name
+    operator = own(name, folder, "operator") if theirs else OPERATORS[name]
+    arguments = dict(arguments or {})
+    if "power" in inspect.signature(operator).parameters:
+        arguments["power"] = power
+    try:
+        inspect.signature(operator).bind(size, **arguments)
+    except TypeError as error:
+        raise InputError(f"operator {name}: {error}") from None
+    if not theirs:
+        return operator(size, **arguments)
+    try:
+        found = operator(size, **arguments)
+        found = found if isinstance(found, Spectrum) else Spectrum(torch.as_tensor(found))
+    except Exception as error:  # whatever a user's file raises
+        raise InputError(f"operator {name}: {where(error)}") from error
+    if found.size != tuple(size):
+        raise InputError(f"operator {name} returns a weight of {found.size}; it must be {tuple(size)}")
+    return found
+
+
+def from_dict(description: dict) -> Noise:
+    """The inverse of `Spectrum.to_dict` and of `Varying.to_dict`.
+
+    Also takes a description written by hand: ``{"operator": ..., "size": ..., ...}``.
+    """
+    arguments = dict(description)
+    name = arguments.pop("operator", None)
+    if name == "varying":
+        first, last = (from_dict(arguments[key]) for key in ("first", "last"))
+        return Varying(first, last, torch.tensor(arguments["alpha_bar"], dtype=torch.float64))
+    if name == "custom":
+        return Spectrum(torch.tensor(arguments["weight"], dtype=torch.float64), arguments["per_sample"])
+    operator = OPERATORS[name]
+    try:
+        return operator(**arguments)
+    except TypeError as error:
+        raise InputError(f"operator {name}: {error}") from None

@@ -1,0 +1,14 @@
+"""The data's power, as the operators made of data take it."""
+
+import torch
+from torch import Tensor
+
+from sagd.errors import InputError
+from sagd.noise.grid import Size
+
+
+def given_power(size: Size, power: Tensor | list) -> Tensor:
+    power = torch.as_tensor(power, dtype=torch.float64, device="cpu")
+    if tuple(power.shape) != tuple(size) or not torch.isfinite(power).all() or (power < 0).any():
+        raise InputError(f"the data's power must be {tuple(size)}, finite and >= 0; it is {tuple(power.shape)}")
+    return power

@@ -1,0 +1,1 @@
+"""What no number depends on: files, downloads, progress, processes."""

@@ -1,0 +1,98 @@
+"""What a package offers, by name: each of its files has one thing, of the file's own name."""
+
+import importlib
+import importlib.util
+import pkgutil
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from sagd.errors import InputError
+
+Thing = TypeVar("Thing")
+
+
+class Registry(Mapping[str, Thing], Generic[Thing]):
+    """The things of a package: ``sagd.operators`` holds ``power_law`` because its file power_law.py defines it.
+
+    To add one is to add a file. The files are imported when a name is first asked for.
+
+    Parameters
+    ----------
+    package
+        Its full name.
+    kind
+        The type of what it offers; a file whose own name is of another type, or of none, is no entry.
+    what
+        In error messages, such as ``operator``.
+    """
+
+    def __init__(self, package: str, kind: type[Thing] | tuple[type, ...], what: str):
+        self._package, self._kind, self._what = package, kind, what
+        self._found: dict[str, Thing] | None = None
+
+    def _entries(self) -> dict[str, Thing]:
+        if self._found is None:
+            found = {}
+            for module in pkgutil.iter_modules(importlib.import_module(self._package).__path__):
+                if not module.name.startswith("_"):
+                    thing = getattr(importlib.import_module(f"{self._package}.{module.name}"), module.name, None)
+                    if isinstance(thing, self._kind):
+                        found[module.name] = thing
+            self._found = found
+        return self._found
+
+    def __getitem__(self, name: str) -> Thing:
+        try:
+            return self._entries()[name]
+        except KeyError:
+            raise InputError(f"{self._what} is {name!r}; allowed: {', '.join(self)}") from None
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries())
+
+    def __len__(self) -> int:
+        return len(self._entries())
+
+
+def own(place: str, folder: Path, what: str) -> Callable:
+    """A user's own function: ``mine.py:ring`` is the function ``ring`` of ``mine.py`` in a folder.
+
+    Raises
+    ------
+    InputError
+        No such file or function, or a file that cannot be imported.
+    """
+    file, _, name = place.rpartition(":")
+    path = folder / file
+    if not path.is_file():
+        raise InputError(f"{what} is {place!r}; there is no file {path}")
+    spec = importlib.util.spec_from_file_location(f"own_{path.stem}", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # whatever a user's file raises
+        raise InputError(f"{path} cannot be imported: {where(error)}") from error
+    found = getattr(module, name, None)
+    if not callable(found):
+        raise InputError(f"{what} is {place!r}; {path} has no function {name!r}")
+    return found
+
+
+def where(error: Exception) -> str:
+    """An exception in one line: the line of code that raised it, its type, and what it says."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if isinstance(error, SyntaxError):
+        line = f"line {error.lineno}: "
+    elif trace is not None:
+        line = f"{Path(trace.tb_frame.f_code.co_filename).name}, line {trace.tb_lineno}: "
+    else:
+        line = ""
+    return f"{line}{type(error).__name__}: {' '.join(str(error).split())}"

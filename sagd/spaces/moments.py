@@ -1,0 +1,70 @@
+"""The moments of a data set that its noise and its sampling need."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def statistics(
+    images: np.ndarray, block: int = 1024, each: Callable[[Tensor], None] = lambda transforms: None
+) -> dict[str, Tensor]:
+    """First and second moments of a data set of any size, in [-1, 1] units, float64, streamed.
+
+    Parameters
+    ----------
+    images
+        (N, C, H, W), uint8.
+    block
+        Images at a time.
+    each
+        Shown the unitary DFT of every block less the mean image, (n, C, H, W), complex, in order.
+
+    Returns
+    -------
+    dict
+        ``mean`` (C, H, W), the mean image; ``power`` (C, H, W), the variance at each frequency of the unitary DFT.
+    """
+    blocks = range(0, len(images), block)
+
+    def pixels(start: int) -> Tensor:
+        return torch.from_numpy(np.array(images[start : start + block])).double() / 127.5 - 1
+
+    def squares(start: int, mean: Tensor) -> Tensor:
+        transforms = torch.fft.fft2(pixels(start) - mean, norm="ortho")
+        each(transforms)
+        return transforms.abs().square().sum(0)
+
+    mean = sum(pixels(start).sum(0) for start in blocks) / len(images)
+    power = sum(squares(start, mean) for start in blocks)
+    return {"mean": mean, "power": power / len(images)}
+
+
+def combine(a: tuple[int, Tensor, Tensor], b: tuple[int, Tensor, Tensor]) -> tuple[int, Tensor, Tensor]:
+    """Count, mean and sum of squared deviations of two sets together (Chan, Golub and LeVeque 1983)."""
+    (n, mean, squares), (m, other_mean, other_squares) = a, b
+    shift = other_mean - mean
+    return n + m, mean + shift * (m / (n + m)), squares + other_squares + shift**2 * (n * m / (n + m))
+
+
+def field_distance(a: dict[str, Tensor], b: dict[str, Tensor]) -> dict[str, float]:
+    """The squared 2-Wasserstein distance of the Gaussian fields with the moments of two data sets.
+
+    It is the Fréchet distance of their pixels, if these are taken to be Gaussian and stationary.
+
+    Parameters
+    ----------
+    a, b
+        ``mean`` and ``power`` (C, *size), of `statistics`.
+
+    Returns
+    -------
+    dict
+        ``mean``: of the mean images; ``dc``: of the deviations of an image's mean; ``rest``: of the deviations at all
+        other frequencies. Their sum is the distance; of pixels in [-1, 1], summed over all of them.
+    """
+    deviations = (a["power"].double().sqrt() - b["power"].double().sqrt()).square()
+    dc = deviations[(slice(None), *[0] * (deviations.ndim - 1))].sum()
+    mean = (a["mean"].double() - b["mean"].double()).square().sum()
+    return {"mean": mean.item(), "dc": dc.item(), "rest": (deviations.sum() - dc).item()}

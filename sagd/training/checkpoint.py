@@ -1,0 +1,71 @@
+"""What a checkpoint holds."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from sagd.errors import InputError
+from sagd.runtime.distributed import World, fill
+from sagd.runtime.files import read_tensors, write_tensors
+
+
+@dataclass
+class State:
+    """What a checkpoint holds: one safetensors file, whole or absent."""
+
+    parameters: dict[str, Tensor]
+    averaged: dict[str, Tensor]
+    optimizer: torch.optim.Optimizer
+    losses: Tensor
+    describe: str
+    world: World
+
+    def tensors(self) -> dict[str, Tensor]:
+        tensors = {"losses": self.losses}
+        for name, p in self.parameters.items():
+            tensors |= {f"weights.{name}": p, f"ema.{name}": self.averaged[name]}
+            if not p.requires_grad:
+                continue
+            moments = self.optimizer.state[p]
+            if not moments:  # as AdamW makes them in its first step
+                moments["step"] = torch.zeros((), dtype=torch.float32, device=p.device)
+                moments["exp_avg"], moments["exp_avg_sq"] = torch.zeros_like(p), torch.zeros_like(p)
+            tensors |= {f"{key}.{name}": value for key, value in moments.items()}
+        return tensors
+
+    def save(self, path: Path | None, step: int) -> None:
+        if path is None:
+            return
+        tensors = self.world.collected(self.tensors())
+        if self.world.main:
+            write_tensors(path, tensors | {"step": torch.tensor(step)}, {"run": self.describe})
+        self.world.wait()  # a process that ended here would take along what is still to be collected
+
+    def resume(self, path: Path | None) -> int:
+        """The step to go on from, of which all processes must say the same; 0 if there is no checkpoint."""
+        self.world.check_alike(self.describe)
+        different = f"not all processes find one checkpoint at {path}: SAGD_SCRATCH must be a folder that all hosts see"
+        there = path is not None and path.exists()
+        if not self.world.alike(str(there)):
+            raise InputError(different)
+        step = self._load(path) if there else 0
+        if not self.world.alike(str(step)):
+            raise InputError(different)
+        return step
+
+    def _load(self, path: Path) -> int:
+        import safetensors
+
+        saved = read_tensors(path)
+        with safetensors.safe_open(path, "pt") as file:
+            run = (file.metadata() or {}).get("run")
+        mine = self.tensors()
+        fits = all(name in saved and saved[name].shape == t.shape for name, t in mine.items())
+        if run != self.describe or not fits:
+            raise InputError(f"{path} is the checkpoint of another run: {run}; remove it, or restore those settings")
+        with torch.no_grad():
+            for name, tensor in mine.items():
+                fill(tensor, saved[name])
+        return int(saved["step"])

@@ -1,0 +1,190 @@
+"""The training loop: loss, AdamW, EMA, and checkpoints from which it goes on to the same bits."""
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Collection
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from sagd.errors import InputError
+from sagd.formulations.base import Formulation
+from sagd.networks.weights import classes_of, predictor
+from sagd.noise.base import Noise
+from sagd.noise.corruption import Corruption
+from sagd.noise.stored import fingerprint
+from sagd.runtime.distributed import World, local, unsynchronised
+from sagd.spaces.latents import Latents
+from sagd.spaces.pixels import Pixels
+from sagd.training.batches import draw_batch, read_ahead
+from sagd.training.checkpoint import State
+from sagd.training.recipe import Recipe
+
+AGREE = 10  # steps, at most, between the questions whether to save or to stop, where processes have to agree
+SAVING = 0.05  # of the time, at most
+
+
+@dataclass
+class Trained:
+    """A finished run: the averaged weights (rank 0 alone has them), every step's loss, the images a second of all."""
+
+    weights: dict[str, Tensor]
+    losses: Tensor
+    images_per_second: float | None
+
+
+class Interrupted(Exception):
+    """The run was asked to stop, and has saved its checkpoint, where it has one."""
+
+
+def train(
+    network: nn.Module,
+    source: Pixels | Latents,
+    noise: Noise,
+    formulation: Formulation,
+    recipe: Recipe,
+    *,
+    seed: int,
+    corruption: Corruption | None = None,
+    world: World | None = None,
+    checkpoint: Path | None = None,
+    checkpoint_seconds: float = 20.0,
+    resumed: Callable[[int], None] = lambda step: None,
+    report: Callable[[Tensor], None] = lambda loss: None,
+    snapshots: Collection[int] = (),
+    snapshot: Callable[[int, dict[str, Tensor]], None] = lambda step, weights: None,
+    stop: Callable[[], bool] = lambda: False,
+) -> Trained:
+    """Train a network to predict the noise of a spectrum, or v, the velocity, or the data.
+
+    Parameters
+    ----------
+    network
+        Of `sagd.networks`, float32; moved to the source's device, and trained in place.
+    source
+        Images or latents, on the device to train on; with labels, if the network knows any.
+    formulation
+        What is predicted, and at which times: `Diffusion`, `Flow` or `EDM`.
+    world
+        The processes that share each batch, if there are several. Weights and losses are those of one process but for
+        the order of sums, and only rank 0 writes checkpoints and snapshots.
+    checkpoint
+        Where to save, about every ``checkpoint_seconds``, and less often where saving takes long, so that it takes a
+        twentieth of the time at most. Where such a file is, the run goes on from it, on any number of processes, and on
+        one CPU its weights end bit-identical to those of a run that was never cut.
+    resumed
+        Called once with the step that the run goes on from, if it does.
+    report
+        Called after each step with its loss.
+    snapshots, snapshot
+        After these steps (counted from 1) ``snapshot`` is given the step and the averaged weights, on rank 0 alone.
+    stop
+        Asked after each step; once it says yes, the run saves and raises `Interrupted`.
+
+    Raises
+    ------
+    InputError
+        Batch larger than the data, labels missing, a checkpoint of another run, processes that do not do the same, a
+        loss that is not finite, a full disk.
+    """
+    device, world = source.device, world or World()
+    classes = classes_of(network)
+    if recipe.batch_size > len(source):
+        raise InputError(f"batch_size is {recipe.batch_size}; the data set has {len(source)} images")
+    if classes and (source.labels is None or int(source.labels.max()) >= classes):
+        found = "none" if source.labels is None else f"labels up to {int(source.labels.max())}"
+        raise InputError(f"the network knows {classes} labels; the data set has {found}")
+    layout = torch.channels_last if device.type == "cuda" else torch.contiguous_format
+    network.to(memory_format=layout).train()
+    rows = world.rows(recipe.batch_size)
+    wrapped = world.wrap(network, device)
+    called = _compiled(wrapped, device) if recipe.compile else wrapped
+    parameters = dict(network.named_parameters())
+    averaged = {name: p.detach().clone() for name, p in parameters.items()}
+    optimizer = torch.optim.AdamW(
+        [p for p in parameters.values() if p.requires_grad],
+        lr=recipe.lr, betas=recipe.betas, weight_decay=recipe.weight_decay, fused=True,
+    )  # fmt: skip
+    losses = torch.full((recipe.steps,), float("nan"), device=device)
+    use_bf16 = _use_bf16(recipe.precision, device)
+    formulation.check(noise)
+    noises = [fingerprint(noise.tensors()), fingerprint(corruption.tensors()) if corruption else None]
+    describe = json.dumps([asdict(recipe), seed, use_bf16, len(source), *source.shape, formulation.to_dict(), *noises])
+    state = State(parameters, averaged, optimizer, losses, describe, world)
+    started = state.resume(checkpoint)
+    if started:
+        resumed(started)
+    precision = torch.autocast(device.type, torch.bfloat16, enabled=use_bf16)
+    ema, trained = [local(t) for t in averaged.values()], [local(p) for p in parameters.values()]
+
+    clock = saved = time.monotonic()
+    question, pause = started + 1, checkpoint_seconds
+    for step, stored in enumerate(read_ahead(source, recipe, seed, started, rows), started):
+        for group in optimizer.param_groups:
+            group["lr"] = recipe.lr_at(step)
+        batch = draw_batch(
+            source, formulation, noise, corruption, recipe, seed, step, classes=classes, rows=rows, stored=stored
+        )
+        optimizer.zero_grad()
+        loss = torch.zeros((), device=device)
+        parts = range(0, len(batch.x0), recipe.micro_batch_size or len(batch.x0))
+        for start in parts:
+            x0, t, eps, labels = (None if b is None else b[start : start + parts.step] for b in batch)
+            with unsynchronised(wrapped, last=start == parts[-1]):
+                with precision:
+                    part = formulation.loss(predictor(called, labels), x0.to(memory_format=layout), t, eps)
+                part = part * (len(x0) / len(batch.x0))
+                part.backward()
+            loss += part.detach()
+        nn.utils.clip_grad_norm_(parameters.values(), recipe.clip_norm, foreach=True)
+        optimizer.step()
+        with torch.no_grad():
+            decay = min(recipe.ema, 1 - (1 + step) ** -0.75)
+            torch._foreach_lerp_(ema, trained, 1 - decay)
+        losses[step] = world.mean(loss)
+        report(losses[step])
+        if step + 1 in snapshots:
+            weights = world.collected(averaged)
+            if world.main:
+                snapshot(step + 1, weights)
+        last = step + 1 == recipe.steps
+        stopping = stop() and not last
+        due = checkpoint is not None and world.main and time.monotonic() - saved > pause
+        if world.size > 1 and (last or step + 1 < question):
+            stopping = due = False
+        elif world.size > 1:  # about once a second: on a GPU the answer is waited for
+            rate = (step + 1 - started) / (time.monotonic() - clock)
+            stopping, due, question = world.most(stopping, due, step + 1 + max(1, min(AGREE, round(rate))))
+        if last or stopping or due:
+            _check_finite(losses[: step + 1], recipe.lr)  # before a good checkpoint is replaced
+            began = time.monotonic()
+            state.save(checkpoint, step + 1)
+            saved = time.monotonic()
+            pause = max(checkpoint_seconds, (saved - began) / SAVING)
+        if stopping:
+            raise Interrupted
+    seconds = time.monotonic() - clock
+    rate = (recipe.steps - started) * recipe.batch_size / seconds if recipe.steps > started else None
+    return Trained(world.collected(averaged), losses.cpu(), rate)
+
+
+def _check_finite(losses: Tensor, lr: float) -> None:
+    if not torch.isfinite(losses).all():
+        first = int((~torch.isfinite(losses)).nonzero()[0, 0])
+        raise InputError(f"the loss is not finite from step {first} on; the learning rate is {lr}: try a smaller one")
+
+
+def _compiled(network: nn.Module, device: torch.device) -> nn.Module:
+    if device.type == "cpu" and not shutil.which(os.environ.get("CXX", "g++")):
+        raise InputError("compile needs a C++ compiler on a CPU: g++, or the one that CXX names; none was found")
+    return torch.compile(network)
+
+
+def _use_bf16(precision: str, device: torch.device) -> bool:
+    if precision == "auto":
+        return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return precision == "bf16"

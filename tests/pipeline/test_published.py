@@ -1,0 +1,326 @@
+"""The paper's study: its plan, the published tables beside ours, and verdicts that follow from numbers."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import sagd
+from pipeline import params as parameters
+from pipeline import plan
+from pipeline.params.sections import Noise
+from pipeline.study import audits, claims, published
+from sagd.errors import InputError
+from sagd.runtime.files import read_json, write_json
+
+AUDIT_ROWS = [row for audit in audits.AUDITS for row in audit.rows]
+PROFILES = sorted(p.stem for p in Path("paper/profiles").glob("*.yaml"))
+
+
+@pytest.fixture
+def in_paper(monkeypatch):
+    monkeypatch.chdir("paper")
+
+
+def test_params_are_what_the_plan_makes_of_their_profile():
+    content = read_json("paper/params.json")
+    assert content == json.loads(json.dumps(plan.parameters(content["profile"])))
+
+
+def test_every_published_number_has_a_setting(in_paper):
+    tables = [published.over_alpha(), published.over_bands(), published.over_gamma()]
+    assert [len(t) for t in tables] == [72, 16, 45]
+    settings = plan.settings()
+    assert {name for t in tables for name in t.setting} <= set(settings)
+    # And what has no table: Fig. 3 and the workshop paper's Fig. 3.
+    others = set(settings) - {n for t in tables for n in t.setting} - {s for _, s, _ in AUDIT_ROWS}
+    assert {s.rsplit("_", 1)[0] for s in others} == {
+        "cifar10_low",
+        "cifar10_high",
+    }
+
+
+def test_a_setting_is_what_its_published_row_says():
+    settings = plan.settings()
+    assert settings["mnist_m006"]["noise"] == {"operator": "power_law", "alpha": -0.06}
+    assert settings["imagenet_m004"]["dataset"] == "imagenet"
+    omission = settings["omission_04_05_bpm"]
+    assert omission["corrupt"] == {"band": [0.4, 0.5]}
+    assert (omission["noise"]["low"], omission["noise"]["high"]) == ([0.0, 0.4], [0.5, 1.0])
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_every_profile_is_valid_and_its_stages_fill_every_setting(profile, tmp_path, monkeypatch):
+    content = plan.parameters(profile)
+    monkeypatch.chdir(tmp_path)
+    write_json(Path("params.json"), content)
+    params, stages = parameters.load(), content["stages"]
+    assert params.profile == profile and params.section("evaluate").metrics
+    assert len(params.settings) == 171
+    for setting in params.settings:
+        assert params.dataset(setting.prepared.name)
+    taken = [s for name in stages for s in params.chosen(Asked(name))]
+    assert sorted(s.name for s in taken) == sorted(s.name for s in params.settings)
+    for name, stage in stages.items():
+        place = Path("artifacts", profile, stage["place"])
+        for setting in params.chosen(Asked(name)):
+            assert place in setting.artifacts("train").parents
+            assert setting.prepared == Path("artifacts", profile, "prepare", stage["dataset"])
+
+
+class Asked:
+    def __init__(self, setting):
+        self.setting = setting
+
+
+def test_an_unknown_profile_is_told_in_one_line():
+    with pytest.raises(InputError, match="no profile 'fast' in paper/profiles; there are gpu, paper, quick, smoke"):
+        plan.parameters("fast")
+
+
+def cells(seeds=3, **distances):
+    """A table as `published.cells` gives it, of settings with these distances a seed; the rest was not run."""
+    rows = {}
+    for name, setting in plan.settings().items():
+        run = name in distances
+        values = list(distances[name]) if run else np.nan
+        rows[name] = {
+            "group": setting["group"],
+            "noise": Noise(**setting["noise"]),
+            "run": run,
+            "command": f"run {name}",
+        }
+        rows[name] |= {"fd_seeds": values, "fd": np.mean(values), "fd_se": 0.1 if run else np.nan}
+        rows[name] |= {"kd": 0.01, "kd_se": 0.001, "label": "fd_x", "seeds": seeds, "samples": 9, "profile": "quick"}
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def test_a_cell_that_was_not_run_names_its_command(in_paper):
+    table = published.over_alpha()
+    shown = published.beside(table[table.dataset == "mnist"], cells(mnist_iso=[2.0, 2.2]), ["alpha"]).set_index("alpha")
+    assert shown.loc["0", "ours, fd_x"] == "2.10 ± 0.10" and shown.loc["0", "profile, or the command"] == "quick"
+    missing = shown.loc["-0.06"]
+    assert missing["profile, or the command"] == "run mnist_m006" and missing["ours, fd_x"] == "not run"
+    assert shown.loc["-0.06", "published FID"] == "0.280 ± 0.020"
+    assert "best checkpoint" not in shown
+    ours = cells(mnist_iso=[2.0, 2.2]).assign(best=1.5, best_se=0.2)
+    shown = published.beside(table[table.dataset == "mnist"], ours, ["alpha"]).set_index("alpha")
+    assert shown.loc["0", "best checkpoint"] == "1.50 ± 0.20"
+
+
+def finding(ours, dataset):
+    found = claims.best_alphas(ours, published.over_alpha())
+    return next(f for f in found if f.claim.startswith(dataset))
+
+
+@pytest.mark.parametrize(
+    ("shaped", "verdict"),
+    [
+        ([1.0, 1.1, 0.9], "supported"),
+        ([3.0, 3.1, 2.9], "contradicted"),
+        ([2.0, 1.0, 3.1], "undecided"),
+    ],
+)
+def test_the_best_alpha_is_judged_by_paired_differences(in_paper, shaped, verdict):
+    found = finding(cells(mnist_iso=[2.0, 2.1, 1.9], mnist_m006=shaped), "mnist")
+    assert found.verdict == verdict and "Paired difference" in found.statistic
+    assert finding(cells(mnist_iso=[2.0, 2.1, 1.9]), "mnist").verdict == "not run"
+
+
+def test_that_no_alpha_helps_needs_all_of_them(in_paper):
+    alphas = {f"cifar10_{plan.code(a)}": [2.5, 2.6, 2.4] for a in plan.ALPHAS}
+    iso = {"cifar10_iso": [2.0, 2.1, 1.9]}
+    assert finding(cells(**iso, **alphas), "cifar10").verdict == "supported"
+    assert finding(cells(**iso, **alphas, **{}), "cifar10").statistic.startswith("12 of 12 alphas were run, 0")
+    better = alphas | {"cifar10_m001": [1.0, 1.1, 0.9]}
+    assert finding(cells(**iso, **better), "cifar10").verdict == "contradicted"
+    del alphas["cifar10_m001"]
+    assert finding(cells(**iso, **alphas), "cifar10").verdict == "not run"
+
+
+def bands(gain, count=8):
+    pairs = list(plan.BANDS)[:count]
+    names = [f"omission_{plan.digits(a)}_{plan.digits(b)}" for a, b in pairs]
+    iso, bpm = [3.0, 3.1, 2.9], [3.0 - gain, 3.15 - gain, 2.9 - gain]
+    return cells(**{f"{n}_iso": iso for n in names}, **{f"{n}_bpm": bpm for n in names})
+
+
+@pytest.mark.parametrize(
+    ("gain", "count", "verdict"),
+    [(1.0, 8, "supported"), (-1.0, 8, "contradicted"), (1.0, 3, "undecided"), (1.0, 0, "not run")],
+)
+def test_omission_is_judged_by_a_sign_test(in_paper, gain, count, verdict):
+    found = claims.omits(bands(gain, count), published.over_bands())
+    assert found.verdict == verdict
+    if count:
+        assert f"{count} of 8 bands were run" in found.statistic
+        assert f"clearly so on {count if gain > 0 else 0} (paired" in found.statistic
+
+
+@pytest.mark.parametrize(("slope", "verdict"), [(-1.0, "supported"), (1.0, "contradicted")])
+def test_learning_follows_the_spectrum_where_the_ranks_do(slope, verdict):
+    alphas = {f"cifar10_low_{plan.code(a)}": [3 + slope * a] for a in plan.ALPHAS}
+    assert claims.follows_the_spectrum(cells(cifar10_low_iso=[3.0], **alphas)).verdict == verdict
+    some = dict(list(alphas.items())[:3])
+    assert claims.follows_the_spectrum(cells(**some)).verdict == "not run"
+
+
+def test_the_endpoint_score_is_the_datas():
+    assert claims.endpoint().verdict == "supported"
+
+
+@pytest.mark.parametrize(("rate", "verdict"), [(99, "supported"), (50, "contradicted"), (92, "undecided")])
+def test_the_cost_is_judged_by_images_a_second(rate, verdict):
+    ours = cells(mnist_iso=[1.0], mnist_m006=[1.0], mnist_p006=[1.0], mnist_g01=[1.0])
+    ours["images_per_second"] = [100.0 if name == "mnist_iso" else rate for name in ours.index]
+    assert claims.costs_little(ours).verdict == verdict
+    assert claims.costs_little(ours.iloc[:1]).verdict == "not run"
+
+
+def test_every_audited_setting_is_in_an_audit():
+    audited = {s for _, *pair in AUDIT_ROWS for s in pair if s}
+    assert audited == {name for name, s in plan.settings().items() if s["group"] == "audit"}
+
+
+@pytest.mark.parametrize("size", [16, 32])
+def test_boost_and_energy_are_those_of_the_listing(size):
+    settings = plan.settings(size)
+
+    def weight(name):
+        return Noise(**settings[f"audit_{name}"]["noise"]).spectrum(torch.ones(size, size), None).weight
+
+    def boost(w):
+        return w[0, 0] / (w.flatten()[1:].square().mean().sqrt())
+
+    assert abs(boost(weight("boost")) / boost(weight("m006_floor")) - 1) < 0.01
+    rms = [weight(name).square().mean().sqrt() for name in ("energy", "m006_none", "boost", "m006_sample")]
+    assert abs(rms[0] / rms[1] - 1) < 0.001
+    assert abs(rms[0] - 1) > 0.05 and abs(rms[2] - 1) < 1e-12 and abs(rms[3] - 1) < 1e-12
+
+
+@pytest.mark.parametrize("size", [16, 32])
+@pytest.mark.parametrize("units", ["corner", "nyquist", "cycles"])
+def test_an_audit_leaves_out_the_band_and_nothing_else(units, size):
+    noise = Noise(**plan.settings(size)[f"audit_{units}_bpm"]["noise"]).spectrum(torch.ones(size, size), None)
+    assert torch.equal(~noise.support, sagd.band_pass((size, size), 0.4, 0.5, units=units).support)
+
+
+def test_an_audit_compares_seed_by_seed():
+    audit = audits.AUDITS[2]
+    ours = cells(audit_iso=[2.0, 3.0, 4.0], audit_m006=[1.0, 2.01, 2.99], audit_boost=[2.1, 2.9, 4.0])
+    shown = audits.table(ours, audit).set_index("noise")
+    assert shown.loc["tilt alone", "that is"] == "smaller" and shown.loc["tilt alone", "compared with"] == "isotropic"
+    assert shown.loc["tilt alone", "difference"].startswith("-1.000 ±")
+    assert shown.loc["the same boost alone", "that is"] == "within the noise"
+    listing = shown.loc["tilt and boost, the listing"]
+    assert listing["profile, or the command"] == "run audit_m006_floor" and listing["ours, fd_x"] == "not run"
+    assert listing["difference"] == ""
+    assert listing["that is"] == "" and shown.loc["isotropic", "difference"] == ""
+
+
+def test_every_setting_is_of_an_experiment():
+    shown = published.overview(cells(mnist_iso=[2.0], audit_iso=[2.0]), "quick")
+    assert shown["settings run"].tolist()[:-1] == ["1 of 72", "0 of 13", "0 of 16", "1 of 45", "0 of 9", "1 of 20"]
+    patterns = "|".join(published.EXPERIMENTS.values())
+    assert all(re.match(patterns, name) for name in plan.settings())
+
+
+def written(params, name, values, **more):
+    """The two files that `evaluate` writes for a setting, with these distances a seed."""
+    setting, mean = params.setting(name), sum(values) / len(values)
+    result = {"fd_x": mean, "fd_x_se": 0.1, "fd_x_of_real": 0.5, "seeds": len(values), "samples_per_seed": 9}
+    write_json(setting.report("evaluate", "json"), result | {"held_out": 10} | more)
+    detail = {"names": {"fid": "fd_x", "kid": "kd_x"}, "features": "x", "profile": "quick"}
+    write_json(setting.report("evaluate", "seeds.json"), detail | {"per_seed": {"fd_x": values}})
+
+
+@pytest.fixture
+def some_run(tmp_path, monkeypatch):
+    """The quick profile with two settings that were run, of which the speed of one is known."""
+    content = plan.parameters("quick")
+    monkeypatch.chdir(tmp_path)
+    write_json(Path("params.json"), content)
+    params = parameters.load()
+    written(params, "mnist_iso", [2.0, 2.2])
+    written(params, "mnist_m006", [1.0, 1.4])
+    timed = {"images_per_second": 1000.0, "device": "an abacus", "torch": "2.15.0"}
+    write_json(Path("reports/timings.json"), {"mnist_iso": timed})
+    return params
+
+
+def test_cells_are_read_for_every_setting_and_speeds_from_their_own_file(some_run):
+    ours = published.cells(some_run)
+    assert len(ours) == 171 and ours.run.sum() == 2
+    assert ours.fd["mnist_iso"] == pytest.approx(2.1) and ours.fd_seeds["mnist_m006"] == [1.0, 1.4]
+    assert ours.images_per_second["mnist_iso"] == 1000 and np.isnan(ours.images_per_second["mnist_m006"])
+    assert ours.command["mnist_m008"] == "cd paper && dvc repro setting@mnist_m008"
+    assert published.label_of(ours) == "fd_x"
+
+
+def test_a_command_names_the_stage_of_the_group_where_a_stage_takes_one(tmp_path, monkeypatch):
+    content = plan.parameters("smoke")
+    monkeypatch.chdir(tmp_path)
+    write_json(Path("params.json"), content | {"stages": plan.stages("group")})
+    assert published.cells(parameters.load()).command["mnist_m008"] == "cd paper && dvc repro setting@mnist"
+
+
+def test_the_summary_says_what_was_run_and_how_long_it_took_as_far_as_known(some_run):
+    ours = published.cells(some_run)
+    text = published.summary(some_run, ours)
+    first = some_run.settings[0].train
+    hours = first.steps * first.batch_size * 2 / 1000 / 3600
+    assert "2 of 171 settings run" in text and "its distances are not FIDs" in text
+    assert f"Training took {hours:.1f} hours (1 of the settings" in text and "on an abacus" in text
+    nothing = published.summary(some_run, ours.assign(run=False))
+    assert "0 of 171 settings run" in nothing and "hours" not in nothing
+    unknown = published.summary(some_run, ours.assign(images_per_second=np.nan))
+    assert "How long training took is not known" in unknown
+
+
+def test_bars_of_a_table_and_of_ours_stand_at_the_same_places(in_paper):
+    table = published.by_dataset(published.over_alpha(), published.DATASETS)["mnist"]
+    (theirs, ours) = published.panels({"mnist": table}, cells(mnist_m006=[2.0, 2.2])).values()
+    assert list(theirs["mnist"].x) == list(ours["mnist"].x) and "-0.06" in list(theirs["mnist"].x)
+    own = ours["mnist"].set_index("x")["mean"]
+    assert own["-0.06"] == pytest.approx(2.1) and own.notna().sum() == 1
+    bands = published.panels({"MNIST": published.over_bands()}, cells())["published FID"]["MNIST"]
+    assert set(bands.kind) == {"isotropic", "bpm"}
+
+
+def test_a_sweep_without_a_published_table_is_sorted_by_its_key():
+    ours = cells(cifar10_high_g01=[2.0, 2.2]).assign(corrupted_fd=1.5, corrupted_fd_se=0.25)
+    rows = published.own_sweep(ours, "cifar10_high", "gamma_low")
+    assert list(rows.x) == ["0.1", "0.2", "0.3", "0.4", "0.5", "0.6", "0.7", "0.8", "0.9"]
+    shown = published.own_table(rows, ours, "gamma_l").set_index("gamma_l")
+    assert shown.loc["0.1", "ours, fd_x, to clean"] == "2.10 ± 0.10"
+    assert shown.loc["0.1", "ours, fd_x, to corrupted"] == "1.50 ± 0.25"
+    assert shown.loc["0.2", "profile, or the command"] == "run cifar10_high_g02"
+    low = published.own_sweep(ours, "cifar10_low", "alpha")
+    assert list(low.alpha) == sorted(low.alpha) and "0" in list(low.x)
+
+
+def test_a_table_is_folded_where_nothing_of_it_was_run(in_paper):
+    table = published.by_dataset(published.over_alpha())["mnist"]
+    assert "<details open>" in published.folded_beside("mnist", table, cells(mnist_iso=[2.0]), ["alpha"]).data
+    folded = published.folded_beside("mnist", table, cells(cifar10_iso=[2.0]), ["alpha"]).data
+    assert "<details>" in folded and "0 of 13 cells run" in folded
+
+
+def test_fig_5_is_shown_once_its_settings_were_run(some_run):
+    assert published.figure_5(some_run) == []
+    names = ("omission_04_05_iso", "omission_04_05_bpm")
+    for path in [some_run.setting(n).report(s, "png") for n in names for s in ("corrupt", "sample")]:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    assert [p.name for p in published.figure_5(some_run)] == ["corrupt.png", "sample.png", "sample.png"]
+
+
+def test_the_claims_are_counted_by_verdict(in_paper):
+    found = claims.findings(cells(), published.over_alpha(), published.over_bands())
+    assert [f.verdict for f in found].count("not run") == len(found) - 1  # the endpoint needs no training
+    text = claims.tally(found)
+    assert f"{len(found) - 1} not run" in text and "1 supported" in text

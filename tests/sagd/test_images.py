@@ -1,0 +1,184 @@
+"""Sets of images are the same wherever they come from, and what is wrong with one is said in a line."""
+
+import io
+import struct
+import sys
+import zipfile
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sagd import InputError
+from sagd.images import Images, statistics
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (5, 3, 8, 6), dtype=np.uint8)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "set" / "sub").mkdir(parents=True)
+    for k, image in enumerate(PIXELS):
+        Image.fromarray(image.transpose(1, 2, 0)).save(tmp_path / "set" / ("sub" if k % 2 else ".") / f"{k}.png")
+    return tmp_path / "set"
+
+
+def everything(source):
+    images = Images(source)
+    return np.concatenate([images[k : k + 2] for k in range(0, len(images), 2)])
+
+
+def test_all_sources_give_the_same_images(folder, tmp_path):
+    expected = everything(folder)
+    assert sorted(i.tobytes() for i in expected) == sorted(i.tobytes() for i in PIXELS)
+    with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
+        for file in sorted(folder.rglob("*.png")):
+            archive.write(file, file.relative_to(folder))
+    np.save(tmp_path / "chw.npy", PIXELS)
+    np.save(tmp_path / "hwc.npy", PIXELS.transpose(0, 2, 3, 1))
+    np.save(tmp_path / "unit.npy", PIXELS / np.float32(255))
+    np.savez(tmp_path / "adm.npz", arr_0=PIXELS.transpose(0, 2, 3, 1), mu=np.zeros(2), sigma=np.eye(2))
+    np.savez_compressed(tmp_path / "two.npz", a=PIXELS, b=PIXELS[:3])
+    np.testing.assert_array_equal(everything(tmp_path / "set.zip"), expected)
+    for name in ("chw.npy", "hwc.npy", "unit.npy", "adm.npz", "two.npz:a"):
+        np.testing.assert_array_equal(everything(f"{tmp_path}/{name}"), PIXELS, err_msg=name)
+    np.testing.assert_array_equal(everything(PIXELS), PIXELS)
+    np.testing.assert_array_equal(everything(PIXELS[:, 0]), PIXELS[:, :1])
+
+
+def test_grey_images_among_coloured_ones_are_grey(folder):
+    Image.fromarray(PIXELS[0, 0]).save(folder / "grey.png")
+    grey = everything(folder)[3]  # by name: 0, 2, 4, grey, sub/1, sub/3
+    np.testing.assert_array_equal(grey, np.repeat(PIXELS[0, :1], 3, 0))
+
+
+def test_the_sum_tells_contents_apart(folder, tmp_path):
+    first = Images(folder).sha256()
+    assert first == Images(folder).sha256()
+    Image.fromarray(PIXELS[0, 0]).save(folder / "0.png")
+    assert Images(folder).sha256() != first
+    assert Images(PIXELS).sha256() != Images(PIXELS[:, :, ::-1]).sha256()
+    assert Images(PIXELS).sha256() != Images(PIXELS.reshape(5, 3, 6, 8)).sha256()
+
+
+def test_moments_are_read_where_there_are_some(tmp_path):
+    np.savez(tmp_path / "adm.npz", mu=np.arange(3), sigma=np.eye(3), arr_0=PIXELS)
+    mean, covariance = statistics(tmp_path / "adm.npz")
+    assert mean.dtype == covariance.dtype == np.float64
+    np.savez(tmp_path / "images.npz", arr_0=PIXELS)
+    assert statistics(tmp_path / "images.npz") is None
+    assert statistics(tmp_path) is None
+
+
+def png_of_48_bits():
+    def chunk(name, content):
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    head, rows = struct.pack(">IIBBBBB", 6, 8, 16, 2, 0, 0, 0), (b"\0" + b"\x12\x34" * 18) * 8
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+def spoiled(folder, tmp_path, how):
+    """A set with one thing wrong with it, and what the message must say."""
+    file = folder / "4.png"
+    if how == "truncated":
+        file.write_bytes(file.read_bytes()[:60])
+        return folder, r"4\.png is not a whole image.*remove or replace it"
+    if how == "no image":
+        file.write_bytes(b"<html>quota exceeded</html>")
+        return folder, r"4\.png is not a whole image"
+    if how == "size":
+        Image.new("RGB", (9, 9)).save(file)
+        return folder, r"4\.png is 9x9, 0\.png is 6x8: bring all images to one size first, or .*--size"
+    if how == "16 bits":
+        Image.fromarray(np.zeros((8, 6), np.uint16)).save(file)
+        return folder, r"4\.png has 16 or more bits a channel.*convert it to 8 bits"
+    if how == "16 bits in colour":  # which PIL would cut to 8 without a word
+        file.write_bytes(png_of_48_bits())
+        return folder, r"4\.png has 16 or more bits a channel"
+    if how == "cut head":
+        file.write_bytes(file.read_bytes()[:20])
+        return folder, r"4\.png is not a whole image"
+    if how == "archive named npy":
+        np.savez(tmp_path / "set.npz", PIXELS)
+        return (tmp_path / "set.npz").rename(tmp_path / "set.npy"), r"cannot read .*set\.npy: it is an npz archive"
+    if how == "palette":
+        Image.new("P", (6, 8)).save(file)
+        return folder, r"4\.png has mode P .*convert it to RGB or grey"
+    if how == "transparency":
+        Image.new("RGBA", (6, 8)).save(file)
+        return folder, r"4\.png has mode RGBA .*convert it to RGB or grey"
+    if how == "empty folder":
+        (tmp_path / "empty").mkdir()
+        return tmp_path / "empty", "holds no images; looked for .png"
+    if how == "no folder":
+        return tmp_path / "nowhere", "neither a folder nor a whole zip file"
+    if how == "one image":
+        for k in range(4):
+            next(folder.rglob(f"{k}.png")).unlink()
+        return folder, "two images or more are needed; it holds 1"
+    if how == "broken zip":
+        content = io.BytesIO()
+        with zipfile.ZipFile(content, "w") as archive:
+            archive.write(file, "4.png")
+        (tmp_path / "set.zip").write_bytes(content.getvalue()[:-30])
+        return tmp_path / "set.zip", "neither a folder nor a whole zip file"
+    arrays = {
+        "range": (PIXELS / 127.5 - 1, r"float64 from -1 to .*floats must be in \[0, 1\], or give uint8"),
+        "nan": (np.full((4, 3, 8, 8), np.nan), r"from nan to nan; floats must be in \[0, 1\]"),
+        "integers": (PIXELS.astype(np.int64), "is int64; images must be uint8"),
+        "shape": (PIXELS.reshape(5, -1), r"has shape \(5, 144\); images are \(N, H, W\)"),
+        "ambiguous": (np.zeros((5, 3, 8, 3), np.uint8), r"has shape \(5, 3, 8, 3\)"),
+    }
+    array, says = arrays[how]
+    np.save(tmp_path / "spoiled.npy", array)
+    return tmp_path / "spoiled.npy", f"spoiled.npy .*{says}" if how != "shape" else says
+
+
+CASES = ["truncated", "cut head", "no image", "size", "16 bits", "16 bits in colour", "palette", "transparency"]
+CASES += ["empty folder", "no folder", "one image", "broken zip"]
+CASES += ["archive named npy", "range", "nan", "integers", "shape", "ambiguous"]
+
+
+@pytest.mark.parametrize("how", CASES)
+def test_bad_input_is_told_in_one_line(folder, tmp_path, how):
+    source, says = spoiled(folder, tmp_path, how)
+    with pytest.raises(InputError, match=says) as error:
+        everything(source)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("how", ["size", "palette", "16 bits", "16 bits in colour", "no image"])
+def test_what_heads_tell_is_told_before_the_first_is_measured(folder, tmp_path, how):
+    source, says = spoiled(folder, tmp_path, how)
+    with pytest.raises(InputError, match=says):
+        Images(source).sha256()
+
+
+def test_a_macs_second_files_are_no_images(folder, capsys):
+    (folder / "._1.png").write_bytes(b"resource fork")
+    assert len(Images(folder)) == 5
+    assert capsys.readouterr().err == ""
+
+
+def test_skipped_files_are_told(folder, capsys, monkeypatch):
+    (folder / "notes.txt").write_text("no image")
+    assert len(Images(folder)) == 5
+    assert capsys.readouterr().err == f"{folder}: 1 file is not an image and was skipped: notes.txt\n"
+    monkeypatch.setenv("RANK", "1")  # the first process has told it
+    Images(folder)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_missing_pillow_is_told(folder, monkeypatch):
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    with pytest.raises(InputError, match=r"needs the package pillow: pip install 'sagd\[data\]'"):
+        Images(folder)
+
+
+def test_an_archive_of_several_arrays_asks_which(tmp_path):
+    np.savez(tmp_path / "two.npz", a=PIXELS, b=PIXELS)
+    for source in ("two.npz", "two.npz:c"):
+        with pytest.raises(InputError, match=r"holds a, b; name one array of images: .*two\.npz:NAME"):
+            Images(f"{tmp_path}/{source}")
