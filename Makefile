@@ -4,14 +4,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: repro theory paper env test smoke bench lint lock clean
+.PHONY: repro theory paper show docs env test test-fast wheel smoke bench lint lock clean
 
 repro: env  ## the default study, from data to reports/index.html
 	@dvc repro
 	@echo "The report is $(CURDIR)/reports/index.html"
 
-theory: env  ## the theory: networks on MNIST (theory/data) if they are not in the cache, and reports/theory.html
-	@dvc repro theory/dvc.yaml
+show: env  ## the experiments in a table: distances, and what was varied
+	@dvc exp show --only-changed --drop '^(artifacts|reports|pipeline|sagd|extensions|notebooks|params.yaml|Created|State)'
+
+theory: env  ## the theory: networks on MNIST (theory/data) if they are not in the cache, and theory/reports/theory.html
+	@cd theory && dvc repro
 
 PROFILE ?= quick
 JOBS ?= 1
@@ -19,6 +22,9 @@ ONLY ?= .
 paper: env  ## the paper's study in a profile of paper/profiles, JOBS settings at a time, ONLY those whose name matches
 	@python -m pipeline.plan $(PROFILE)
 	@paper/run.sh $(JOBS) '$(ONLY)'
+
+docs: env  ## docs/parameters.md, from the schema
+	@python -m pipeline.params.table > docs/parameters.md
 
 env: $(VENV)/ready  ## the environment alone
 
@@ -34,33 +40,50 @@ $(VENV)/ready: requirements.lock
 	@$(BIN)/python .dvc/plots/page.py
 	@touch $@
 
-test: env
-	python -m pytest -q
+# A worker a core, and a thread a worker: networks are small in tests.
+PYTEST := OMP_NUM_THREADS=1 python -m pytest -q -n auto --dist worksteal
+
+test: env  ## all tests
+	$(PYTEST)
+
+test-fast: env  ## without the slow ones
+	$(PYTEST) -m "not slow"
+
+wheel: env  ## the wheel, installed with its base dependencies alone in a clean environment, runs README's lines there
+	rm -rf $(VENV)/wheel && uv build --quiet --wheel --out-dir $(VENV)/wheel
+	uv venv --quiet --python $(BIN)/python $(VENV)/wheel/env
+	uv pip install --quiet --python $(VENV)/wheel/env/bin/python --constraints requirements.lock $(VENV)/wheel/*.whl
+	python -m tests.system.readme_lines | (cd $(VENV)/wheel && env/bin/python -)
+	cd $(VENV)/wheel && env/bin/sagd --version && env/bin/python -m sagd --version
+	rm -rf $(VENV)/wheel
 
 # The whole pipeline in a clean clone, with a network and samples too small to mean anything.
 TINY := train.steps=4 train.warmup=1 sample.n=8 sample.steps=2 train.snapshots=2 evaluate.bootstrap=2
 GRID_TINY := grid.train.steps=4 grid.train.warmup=1 grid.sample.n=8 grid.sample.steps=2
+SMOKE := $(CURDIR)/$(VENV)/smoke
 
-smoke: env
-	rm -rf $(VENV)/smoke && git clone --quiet . $(VENV)/smoke && rm -f $(VENV)/smoke/dvc.lock
-	git -C $(VENV)/smoke config user.name smoke && git -C $(VENV)/smoke config user.email smoke@localhost
-	cd $(VENV)/smoke && SAGD_SCRATCH=$$PWD/scratch dvc exp run --quiet $(addprefix -S ,$(TINY) $(GRID_TINY))
-	cd $(VENV)/smoke && test -s reports/index.html && dvc metrics show
-	cd $(VENV)/smoke && dvc repro --quiet --force --single-item theory/dvc.yaml:theory
-	cd $(VENV)/smoke && python -m pipeline.plan smoke && SAGD_SCRATCH=$$PWD/scratch dvc repro --quiet paper/dvc.yaml
-	! grep -q grid_evaluate@ $(VENV)/smoke/reports/paper.html  # no cell is left that was not run
-	rm -rf $(VENV)/smoke
+smoke: env  ## the studies at toy size in a clean clone
+	rm -rf $(SMOKE) && git clone --quiet . $(SMOKE) && rm -f $(SMOKE)/dvc.lock
+	git -C $(SMOKE) config user.name smoke && git -C $(SMOKE) config user.email smoke@localhost
+	cp .dvc/plots/page.html $(SMOKE)/.dvc/plots/
+	cd $(SMOKE) && SAGD_SCRATCH=$(SMOKE)/scratch dvc exp run --quiet $(addprefix -S ,$(TINY) $(GRID_TINY))
+	cd $(SMOKE) && test -s reports/index.html && dvc metrics show && dvc plots diff --quiet HEAD
+	cd $(SMOKE)/theory && dvc repro --quiet --force --single-item theory
+	cd $(SMOKE) && python -m pipeline.plan smoke && SAGD_SCRATCH=$(SMOKE)/scratch paper/run.sh 2
+	! grep -q 'setting@' $(SMOKE)/paper/reports/paper.html  # no cell is left that was not run
+	rm -rf $(SMOKE)
 
 lint: env
 	ruff check .
 	ruff format --check .
+	mypy
 
-bench: env
+bench: env  ## ratios of times against peers, and the times of commands
 	python -m benchmarks
 
 lock: env  ## resolve the dependencies anew
 	uv pip compile pyproject.toml --quiet --all-extras --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --output-file requirements.lock
 
 clean:  ## what can be made again; the cache of DVC stays
-	rm -rf $(VENV) artifacts .pytest_cache .ruff_cache
+	rm -rf $(VENV) artifacts paper/artifacts theory/artifacts .pytest_cache .ruff_cache .mypy_cache
 	find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +

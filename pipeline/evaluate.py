@@ -28,6 +28,9 @@ from sagd.spaces.moments import field_distance, statistics
 from sagd.spaces.pixels import corrupted
 
 
+COUNTS = ("seeds", "samples_per_seed", "held_out")
+
+
 def main(params, options):
     world = World()
     for setting in params.chosen(options):
@@ -109,9 +112,11 @@ def evaluate(setting, world):
             )
         per_seed.append(values)
 
-    counts = {"seeds": len(setting.seeds), "samples_per_seed": n, "held_out": len(held_out)}
+    counts = dict(zip(COUNTS, (len(setting.seeds), n, len(held_out)), strict=True))
     result = _summary(per_seed) | counts
     write_json(setting.report("evaluate", "json"), result)
+    if setting.name is None:
+        write_json(setting.report("metrics", "json"), _headline(result))
     detail = {
         "setting": setting.title,
         "profile": setting.profile,
@@ -137,6 +142,15 @@ def given_moments(path: str) -> Moments:
     if moments is None:
         raise InputError(f"evaluate.reference is {path}; it must be an npz file with mu and sigma")
     return Moments.given(*moments)
+
+
+def _headline(result: dict) -> dict:
+    """What `dvc exp show` has columns for: the distances to the held-out images, and their standard errors."""
+    left_out = ("corrupted_", "pixels_", "density_", "coverage_")
+    endings = ("_of_halves", "_of_real", "_sample_se", "_fit_se", "_subset_se", "_best_se", "_on_half", "_on_half_se")
+    found = {k: v for k, v in result.items() if not k.startswith(left_out) and not k.endswith(endings)}
+    shares = ("precision_", "recall_")
+    return {k: v for k, v in found.items() if not (k.endswith("_se") and k.startswith(shares)) and k not in COUNTS}
 
 
 def _pixels(samples: np.ndarray, held_out: tuple[int, dict]) -> dict[str, float]:

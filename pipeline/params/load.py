@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import typing
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML, YAMLError
 
 from pipeline.params.sections import (
@@ -25,6 +27,7 @@ from pipeline.params.sections import (
     Sample,
     Section,
     Train,
+    keyed,
 )
 from sagd.errors import InputError
 from sagd.formulations.base import Sampler
@@ -263,15 +266,32 @@ def _parse(model: type[Section], content: object, where: str) -> Any:
     try:
         return model.model_validate(content if content is not None else {})
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        key = ".".join([where, *map(str, first["loc"])])
+        first, *more = error.errors(include_url=False)
+        place = _place(content, first)
+        key = ".".join([where, *map(str, place)])
         if first["type"] == "extra_forbidden":
-            raise InputError(f"{file()}: unknown key {key}; {_known(model, first['loc'])}") from None
+            raise InputError(f"{file()}: unknown key {key}; {_known(model, place)}") from None
         if first["type"] == "missing":
             raise InputError(f"{file()}: {key} is missing") from None
         if isinstance(first["input"], dict) and first["type"] == "value_error":  # of several keys together
-            raise InputError(f"{file()}: {key}: {_message(first)}{_kept()}") from None
-        raise InputError(f"{file()}: {key} is {_short(first['input'])}; {_message(first)}{_kept()}") from None
+            said = keyed(key, _section(model, place) or model, _message(first))
+            raise InputError(f"{file()}: {said}{_kept()}") from None
+        # A value that may be of several types has an error for each.
+        also = (_message(e).removeprefix("allowed: ") for e in more if _place(content, e) == place)
+        said = ", or ".join([_message(first), *also])
+        raise InputError(f"{file()}: {key} is {_short(first['input'])}; {said}{_kept()}") from None
+
+
+def _place(content: Any, error: ErrorDetails) -> tuple:
+    """The keys that lead to a bad value. pydantic's end, for some types, in a word that says which type was tried."""
+    place = error["loc"]
+    for depth, part in enumerate(place):
+        here = isinstance(content, dict) and part in content
+        there = isinstance(content, list) and isinstance(part, int) and part < len(content)
+        if not here and not there:
+            return place if error["type"] == "missing" else place[:depth]
+        content = content[part]
+    return place
 
 
 def _kept() -> str:
@@ -283,7 +303,7 @@ def _short(value: object) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def _message(error: dict) -> str:
+def _message(error: ErrorDetails) -> str:
     """What is allowed, in plain words."""
     context = error.get("ctx", {})
     bounds = {
@@ -316,9 +336,19 @@ def _message(error: dict) -> str:
 
 def _known(model: type[Section], place: tuple) -> str:
     """The keys that are allowed where an unknown one stands, as far as they can be told."""
-    for part in place[:-1]:
+    section = _section(model, place[:-1])
+    return f"allowed: {', '.join(section.model_fields)}" if section else "it is not one of that section's keys"
+
+
+def _section(model: type[Section], place: tuple) -> type[Section] | None:
+    """The section that keys lead to."""
+    for part in place:
         field = model.model_fields.get(str(part))
-        if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, Section)):
-            return "it is not one of that section's keys"
-        model = field.annotation
-    return f"allowed: {', '.join(model.model_fields)}"
+        if field is None:  # the name of a setting
+            continue
+        kinds = (field.annotation, *typing.get_args(field.annotation))
+        found = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Section)]
+        if not found:
+            return None
+        model = found[0]
+    return model

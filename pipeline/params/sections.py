@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model, model_validator
-from sagd.networks.dit import dit
 from torch import Tensor, nn
 
 from sagd import data, formulations, operators
-from sagd.errors import InputError, one_of
+from sagd.errors import InputError
 from sagd.formulations.base import ODE_SAMPLERS, SAMPLERS, SPACINGS, STARTS, Formulation, Sampler
 from sagd.metrics.distances import METRICS
 from sagd.metrics.extractors import EXTRACTORS
+from sagd.networks.dit import dit
 from sagd.networks.unet import unet
 from sagd.noise.base import Noise as AnyNoise
 from sagd.noise.grid import Units
@@ -75,6 +75,11 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
+def keyed(where: str, model: type[Section], message: str) -> str:
+    """A message with the key that it begins with written out: "eta is 2" of the section sample is "sample.eta is 2"."""
+    return f"{where}.{message}" if message.split(" ")[0] in model.model_fields else f"{where}: {message}"
+
+
 def described(function: Callable) -> dict[str, str]:
     """What a NumPy docstring says of each parameter."""
     text = inspect.getdoc(function) or ""
@@ -92,8 +97,10 @@ def _keys(functions: typing.Iterable[Callable], left_out: set[str]) -> dict[str,
     """Fields for the arguments of functions, in their order: type, default, description."""
     found: dict[str, tuple] = {}
     for function in functions:
-        told = described(function)
-        for name, argument in inspect.signature(function).parameters.items():
+        signature = inspect.signature(function)
+        # What builds a formulation has the arguments of the class that it returns.
+        told = described(signature.return_annotation) | described(function)
+        for name, argument in signature.parameters.items():
             if name in left_out or name in found:
                 continue
             kind = Band if argument.annotation == tuple[float, float] else argument.annotation
@@ -171,7 +178,7 @@ class _Noise(Section):
                 raise InputError("schedule is 'varying', which needs a discrete schedule (linear, zero_terminal_snr)")
             return Varying(constant, self._constant(power, self.alpha_last), alpha_bar)
         except InputError as error:
-            raise InputError(f"noise: {error}") from None
+            raise InputError(keyed("noise", type(self), str(error))) from None
 
     def _constant(self, power: Tensor, alpha: float):
         arguments = self.arguments
@@ -374,8 +381,8 @@ class Sample(Section):
 
 
 def _features(name: str) -> str:
-    if not name.endswith((".pt", ".onnx")):
-        one_of("features", name, (*EXTRACTORS, "a file (.pt, .onnx)"))
+    if not name.endswith((".pt", ".onnx")) and name not in EXTRACTORS:
+        raise ValueError(f"allowed: {', '.join(EXTRACTORS)}, or a file (.pt, .onnx)")
     return name
 
 

@@ -45,9 +45,10 @@ def arguments(network: type, config: dict, fixed: dict | None = None) -> dict:
     return {key: value for key, value in settings.items() if key in known}
 
 
-def check_counts(config: dict, *keys: str) -> None:
-    """Raise InputError unless each of these is a whole number above 0, or a list of such."""
+def check_counts(settings: dict, *keys: str) -> None:
+    """Raise InputError unless each of these settings is a whole number above 0, or some of them in a list."""
     for key in keys:
-        counts = config[key] if isinstance(config[key], list) and config[key] else [config[key]]
-        if any(type(count) is not int or count < 1 for count in counts):
-            raise InputError(f"{key} is {config[key]!r}; allowed are whole numbers above 0")
+        found = settings[key]
+        counts = found if isinstance(found, list | tuple) else [found]
+        if not counts or any(type(count) is not int or count < 1 for count in counts):
+            raise InputError(f"{key} is {found!r}; allowed are whole numbers above 0")

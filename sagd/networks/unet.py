@@ -16,6 +16,9 @@ from sagd.networks.config import arguments, check_counts, described
 
 DOWN = ("DownBlock2D", "AttnDownBlock2D")  # without and with attention
 UP = ("UpBlock2D", "AttnUpBlock2D")
+COUNTS = (
+    "in_channels", "out_channels", "block_out_channels", "layers_per_block", "attention_head_dim", "norm_num_groups",
+)  # fmt: skip
 FIXED = dict(  # settings of diffusers of which the default alone is implemented
     act_fn="silu", add_attention=True, attn_norm_num_groups=None, center_input_sample=False, class_embed_type=None,
     downsample_padding=1, downsample_type="conv", dropout=0.0, flip_sin_to_cos=True, freq_shift=0,
@@ -48,6 +51,7 @@ def unet(
     classes
         Number of labels, 0 for none; one more stands for no label.
     """
+    check_counts(locals(), "channels", "widths", "layers", "groups")
     halvings = 2 ** (len(widths) - 1)
     if any(n % halvings for n in size):
         raise InputError(f"{len(widths)} levels need a resolution that {halvings} divides; it is {size[0]}x{size[1]}")
@@ -107,37 +111,36 @@ class UNet2DModel(nn.Module):
     ):
         super().__init__()
         self.config = described(UNet2DModel, locals(), FIXED)
-        counts = ("in_channels", "out_channels", "block_out_channels", "layers_per_block", "attention_head_dim")
-        check_counts(self.config, *counts, "norm_num_groups")
+        check_counts(self.config, *COUNTS)
+        if any(width % norm_num_groups for width in block_out_channels):
+            says = f"it must divide every one of block_out_channels {list(block_out_channels)}"
+            raise InputError(f"norm_num_groups is {norm_num_groups}; {says}")
         for key, allowed in (("down_block_types", DOWN), ("up_block_types", UP)):
             kinds = self.config[key]
             if len(kinds) != len(block_out_channels) or not set(kinds) <= set(allowed):
                 says = f"it must have one of {' and '.join(allowed)} for each of block_out_channels"
                 raise InputError(f"{key} is {kinds}; {says} {list(block_out_channels)}")
-        widths, groups, layers, last = (
-            block_out_channels,
-            norm_num_groups,
-            layers_per_block,
-            len(block_out_channels) - 1,
-        )
-        embedded = 4 * widths[0]
-        down_heads = [attention_head_dim if kind == DOWN[1] else None for kind in down_block_types]
-        up_heads = [attention_head_dim if kind == UP[1] else None for kind in reversed(up_block_types)]
+        widths, layers = block_out_channels, layers_per_block
+        time = 4 * widths[0]
+        shared = time, norm_num_groups
         self.conv_in = nn.Conv2d(in_channels, widths[0], 3, padding=1)
-        self.time_embedding = TimestepEmbedding(widths[0], embedded)
-        self.class_embedding = None if num_class_embeds is None else nn.Embedding(num_class_embeds, embedded)
+        self.time_embedding = TimestepEmbedding(widths[0], time)
+        self.class_embedding = None if num_class_embeds is None else nn.Embedding(num_class_embeds, time)
         # diffusers lists the middle's weights after the levels', and draws them between those down and those up.
         self.down_blocks, self.up_blocks = nn.ModuleList(), nn.ModuleList()
-        for i, (width, head) in enumerate(zip(widths, down_heads, strict=True)):
-            before = [widths[max(i - 1, 0)], *[width] * (layers - 1)]
-            self.down_blocks.append(Down(before, width, embedded, groups, head, resize=i < last))
-        self.mid_block = Middle(widths[-1], embedded, groups, attention_head_dim)
-        for i in reversed(range(len(widths))):
-            width, below = widths[i], [widths[min(i + 1, last)], *[widths[i]] * layers]
-            skips = [*[width] * layers, widths[max(i - 1, 0)]]
-            before = [a + b for a, b in zip(below, skips, strict=True)]
-            self.up_blocks.append(Up(before, width, embedded, groups, up_heads[i], resize=i > 0))
-        self.conv_norm_out = nn.GroupNorm(groups, widths[0])
+        before, skips = widths[0], [widths[0]]
+        for i, (width, kind) in enumerate(zip(widths, down_block_types, strict=True)):
+            head, resize = attention_head_dim if kind == DOWN[1] else None, i < len(widths) - 1
+            self.down_blocks.append(Down([before, *[width] * (layers - 1)], width, *shared, head, resize))
+            skips += [width] * (layers + resize)
+            before = width
+        self.mid_block = Middle(before, *shared, attention_head_dim)
+        for i, (width, kind) in enumerate(zip(reversed(widths), up_block_types, strict=True)):
+            head, resize = attention_head_dim if kind == UP[1] else None, i < len(widths) - 1
+            inside = [channels + skips.pop() for channels in (before, *[width] * layers)]
+            self.up_blocks.append(Up(inside, width, *shared, head, resize))
+            before = width
+        self.conv_norm_out = nn.GroupNorm(norm_num_groups, widths[0])
         self.conv_out = nn.Conv2d(widths[0], out_channels, 3, padding=1)
 
     @classmethod
@@ -196,10 +199,10 @@ class TimestepEmbedding(nn.Module):
 class Residual(nn.Module):
     """Two convolutions; the time is added between them, and the input at the end."""
 
-    def __init__(self, inside: int, outside: int, embedded: int, groups: int):
+    def __init__(self, inside: int, outside: int, time: int, groups: int):
         super().__init__()
         self.norm1, self.conv1 = nn.GroupNorm(groups, inside), nn.Conv2d(inside, outside, 3, padding=1)
-        self.time_emb_proj = nn.Linear(embedded, outside)
+        self.time_emb_proj = nn.Linear(time, outside)
         self.norm2, self.conv2 = nn.GroupNorm(groups, outside), nn.Conv2d(outside, outside, 3, padding=1)
         self.conv_shortcut = nn.Conv2d(inside, outside, 1) if inside != outside else None
 
@@ -228,9 +231,7 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         tokens = self.group_norm(x.flatten(2)).mT
-        q, k, v = (
-            layer(tokens).unflatten(-1, (self.heads, -1)).transpose(1, 2) for layer in (self.to_q, self.to_k, self.to_v)
-        )
+        q, k, v = (f(tokens).unflatten(-1, (self.heads, -1)).transpose(1, 2) for f in (self.to_q, self.to_k, self.to_v))
         found = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
         return self.to_out[0](found).mT.reshape(x.shape) + x
 
@@ -238,11 +239,11 @@ class Attention(nn.Module):
 class Level(nn.Module):
     """Residual blocks at one resolution, each followed by attention if the width of a head is given."""
 
-    def __init__(self, before: list[int], width: int, embedded: int, groups: int, head: int | None):
+    def __init__(self, inside: list[int], width: int, time: int, groups: int, head: int | None):
         super().__init__()
         self.attentions, self.resnets = nn.ModuleList(), nn.ModuleList()
-        for inside in before:
-            self.resnets.append(Residual(inside, width, embedded, groups))
+        for channels in inside:
+            self.resnets.append(Residual(channels, width, time, groups))
             if head is not None:
                 self.attentions.append(Attention(width, head, groups))
 
@@ -254,8 +255,8 @@ class Level(nn.Module):
 class Down(Level):
     """A level on the way down. What the way up needs goes to the end of ``skips``."""
 
-    def __init__(self, before: list[int], width: int, *rest, resize: bool):
-        super().__init__(before, width, *rest)
+    def __init__(self, inside: list[int], width: int, time: int, groups: int, head: int | None, resize: bool):
+        super().__init__(inside, width, time, groups, head)
         halve = OrderedDict(conv=nn.Conv2d(width, width, 3, stride=2, padding=1)) if resize else None
         self.downsamplers = nn.ModuleList([nn.Sequential(halve)] if resize else [])
 
@@ -272,12 +273,12 @@ class Down(Level):
 class Middle(nn.Module):
     """Attention between two residual blocks."""
 
-    def __init__(self, width: int, embedded: int, groups: int, head: int):
+    def __init__(self, width: int, time: int, groups: int, head: int):
         super().__init__()
         self.attentions, self.resnets = nn.ModuleList(), nn.ModuleList()
-        self.resnets.append(Residual(width, width, embedded, groups))
+        self.resnets.append(Residual(width, width, time, groups))
         self.attentions.append(Attention(width, head, groups))
-        self.resnets.append(Residual(width, width, embedded, groups))
+        self.resnets.append(Residual(width, width, time, groups))
 
     def forward(self, x: Tensor, embedded: Tensor) -> Tensor:
         return self.resnets[1](self.attentions[0](self.resnets[0](x, embedded)), embedded)
@@ -286,8 +287,8 @@ class Middle(nn.Module):
 class Up(Level):
     """A level on the way up. What it needs is at the end of ``skips``."""
 
-    def __init__(self, before: list[int], width: int, *rest, resize: bool):
-        super().__init__(before, width, *rest)
+    def __init__(self, inside: list[int], width: int, time: int, groups: int, head: int | None, resize: bool):
+        super().__init__(inside, width, time, groups, head)
         self.upsamplers = nn.ModuleList([Upsample(width)] if resize else [])
 
     def forward(self, x: Tensor, embedded: Tensor, skips: list[Tensor]) -> Tensor:
@@ -306,7 +307,8 @@ class Upsample(nn.Module):
         self.conv = nn.Conv2d(width, width, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        # CUDA's kernel for channels_last takes no output of 2^31 elements; diffusers copies from a batch of 64 on.
+        # CUDA's kernel for channels_last takes no output of 2^31 elements. diffusers copies any 64 images or more, and
+        # the bits of what follows depend on it.
         if len(x) >= 64 or 4 * x.numel() >= 2**31:
             x = x.contiguous()
         return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))

@@ -1,16 +1,17 @@
-"""What several processes do together in tests/test_distributed.py: python, torchrun or accelerate launch runs it."""
+"""What several processes do together in test_distributed.py: python, torchrun or accelerate launch runs it."""
 
 import os
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import torch
 
-from sagd import models, power_law
+from sagd import power_law
 from sagd.errors import InputError
 from sagd.formulations.flow import Flow
+from sagd.networks.dit import dit
 from sagd.noise.corruption import Corruption
 from sagd.operators.band_pass import band_pass
 from sagd.runtime.distributed import World
@@ -27,8 +28,8 @@ def run(world, folder, name, checkpoint=None, stop=lambda: False, seed=0):
     source = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (40, 1, 8, 8), dtype=torch.uint8, generator=source)
     torch.manual_seed(0)
-    network = models.dit((8, 8), 1, 4, patch=2, widths=[16, 32], depths=[2, 1], heads=[2, 2])
-    corruption = Corruption(band_pass((8, 8), 0.4, 0.6))
+    network = dit((8, 8), 1, 4, patch=2, widths=[16, 32], depths=[2, 1], heads=[2, 2])
+    corruption = Corruption(band_pass((8, 8), (0.4, 0.6)))
     try:
         done = train(
             network, Pixels(images, torch.arange(40).numpy() % 4), power_law((8, 8), -0.3), Flow(), RECIPE,

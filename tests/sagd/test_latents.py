@@ -9,12 +9,15 @@ import pytest
 import torch
 
 import sagd
-from sagd import models
-from sagd.formulations.base import EMBEDDED
+from sagd.formulations.base import EMBEDDED, Sampler
 from sagd.formulations.flow import Flow
+from sagd.networks import weights
+from sagd.networks.dit import dit
 from sagd.runtime.distributed import World
-from sagd.sampling import draw
+from sagd.sampling import draw, draw_batches
+from sagd.spaces import autoencoder as autoencoders
 from sagd.spaces import latents
+from sagd.spaces.autoencoder import Autoencoder
 from sagd.spaces.latents import Latents, normalization
 from sagd.spaces.pixels import Encoded, Pixels
 from sagd.training.batches import draw_batch
@@ -26,6 +29,15 @@ LABELS = np.arange(50) % 5
 
 
 @pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Networks this small gain nothing from a second thread, and wait for it on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module", autouse=True)
 def scratch(tmp_path_factory):
     """One scratch folder for the module: random autoencoders are made once."""
     with pytest.MonkeyPatch.context() as patch:
@@ -33,9 +45,9 @@ def scratch(tmp_path_factory):
         yield
 
 
-@pytest.fixture(scope="module", params=latents.KINDS)
+@pytest.fixture(scope="module", params=autoencoders.KINDS)
 def autoencoder(request):
-    return latents.Autoencoder(request.param, "random", size=8)
+    return Autoencoder(request.param, "random", size=8)
 
 
 def encode(autoencoder, place, **options):
@@ -112,24 +124,24 @@ def test_the_manifest_says_what_was_encoded(autoencoder, tmp_path):
 
 def test_an_autoencoder_is_read_as_diffusers_writes_it(autoencoder, tmp_path):
     autoencoder.network.save_pretrained(tmp_path, safe_serialization=True)
-    again = latents.Autoencoder(autoencoder.kind, str(tmp_path))
+    again = Autoencoder(autoencoder.kind, str(tmp_path))
     assert again.sha256 == autoencoder.sha256
     assert torch.equal(direct(again, [0, 1]), direct(autoencoder, [0, 1]))
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(sagd.InputError, match="holds no Autoencoder"):
-        latents.Autoencoder(autoencoder.kind, str(tmp_path))
+        Autoencoder(autoencoder.kind, str(tmp_path))
 
 
 def test_an_autoencoder_of_the_other_kind_is_refused(autoencoder, tmp_path):
     autoencoder.network.save_pretrained(tmp_path, safe_serialization=True)
     other = {"rae": "vae", "vae": "rae"}[autoencoder.kind]
     with pytest.raises(sagd.InputError, match=r"holds no Autoencoder.*its config.json is of Autoencoder"):
-        latents.Autoencoder(other, str(tmp_path))
+        Autoencoder(other, str(tmp_path))
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 12, 12)], ids=["grey", "larger"])
 def test_images_that_are_not_the_autoencoders_are_refused(shape, tmp_path):
-    rae, images = latents.Autoencoder("rae", "random", size=8), np.zeros((4, *shape), np.uint8)
+    rae, images = Autoencoder("rae", "random", size=8), np.zeros((4, *shape), np.uint8)
     says = r"decodes latents to images of \(3, 8, 8\), the data are " + str(shape).replace("(", r"\(").replace(
         ")", r"\)"
     )
@@ -144,17 +156,17 @@ def test_weights_that_have_changed_since_are_refused(autoencoder, tmp_path):
     autoencoder.network.save_pretrained(tmp_path, safe_serialization=True)
     manifest = {"kind": autoencoder.kind, "autoencoder": str(tmp_path), "size": 8}
     manifest["autoencoder_sha256"] = autoencoder.sha256
-    assert latents.Autoencoder.recorded(manifest, "cpu").sha256 == autoencoder.sha256
+    assert Autoencoder.recorded(manifest, "cpu").sha256 == autoencoder.sha256
     manifest["autoencoder_sha256"] = "0" * 64
     with pytest.raises(sagd.InputError, match="is not the autoencoder that encoded"):
-        latents.Autoencoder.recorded(manifest, "cpu")
+        Autoencoder.recorded(manifest, "cpu")
 
 
 def test_a_random_autoencoder_is_whole_or_absent(monkeypatch, tmp_path):
     monkeypatch.setenv("SAGD_SCRATCH", str(tmp_path))
     (tmp_path / "random" / "vae_8").mkdir(parents=True)  # as a process left it that was killed
-    first = latents.Autoencoder("vae", "random", size=8)
-    assert latents.Autoencoder("vae", "random", size=8).sha256 == first.sha256
+    first = Autoencoder("vae", "random", size=8)
+    assert Autoencoder("vae", "random", size=8).sha256 == first.sha256
     assert [p.name for p in (tmp_path / "random").iterdir()] == ["vae_8"]
 
 
@@ -193,17 +205,18 @@ def test_a_dit_learns_latents_and_its_samples_are_decoded(autoencoder, tmp_path)
     source = Latents(tmp_path)
     channels, *size = source.shape
     torch.manual_seed(0)
-    network = models.dit(tuple(size), channels, 5, patch=1, widths=[32, 64], depths=[1, 1], heads=[2, 2])
+    network = dit(tuple(size), channels, 5, patch=1, widths=[32, 64], depths=[1, 1], heads=[2, 2])
     noise = sagd.power_law(tuple(size), -0.04)
     done = train(network, source, noise, Flow(shift=2.0), Recipe(80, 10, lr=3e-3, warmup=5, ema=0.9), seed=0)
     assert done.losses[-15:].mean() < 0.9 * done.losses[:15].mean()
-    models.save(tmp_path / "network", network, done.weights)
-    again = models.load(tmp_path / "network")
+    weights.save(tmp_path / "network", network, done.weights)
+    again = weights.load(tmp_path / "network")
     data = latents.statistics(tmp_path)
-    images = draw(
-        again, Flow(shift=2.0), noise, data, n=7, batch_size=3, steps=4, seed=0, sampler="heun",
-        decode=latents.decoder(autoencoder, tmp_path),
+    batches = draw_batches(
+        again, Flow(shift=2.0), noise, Sampler("heun", 4), data, range(0, 7, 3),
+        n=7, batch_size=3, seed=0, decode=latents.decoder(autoencoder, tmp_path),
     )  # fmt: skip
+    images = torch.cat(list(batches))
     assert images.shape == (7, 3, 8, 8)
     assert images.isfinite().all()
 
@@ -211,12 +224,12 @@ def test_a_dit_learns_latents_and_its_samples_are_decoded(autoencoder, tmp_path)
 def test_dit_dh_s_has_196_million_parameters_and_takes_a_step():
     """RAE's DiT^DH-S, at its true shapes: 196.5M parameters, one forward and backward pass of one latent."""
     torch.manual_seed(0)
-    network = models.dit((16, 16), 768, 1000, patch=1, widths=[384, 2048], depths=[12, 2], heads=[6, 16])
+    network = dit((16, 16), 768, 1000, patch=1, widths=[384, 2048], depths=[12, 2], heads=[6, 16])
     assert round(sum(p.numel() for p in network.parameters()) / 1e6, 1) == 196.5
     spectrum, source = sagd.power_law((16, 16), -0.04), torch.Generator().manual_seed(0)
     x0 = torch.randn((1, 768, 16, 16), generator=source)
     eps = spectrum.sample(x0.shape, generator=source)
-    loss = Flow().loss(models.predictor(network, torch.tensor([7])), x0, torch.tensor([0.4]), eps)
+    loss = Flow().loss(weights.predictor(network, torch.tensor([7])), x0, torch.tensor([0.4]), eps)
     loss.backward()
     # adaLN-Zero: nothing comes out at first, so the loss is that of predicting 0, and only the last layer learns.
     assert loss.item() == pytest.approx((eps - x0).square().mean().item(), rel=1e-5)
@@ -225,7 +238,7 @@ def test_dit_dh_s_has_196_million_parameters_and_takes_a_step():
 
 def test_a_dit_hears_time_and_label():
     torch.manual_seed(0)
-    network = models.dit((4, 4), 2, 3, patch=2, widths=[16, 32], depths=[2, 1], heads=[2, 2]).eval()
+    network = dit((4, 4), 2, 3, patch=2, widths=[16, 32], depths=[2, 1], heads=[2, 2]).eval()
     for p in network.parameters():
         if p.requires_grad and not p.abs().max() > 0:
             torch.nn.init.normal_(p, std=0.1)
@@ -233,7 +246,7 @@ def test_a_dit_hears_time_and_label():
 
     def out(t, label):
         labels = None if label is None else torch.tensor([label])
-        return network(x, torch.tensor([EMBEDDED * t]), labels).sample
+        return network(x, torch.tensor([EMBEDDED * t]), labels)
 
     assert not torch.allclose(out(0.2, 0), out(0.7, 0), atol=1e-3)
     assert not torch.allclose(out(0.2, 0), out(0.2, 1), atol=1e-4)
@@ -248,11 +261,11 @@ def test_labels_are_hidden_as_often_as_asked():
 
 
 def test_samples_have_equal_label_counts():
-    network = models.dit((8, 8), 3, 5, patch=4, widths=[16, 32], depths=[1, 1], heads=[2, 2])
+    network = dit((8, 8), 3, 5, patch=4, widths=[16, 32], depths=[1, 1], heads=[2, 2])
     seen = []
     network.register_forward_pre_hook(lambda _, args, kwargs: seen.append(kwargs["class_labels"]), with_kwargs=True)
     data = {"mean": torch.zeros(3, 8, 8), "power": torch.ones(3, 8, 8)}
-    draw(network, Flow(), sagd.isotropic((8, 8)), data, n=20, batch_size=4, steps=1, seed=0, sampler="euler")
+    draw(network, Flow(), sagd.isotropic((8, 8)), Sampler("euler", 1), data, n=20, batch_size=4, seed=0)
     assert torch.bincount(torch.cat(seen)).tolist() == [4] * 5
 
 
@@ -260,6 +273,6 @@ def test_samples_have_equal_label_counts():
     ("labels", "says"), [(None, "the data set has none"), (np.arange(50), "labels up to 49")], ids=["none", "too many"]
 )
 def test_labels_that_do_not_fit_are_refused(labels, says):
-    network = models.dit((8, 8), 3, 5, patch=2, widths=[16, 32], depths=[1, 1], heads=[2, 2])
+    network = dit((8, 8), 3, 5, patch=2, widths=[16, 32], depths=[1, 1], heads=[2, 2])
     with pytest.raises(sagd.InputError, match=says):
         train(network, Pixels(IMAGES, labels), sagd.isotropic((8, 8)), Flow(), Recipe(1, 4), seed=0, world=World())

@@ -6,10 +6,11 @@ import pytest
 import torch
 
 import sagd
-from sagd.oracle.suggest import Suggestion, suggest, verdict
+from sagd.formulations.base import Sampler
+from sagd.oracle.suggest import ALPHAS, Suggestion, suggest, verdict
 from sagd.oracle.targets import distance, drawn, gaussian_field
 
-SCHEDULE = sagd.Schedule.linear()
+DIFFUSION = sagd.Diffusion(sagd.Schedule.linear())
 
 
 @pytest.fixture
@@ -20,28 +21,27 @@ def dark():
 
 
 def test_curve_is_the_oracles_distance(dark):
-    found = suggest(**dark, schedule=SCHEDULE, timesteps=SCHEDULE.timesteps(10), alphas=(-0.1, 0.2), dc="floor")
+    found = suggest(**dark, diffusion=DIFFUSION, sampler=Sampler(steps=10), alphas=(-0.1, 0.2), dc="floor")
     for alpha in (-0.1, 0.2):
         spectrum = sagd.power_law((8, 8), alpha, dc="floor")
         field = gaussian_field(**dark)
-        expected = distance(drawn(field, SCHEDULE, spectrum, SCHEDULE.timesteps(10)), field)
+        expected = distance(drawn(field, DIFFUSION, spectrum, Sampler(steps=10)), field)
         assert found.curve[alpha] == pytest.approx(expected, rel=1e-12)
 
 
 def test_dark_images_want_noise_of_changing_brightness_or_a_right_start(dark):
     """paper.md, section 4: the error is in the mean image; low-frequency noise hides it, the right start removes it."""
-    timesteps = SCHEDULE.timesteps(50)
-    noise, marginal = (suggest(**dark, schedule=SCHEDULE, timesteps=timesteps, dc="floor", start=s)
-                       for s in ("noise", "marginal"))  # fmt: skip
+    noise = suggest(**dark, diffusion=DIFFUSION, sampler=Sampler(), alphas=ALPHAS[::2], dc="floor")
+    right = Sampler(start="marginal")
+    marginal = suggest(**dark, diffusion=DIFFUSION, sampler=right, alphas=(0.0,), dc="floor")
     assert -0.2 < noise.alpha < 0
     assert noise.curve[0.0]["mean"] > 1e-4 and marginal.curve[0.0]["mean"] < 1e-20
     assert marginal.curve[0.0]["rest"] == pytest.approx(noise.curve[0.0]["rest"], rel=0.01)
 
 
 def test_without_a_mean_image_there_is_nothing_to_hide(dark):
-    timesteps = SCHEDULE.timesteps(50)
     still = {"mean": torch.zeros_like(dark["mean"]), "power": dark["power"]}
-    noise = suggest(**still, schedule=SCHEDULE, timesteps=timesteps, alphas=(-0.1, 0.0, 0.1), dc="floor")
+    noise = suggest(**still, diffusion=DIFFUSION, sampler=Sampler(), alphas=(-0.1, 0.0, 0.1), dc="floor")
     assert noise.curve[0.0]["mean"] == 0
     assert max(noise.error(a) for a in (-0.1, 0.1)) < 1.2 * noise.error(0.0)
 
@@ -81,9 +81,11 @@ def test_the_verdict_tells_the_parts_of_the_gain():
 
 def test_a_suggestion_is_for_the_sampler_asked_for(dark):
     """Every argument goes to the oracle: another sampler, start or convention has another error."""
-    visited = SCHEDULE.timesteps(10)
     field = gaussian_field(**dark)
-    for keys in ({"sampler": "heun"}, {"sampler": "ddpm"}, {"start": "marginal"}, {"sampler": "euler"}):
-        found = suggest(**dark, schedule=SCHEDULE, timesteps=visited, alphas=(0.2,), dc="floor", **keys)
+    errors, right = set(), Sampler(steps=10, start="marginal")
+    for sampler in (Sampler("heun", 10), Sampler("ddpm", 10), Sampler("euler", 10), right):
+        found = suggest(**dark, diffusion=DIFFUSION, sampler=sampler, alphas=(0.2,), dc="floor")
         spectrum = sagd.power_law((8, 8), 0.2, dc="floor")
-        assert found.curve[0.2] == pytest.approx(distance(drawn(field, SCHEDULE, spectrum, visited, **keys), field))
+        assert found.curve[0.2] == pytest.approx(distance(drawn(field, DIFFUSION, spectrum, sampler), field))
+        errors.add(round(found.error(0.2), 9))
+    assert len(errors) == 4

@@ -17,7 +17,7 @@ import torch
 from sagd.runtime.distributed import World
 from sagd.runtime.files import read_json, read_tensors
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 PARAMS = """
 seed: 0
 dataset: {name: mnist_5k, size: 8, channels: 3, held_out: 100, labels: true}
@@ -70,7 +70,7 @@ def test_two_processes_train_as_one(tmp_path):
 
     And processes that would not do the same are refused.
     """
-    script = str(ROOT / "tests" / "shared_work.py")
+    script = str(ROOT / "tests" / "system" / "shared_work.py")
     env = environment(tmp_path, 2)
     two = subprocess.run(
         [*env.pop("SAGD_LAUNCH").split(), script, tmp_path], env=env, capture_output=True, text=True, timeout=300

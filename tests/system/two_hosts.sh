@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Two network namespaces as two hosts that share a disk: tests/two_hosts.sh (Linux; root, or user namespaces). Encodes,
+# Two network namespaces as two hosts that share a disk: tests/system/two_hosts.sh (Linux; root, or user namespaces). Encodes,
 # trains and samples on both, compares with one process, kills one host's worker, and goes on.
 set -euo pipefail
-root=$(cd "$(dirname "$0")/.." && pwd)
-[ "${1-}" = inside ] || exec unshare --map-root-user --net --kill-child "$root/tests/two_hosts.sh" inside
+root=$(cd "$(dirname "$0")/../.." && pwd)
+[ "${1-}" = inside ] || exec unshare --map-root-user --net --kill-child "$root/tests/system/two_hosts.sh" inside
 
 unshare --net sleep infinity &
 other=$!
@@ -34,7 +34,7 @@ study() {
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from tests.test_distributed import PARAMS
+from tests.system.test_distributed import PARAMS
 Path("params.yaml").write_text(PARAMS.replace("STEPS", sys.argv[2]))
 PYTHON
 }

@@ -1,0 +1,146 @@
+"""Print docs/parameters.md, a table for each section of params.yaml: python -m pipeline.params.table
+
+Everything in it comes from the schema (`pipeline.params.sections`); `make docs` writes the file.
+"""
+
+import inspect
+import types
+import typing
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
+from pydantic import AfterValidator, BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from pipeline.params.sections import SECTIONS, Band, Grid, GridSetting, Name
+from sagd import operators
+
+INTRODUCTION = """\
+# Parameters
+
+<!-- Written by `make docs` from pipeline/params/sections.py; do not edit. -->
+
+All keys of params.yaml. Change one with `dvc exp run -S noise.alpha=-0.5`, or in the file. The defaults here are those
+of a key that is left out; the values of the default study are in [params.yaml](../params.yaml). A key that params.yaml
+does not have yet needs `++`: `-S ++train.compile=true`.
+
+Unknown keys, wrong types and values out of range are refused in one line, before anything is trained. DVC has written
+the value to params.yaml by then: reset it with `-S` or an editor.
+
+## seed
+
+A whole number, 0 or more. The focus (the setting that the top-level sections describe) runs with `seed`, `seed + 1`,
+..., `train.repeats` times."""
+
+SETTINGS = """\
+## grid.settings.NAME
+
+One setting that the focus is compared with. Its `noise` and `corrupt` are sections as above. `encode`, `train`,
+`sample` and `evaluate` hold only the keys that differ from those of the grid (for `encode` and `evaluate`: from the
+sections of these names). `dataset` and `group` are for studies of several data sets, such as the paper's. A name has
+lower-case letters, digits and single underscores."""
+
+LIMITS = {Ge: ("ge", "≥"), Gt: ("gt", ">"), Le: ("le", "≤"), Lt: ("lt", "<")}
+PLAIN = {int: "whole number", float: "number", str: "text", bool: "true, false", type(None): "null"}
+SIZES = {MinLen: "min_length", MaxLen: "max_length"}
+
+
+def refusal(check: AfterValidator) -> str | None:
+    """What a validator says is allowed, when it is given something else."""
+    try:
+        check.func("?")
+    except (ValueError, TypeError, IndexError) as error:
+        _, found, allowed = str(error).partition("allowed: ")
+        return allowed if found else str(error).removeprefix("it must be ")
+    return None
+
+
+def allowed(kind: Any, metadata: typing.Iterable[Any] = ()) -> str:
+    """The values that a key takes, in words."""
+    if kind == Band or (get_origin(kind) is list and AfterValidator in map(type, metadata)):
+        return "[low, high]" if kind == Band or get_args(kind) == (float,) else "list, no value twice"
+    if get_origin(kind) is Annotated:
+        kind, *more = get_args(kind)
+        return allowed(kind, [*metadata, *more])
+    if get_origin(kind) is Literal:
+        return ", ".join(f"`{value}`" for value in get_args(kind))
+    if get_origin(kind) in (Union, types.UnionType):
+        return ", or ".join(allowed(part, metadata) for part in get_args(kind))
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        return "a section, below"
+    if get_origin(kind) is dict or kind is dict:
+        return "keys to values"
+    if get_origin(kind) is list:
+        sizes = [s for m in metadata for s in [*_sizes(m)]]
+        count = f"{sizes[0]} of: " if len(sizes) == 2 and sizes[0] == sizes[1] else "list of: "
+        return count + allowed(get_args(kind)[0])
+    said = [s for m in metadata if isinstance(m, AfterValidator) and (s := refusal(m))]
+    return said[0] if said else " ".join([PLAIN[kind], *_limits(metadata)])
+
+
+def _sizes(constraint: Any) -> Iterator[int]:
+    for kind, name in SIZES.items():
+        if isinstance(constraint, kind):
+            yield getattr(constraint, name)
+    for inner in getattr(constraint, "metadata", ()):
+        yield from _sizes(inner)
+
+
+def _limits(metadata: typing.Iterable[Any]) -> Iterator[str]:
+    for constraint in metadata:
+        for kind, (name, sign) in LIMITS.items():
+            if isinstance(constraint, kind):
+                yield f"{sign} {getattr(constraint, name):g}"
+        yield from _limits(getattr(constraint, "metadata", ()))
+
+
+def default(field: FieldInfo) -> str:
+    """What holds where the key is left out."""
+    if field.default is PydanticUndefined:
+        return "required"
+    if isinstance(field.default, BaseModel):
+        return ""
+    words = {None: "none", True: "true", False: "false"}
+    known = isinstance(field.default, bool) or field.default is None
+    return words[field.default] if known else f"`{field.default}`".replace("'", "")
+
+
+def takers(name: str) -> str:
+    """The operators that a key of the noise is for, if it is not for nearly all."""
+    found = [o for o, function in operators.OPERATORS.items() if name in inspect.signature(function).parameters]
+    return f"{', '.join(found)}: " if 0 < len(found) < len(operators.OPERATORS) and name != "alpha" else ""
+
+
+def rows(name: str, model: type[BaseModel]) -> Iterator[str]:
+    """The table of a section, then those of the sections inside it."""
+    yield f"## {name}\n\n{' '.join((model.__doc__ or '').split())}\n"
+    yield "| key | default | allowed | meaning |"
+    yield "| --- | --- | --- | --- |"
+    inside = []
+    for key, field in model.model_fields.items():
+        section = next((t for t in _parts(field.annotation) if isinstance(t, type) and issubclass(t, BaseModel)), None)
+        if section is not None and section.__name__ not in ("Corrupt", "GridTrain", "Sample", "GridSetting"):
+            inside.append((f"{name}.{key}", section))
+        meaning = (takers(key) if name == "noise" else "") + (field.description or "")
+        cells = (f"`{name}.{key}`", default(field), allowed(field.annotation, field.metadata), meaning)
+        yield "| " + " | ".join(cell.replace("``", "`").replace("|", "\\|") for cell in cells) + " |"
+    yield ""
+    for place, section in inside:
+        yield from rows(place, section)
+
+
+def _parts(kind: Any) -> tuple:
+    return get_args(kind) if get_origin(kind) in (Union, types.UnionType) else (kind,)
+
+
+def page() -> str:
+    """docs/parameters.md."""
+    assert {"noise", "corrupt"} <= set(GridSetting.model_fields) and Name  # what SETTINGS says
+    tables = [line for name, model in SECTIONS.items() for line in rows(name, model)]
+    return "\n".join([INTRODUCTION, "", *tables, *rows("grid", Grid), SETTINGS]) + "\n"
+
+
+if __name__ == "__main__":
+    print(page(), end="")

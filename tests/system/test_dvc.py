@@ -1,0 +1,214 @@
+"""What DVC runs again after an edit, held by a copy of the tree: one edit, then `dvc status`."""
+
+import ast
+import json
+import re
+import shutil
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+ROOT = Path(__file__).parents[2]
+STUDIES = ("dvc.yaml", "theory/dvc.yaml", "paper/dvc.yaml")
+# What no number depends on; and the schema, of which a stage depends on the values (and on the folder itself).
+PLUMBING = ("sagd/errors.py", "sagd/runtime", "sagd/__init__.py", "pipeline/run", "pipeline/__init__.py")
+
+
+def stages(file):
+    """Stage names without their items, and what DVC is told of each."""
+    for name, stage in YAML(typ="safe").load((ROOT / file).read_text())["stages"].items():
+        yield name, stage.get("do", stage)
+
+
+def file_of(module):
+    path = ROOT / Path(*module.split("."))
+    return path.with_suffix(".py") if path.with_suffix(".py").is_file() else path / "__init__.py"
+
+
+@cache
+def imports(module):
+    """The project's modules that a module imports, anywhere in it; of a package's name, its __init__."""
+    found = set()
+    for node in ast.walk(ast.parse(file_of(module).read_text())):
+        if isinstance(node, ast.Import):
+            names = {name.name for name in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names = {node.module, *(f"{node.module}.{name.name}" for name in node.names)}
+        else:
+            continue
+        found |= {n for n in names if n.split(".")[0] in ("sagd", "pipeline") and file_of(n).is_file()}
+    return found
+
+
+def needed(modules):
+    """All modules that some modules import, in any number of steps, but for plumbing and what the schema imports."""
+    found, todo = set(), set(modules)
+    while todo:
+        now = todo.pop()
+        path = str(file_of(now).relative_to(ROOT))
+        if now in found or path.startswith(PLUMBING):
+            continue
+        found.add(now)
+        if not now.startswith("pipeline.params"):
+            todo |= imports(now)
+    return found
+
+
+def covered(module, folder, deps):
+    """Whether a module lies in one of the dependencies of a stage."""
+    path = file_of(module).resolve()
+    return any((folder / d).resolve() in (path, *path.parents) for d in deps)
+
+
+@pytest.mark.parametrize(("file", "name"), [(f, n) for f in STUDIES for n, _ in stages(f)])
+def test_a_stage_depends_on_the_rooms_that_its_script_imports(file, name):
+    stage, folder = dict(stages(file))[name], (ROOT / file).parent
+    commands = stage["cmd"] if isinstance(stage["cmd"], list) else [stage["cmd"]]
+    scripts = [re.search(r"python -m (pipeline\.\w+)", command)[1] for command in commands]
+    missing = {m for m in needed(scripts) if not covered(m, folder, stage["deps"])}
+    assert missing == set()
+
+
+@pytest.mark.parametrize("page", ["report", "paper", "theory"])
+def test_a_page_depends_on_what_its_notebook_imports(page):
+    file = {"report": "dvc.yaml", "paper": "paper/dvc.yaml", "theory": "theory/dvc.yaml"}[page]
+    stage, folder = dict(stages(file))[page], (ROOT / file).parent
+    cells = json.loads((ROOT / "notebooks" / f"{page}.ipynb").read_text())["cells"]
+    code = "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "code")
+    names = set()
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.Import):
+            names |= {n.name for n in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names |= {node.module, *(f"{node.module}.{n.name}" for n in node.names)}
+    modules = {n for n in names if n.split(".")[0] in ("sagd", "pipeline") and file_of(n).is_file()} - {"sagd"}
+    missing = {m for m in needed(modules) if not covered(m, folder, stage["deps"])}
+    assert missing == set()
+
+
+def test_rooms_import_only_from_rooms_below():
+    """The order of docs/extending.md: no circle, and an edit in a room reaches only what is above it."""
+    order = ["errors", "runtime", "images", "noise", "operators", "formulations", "networks", "spaces", "training"]
+    order += ["sampling", "previews", "oracle", "data", "metrics", "figures", "cli"]
+    place = {room: k for k, room in enumerate(order)}
+    # The library's front door, and the command line that it starts.
+    doors = {"sagd/__init__.py", "sagd/__main__.py"}
+    wrong = set()
+    for path in sorted((ROOT / "sagd").rglob("*.py")):
+        rel = path.relative_to(ROOT)
+        if str(rel) in doors:
+            continue
+        room = rel.parts[1].removesuffix(".py")
+        module = ".".join(rel.with_suffix("").parts).removesuffix(".__init__")
+        for other in imports(module):
+            target = other.split(".")[1] if "." in other else "__init__"
+            if target in place and place[target] > place[room]:
+                wrong.add((str(rel), other))
+            if other.startswith("pipeline") or (target == "__init__" and room != "cli"):
+                wrong.add((str(rel), other))
+    assert wrong == set()
+
+
+def test_no_stage_imports_another_stage():
+    scripts = {f"pipeline.{p.stem}" for p in (ROOT / "pipeline").glob("[a-z]*.py")}
+    pages = {"pipeline.report"}  # which renders all three
+    wrong = {(s, other) for s in scripts for other in imports(s) & (scripts - pages) if other != s}
+    assert wrong == set()
+
+
+def test_nothing_asks_which_noise_or_formulation_it_has():
+    """Protocols are true: no isinstance on them."""
+    kinds = re.compile(r"isinstance\([^)]*\b(Spectrum|Varying|Diffusion|Flow|EDM|Noise|Formulation)\b")
+    found = [
+        f"{p.relative_to(ROOT)}: {line}"
+        for folder in ("sagd", "pipeline")
+        for p in (ROOT / folder).rglob("*.py")
+        for line in p.read_text().splitlines()
+        if kinds.search(line)
+    ]
+    # A user's own operator may return a spectrum or a tensor: that is a check of input.
+    assert [f for f in found if not f.startswith("sagd/operators/__init__.py")] == []
+
+
+def dvc(folder, *arguments):
+    """What DVC prints; it must succeed."""
+    done = subprocess.run(
+        [sys.executable, "-m", "dvc", *arguments], cwd=folder, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory):
+    """A copy of the tree whose study DVC takes for done, as far as outputs of the stages before are not looked at."""
+    folder = tmp_path_factory.mktemp("tree") / "copy"
+    ignored = shutil.ignore_patterns(".venv", ".git", "artifacts", "scratch", "__pycache__", "tmp", "cache", ".*_cache")
+    shutil.copytree(ROOT, folder, ignore=ignored)
+    (folder / "dvc.lock").unlink(missing_ok=True)
+    for run in (["git", "init", "-q"], ["git", "add", "-A"]):
+        subprocess.run(run, cwd=folder, check=True, capture_output=True)
+    for name, stage in stages("dvc.yaml"):
+        for item in settings_of(folder, stage):
+            for out in outs_of(stage, item):
+                path = folder / out
+                if not path.exists() and "." in path.name:
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    path.write_text(name)
+                elif not path.exists():
+                    path.mkdir(parents=True)
+                    (path / "made").write_text(name)
+    dvc(folder, "commit", "--force", "--quiet")
+    return folder
+
+
+def settings_of(folder, stage):
+    params = YAML(typ="safe").load((folder / "params.yaml").read_text())
+    return list(params["grid"]["settings"]) if "matrix" in stage else [""]
+
+
+def outs_of(stage, item):
+    for out in (*stage.get("outs", ()), *stage.get("metrics", ())):
+        yield (next(iter(out)) if isinstance(out, dict) else out).replace("${item.s}", item)
+
+
+def changed(folder):
+    """Stages that DVC would run for an edit of their code, without their items: those whose dependencies differ."""
+    status = json.loads(dvc(folder, "status", "--json"))
+    return {name.split("@")[0] for name in status}
+
+
+EDITS = {
+    "sagd/operators/power_law.py": {"corrupt", "encode", "report"},  # it trains nothing
+    "sagd/figures/study.py": {"report"},
+    "notebooks/report.ipynb": {"report"},
+    "pipeline/study/results.py": {"report"},
+    "sagd/metrics/kernel.py": {"evaluate", "grid_evaluate"},
+    "sagd/metrics/extractors/dinov2_vitb14.py": {"evaluate", "grid_evaluate"},
+    "sagd/training/loop.py": {"train", "grid_train"},
+    "sagd/data/mnist.py": {"prepare"},
+    "sagd/oracle/suggest.py": {"encode"},
+    "sagd/networks/unet.py": {"train", "grid_train", "sample", "grid_sample"},
+    "sagd/sampling.py": {"sample", "grid_sample"},
+    "extensions/operators/ring.py": {"encode"},
+    "sagd/runtime/progress.py": set(),
+    "pipeline/run/launch.py": set(),
+    "sagd/cli/evaluate.py": set(),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("edited", EDITS)
+def test_an_edit_reruns_what_it_can_change_and_nothing_else(tree, edited):
+    path = tree / edited
+    before = path.read_bytes()
+    assert changed(tree) == set()
+    try:
+        path.write_bytes(before + (b"\n" if edited.endswith("ipynb") else b"\n# an edit\n"))
+        assert changed(tree) == EDITS[edited]
+    finally:
+        path.write_bytes(before)

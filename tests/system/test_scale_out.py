@@ -1,0 +1,104 @@
+"""The scripts that run settings side by side, with a `dvc` that notes what it is asked for."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+# Of the plan: each setting's data set. Two names begin alike.
+DATA = {"a": "digits", "b": "digits", "b_low": "faces", "c": "faces", "d": "faces"}
+NAMES = list(DATA)
+# exit 255: what dvc does when a stage fails
+DVC = """#!/usr/bin/env bash
+case "$*" in *{fails}) exit 255;; esac
+case "$*" in *setting@*) sleep 0.2;; esac  # so that the jobs overlap
+echo "${{CUDA_VISIBLE_DEVICES:-none}} $PWD $*" >> "{log}"
+"""
+
+
+@pytest.fixture
+def paper(tmp_path):
+    """Runs a script of paper/ with a stand-in for dvc and for GPUs: its exit status, and what dvc was asked where."""
+    for folder in ("paper", "bin"):
+        (tmp_path / folder).mkdir()
+    for name in ("run.sh", "slurm.sh"):
+        (tmp_path / "paper" / name).write_bytes((ROOT / "paper" / name).read_bytes())
+        (tmp_path / "paper" / name).chmod(0o755)
+    stages = {name: {"dataset": dataset, "place": name, "settings": name} for name, dataset in DATA.items()}
+    (tmp_path / "paper" / "params.json").write_text(json.dumps({"stages": stages}))
+
+    def run(*command, fails="nothing", gpus=0, **environment):
+        log = tmp_path / "log"
+        log.write_text("")
+        tools = {
+            "dvc": DVC.format(fails=fails, log=log),
+            "nvidia-smi": "#!/bin/sh\n" + "echo GPU\n" * gpus + f"exit {0 if gpus else 9}\n",
+            "python": f'#!/bin/sh\nexec {sys.executable} "$@"\n',
+        }
+        for name, content in tools.items():
+            (tmp_path / "bin" / name).write_text(content)
+            (tmp_path / "bin" / name).chmod(0o755)
+        kept = {k: v for k, v in os.environ.items() if k != "CUDA_VISIBLE_DEVICES"}
+        kept |= {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
+        done = subprocess.run(command, cwd=tmp_path, env=kept | environment, capture_output=True, text=True)
+        lines = [line.split(maxsplit=2) for line in log.read_text().splitlines()]
+        assert all(place == str(tmp_path / "paper") for _, place, _ in lines)  # the project that they belong to
+        return done, [(device, asked) for device, _, asked in lines]
+
+    return run
+
+
+def asked(log, stage):
+    return sorted(line.rsplit("@", 1)[1] for _, line in log if f"{stage}@" in line)
+
+
+def test_every_setting_runs_and_the_page_last(paper):
+    done, log = paper("paper/run.sh", "2")
+    assert done.returncode == 0, done.stderr
+    assert asked(log, "prepare") == ["digits", "faces"]
+    assert asked(log, "setting") == NAMES
+    assert log[-1][1].endswith(" paper")
+    order = [line for _, line in log]
+    assert all("prepare@" in line for line in order[:2])  # the data first, once each
+    assert {device for device, _ in log} == {"none"}
+
+
+def test_jobs_are_dealt_out_to_gpus(paper):
+    _, log = paper("paper/run.sh", "4", gpus=2)
+    trained = [device for device, line in log if "setting@" in line]
+    assert trained.count("0") + trained.count("1") == len(NAMES) and min(map(trained.count, "01")) >= 2
+
+
+def test_a_pattern_chooses(paper):
+    _, log = paper("paper/run.sh", "1", "^[bc]$")
+    assert asked(log, "setting") == ["b", "c"] and asked(log, "prepare") == ["digits", "faces"]
+    done, log = paper("paper/run.sh", "1", "^x")
+    assert done.returncode != 0 and "no setting matches" in done.stderr and log == []
+
+
+def test_a_setting_that_fails_is_told_and_leaves_the_others(paper):
+    done, log = paper("paper/run.sh", "2", fails="setting@c")
+    assert done.returncode != 0
+    assert asked(log, "setting") == ["a", "b", "b_low", "d"]
+    done, log = paper("paper/run.sh", "1", fails="prepare@digits")  # its data cannot be had
+    assert done.returncode != 0
+    assert asked(log, "setting") == ["b_low", "c", "d"]
+    assert log[-1][1].endswith(" paper")  # with what is there
+
+
+def test_settings_whose_names_begin_alike_are_told_apart(paper):
+    _, log = paper("paper/run.sh", "1", "^b")
+    assert asked(log, "setting") == ["b", "b_low"]
+
+
+def test_a_task_of_slurm_is_one_setting(paper):
+    for number in (0, 2, 4):
+        done, log = paper("bash", "paper/slurm.sh", SLURM_ARRAY_TASK_ID=str(number))
+        assert done.returncode == 0, done.stderr
+        assert asked(log, "setting") == [NAMES[number]] and len(log) == 1
+    done, _ = paper("bash", "paper/slurm.sh", SLURM_ARRAY_TASK_ID="5")
+    assert done.returncode != 0 and "no setting has the number 5" in done.stderr
