@@ -11,7 +11,7 @@ repro: env  ## the default study, from data to reports/index.html
 	@echo "The report is $(CURDIR)/reports/index.html"
 
 show: env  ## the experiments in a table: distances, and what was varied
-	@dvc exp show --only-changed --drop '^(artifacts|reports|pipeline|sagd|extensions|notebooks|params.yaml|Created|State)'
+	@dvc exp show --only-changed --drop '^(artifacts|reports|pipeline|sagd|extensions|notebooks|params.yaml|grid|Created|State|Executor)'
 
 theory: env  ## the theory: networks on MNIST (theory/data) if they are not in the cache, and theory/reports/theory.html
 	@cd theory && dvc repro

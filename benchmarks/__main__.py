@@ -6,6 +6,7 @@ Times on shared machines are noisy; the ratio of neighbours is less so. Nothing 
 import argparse
 import contextlib
 import io
+import json
 import subprocess
 import sys
 import tempfile
@@ -21,11 +22,11 @@ import numpy as np
 import torch
 
 import sagd
-from sagd import models
-from sagd.formulations.diffusion import Diffusion
-from sagd.formulations.flow import Flow, dimension_shift
+from sagd.formulations.flow import dimension_shift
+from sagd.networks.dit import dit
+from sagd.networks.unet import unet
+from sagd.networks.weights import classes_of, predictor
 from sagd.runtime.parallel import concurrently
-from sagd.sampling import draw
 from sagd.spaces.pixels import Pixels
 from sagd.training.loop import train
 from sagd.training.recipe import Recipe
@@ -80,6 +81,15 @@ def noise() -> None:
             tell(f"  {shape}: {name}", ratio(ours, peer, 5 if white.numel() > 1e7 else 31))
 
 
+def theirs_of(network: torch.nn.Module) -> torch.nn.Module:
+    """diffusers' network of the same settings and weights."""
+    from diffusers import UNet2DModel
+
+    found = UNet2DModel.from_config(network.config)
+    found.load_state_dict(network.state_dict())
+    return found
+
+
 def plain_diffusers_training(network: torch.nn.Module, images: torch.Tensor, steps: int, batch_size: int) -> None:
     """What diffusers' unconditional training script does for a step, with EMA, without its logging."""
     from accelerate import Accelerator
@@ -131,14 +141,14 @@ class _Pictures(torch.utils.data.Dataset):
 
 def training(steps: int = 30) -> None:
     images = torch.randint(0, 256, (4000, 1, *SIZE), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    source, spectrum, formulation = Pixels(images), sagd.power_law(SIZE, -0.06), Diffusion(sagd.Schedule.linear())
+    source, spectrum, formulation = Pixels(images), sagd.power_law(SIZE, -0.06), sagd.Diffusion(sagd.Schedule.linear())
 
     def run(seed: int, batch_size: int):
         recipe = Recipe(steps, batch_size, warmup=5, precision="fp32")
-        return train(models.unet(SIZE, 1, **UNET), source, spectrum, formulation, recipe, seed=seed)
+        return train(unet(SIZE, 1, **UNET), source, spectrum, formulation, recipe, seed=seed)
 
     def theirs(batch_size: int):
-        plain_diffusers_training(models.unet(SIZE, 1, **UNET), images, steps, batch_size)
+        plain_diffusers_training(theirs_of(unet(SIZE, 1, **UNET)), images, steps, batch_size)
 
     print("\nTraining images/s, the study's U-Net, float32: ours (with shaped noise) over a plain diffusers loop")
     for batch in (16, 64):
@@ -167,14 +177,14 @@ def plain_loop(network: torch.nn.Module, formulation: object, shape: tuple, step
     parameters = list(network.parameters())
     averaged = [p.detach().clone() for p in parameters]
     optimizer = torch.optim.AdamW(parameters, lr=1e-4, fused=True)
-    labels = torch.zeros(batch_size, dtype=torch.long, device=device) if models.classes_of(network) else None
+    labels = torch.zeros(batch_size, dtype=torch.long, device=device) if classes_of(network) else None
     source = torch.Generator(device).manual_seed(0)
     for _ in range(steps):
         t = formulation.draw_times(batch_size, generator=source, device=device)
         eps = torch.randn(x0.shape, generator=source, device=device)
         optimizer.zero_grad()
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            loss = formulation.loss(models.predictor(network, labels), x0.to(memory_format=layout), t, eps)
+            loss = formulation.loss(predictor(network, labels), x0.to(memory_format=layout), t, eps)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0, foreach=True)
         optimizer.step()
@@ -209,11 +219,11 @@ def throughput() -> None:
     latents = (768, 16, 16)
     cases = {
         "the paper's U-Net, 3x32x32": (
-            models.unet((32, 32), 3, **PAPER_UNET), (3, 32, 32), Diffusion(sagd.Schedule.linear()), 256 if gpu else 8,
+            unet((32, 32), 3, **PAPER_UNET), (3, 32, 32), sagd.Diffusion(sagd.Schedule.linear()), 256 if gpu else 8,
         ),
         "DiT^DH-S, 768x16x16": (
-            models.dit((16, 16), 768, 1000, 1, [384, 2048], [12, 2], [6, 16]), latents,
-            Flow(shift=dimension_shift(latents)), 64 if gpu else 2,
+            dit((16, 16), 768, 1000, 1, [384, 2048], [12, 2], [6, 16]), latents,
+            sagd.Flow(shift=dimension_shift(latents)), 64 if gpu else 2,
         ),
     }  # fmt: skip
     print(
@@ -223,7 +233,7 @@ def throughput() -> None:
         network.to(device)
         spectrum, recipe = sagd.power_law(shape[1:], -0.04), Recipe(steps, batch, warmup=1)
         drawn = torch.randint(256, (2 * batch, *shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-        labels = np.arange(2 * batch) % 1000 if models.classes_of(network) else None
+        labels = np.arange(2 * batch) % 1000 if classes_of(network) else None
         pixels, white = Pixels(drawn.to(device), labels), torch.Generator(device).manual_seed(0)
 
         def ours(network=network, pixels=pixels, spectrum=spectrum, formulation=formulation, recipe=recipe, **how):
@@ -242,7 +252,7 @@ def throughput() -> None:
             plain_loop(network, formulation, shape, steps, batch)
 
         def script(network=network, drawn=drawn, batch=batch):
-            plain_diffusers_training(network, drawn.repeat(steps, 1, 1, 1)[: steps * batch], steps, batch)
+            plain_diffusers_training(theirs_of(network), drawn.repeat(steps, 1, 1, 1)[: steps * batch], steps, batch)
 
         with utilisation() as used:
             speed = steps * batch / seconds(ours)
@@ -260,20 +270,19 @@ def throughput() -> None:
 def sampling(n: int = 256, steps: int = 10) -> None:
     from diffusers import DDIMPipeline, DDIMScheduler
 
-    network = models.unet(SIZE, 1, **UNET).eval().requires_grad_(False)
-    pipeline = DDIMPipeline(network, DDIMScheduler())
+    network = unet(SIZE, 1, **UNET).eval().requires_grad_(False)
+    pipeline = DDIMPipeline(theirs_of(network), DDIMScheduler())
     pipeline.set_progress_bar_config(disable=True)
-    spectrum, formulation = sagd.power_law(SIZE, -0.06), Diffusion(sagd.Schedule.linear())
+    spectrum, formulation = sagd.power_law(SIZE, -0.06), sagd.Diffusion(sagd.Schedule.linear())
     data = {"mean": torch.zeros(1, *SIZE, dtype=torch.float64), "power": torch.ones(1, *SIZE, dtype=torch.float64)}
 
+    how = sagd.Sampler(steps=steps, clip=True)
     print("\nSampling images/s, the study's U-Net, float32: ours (from shaped noise) over DDIMPipeline")
     for batch in (32, 128):
         tell(
             f"  {n} images in batches of {batch}",
             ratio(
-                lambda b=batch: draw(
-                    network, formulation, spectrum, data, n=n, steps=steps, seed=0, clip=True, batch_size=b
-                ),
+                lambda b=batch: sagd.draw(network, formulation, spectrum, how, data, n=n, seed=0, batch_size=b),
                 lambda b=batch: [
                     pipeline(batch_size=b, num_inference_steps=steps, output_type="np") for _ in range(n // b)
                 ],
@@ -330,7 +339,7 @@ def measuring(n: int = 2000) -> None:
     from PIL import Image
     from torch_fidelity import calculate_metrics
 
-    from sagd.cli.evaluate import main
+    from sagd.cli import main
     from sagd.metrics.extractors import EXTRACTORS
     from tests.networks import on_these_weights, save_inception
 
@@ -344,13 +353,15 @@ def measuring(n: int = 2000) -> None:
         save_inception(Path(root))
         names = ("inception_2048", "inception_768")
         files = {name: Path(root) / EXTRACTORS[name].weights.file for name in names}
-        EXTRACTORS.update({name: on_these_weights(name, file) for name, file in files.items()})
+        EXTRACTORS._entries().update({name: on_these_weights(name, file) for name, file in files.items()})
         folders = (f"{root}/a", f"{root}/b")
 
         def ours(name):
             cache = tempfile.mkdtemp(dir=root)
             with contextlib.redirect_stdout(io.StringIO()):
-                main([*folders, "--features", name, "--metrics", "fid", "--bootstrap", "0", "--cache", cache])
+                main(
+                    ["evaluate", *folders, "--features", name, "--metrics", "fid", "--bootstrap", "0", "--cache", cache]
+                )
 
         def clean():
             network = InceptionV3W(root, download=False)
@@ -375,8 +386,8 @@ def start_up() -> None:
         "prepare": "PIL.Image",
         "corrupt": "PIL.Image",
         "encode": "",
-        "train": "diffusers; from diffusers import UNet2DModel",
-        "sample": "diffusers; from diffusers import UNet2DModel",
+        "train": "",
+        "sample": "",
         "evaluate": "cleanfid.resize, efficientnet_lite_pytorch, scipy.linalg",
         "report": "papermill, nbconvert",
     }
@@ -392,7 +403,54 @@ def start_up() -> None:
         print(f"  {stage:<64} {own_time:6.1f} s  {own_time / torch_time:.2f}", flush=True)
 
 
-PARTS = {f.__name__: f for f in (noise, training, throughput, sampling, distances, measuring, start_up)}
+def commands(runs: int = 5) -> None:
+    """What a user waits for at the prompt, in a clone of the last commit whose study is in the cache."""
+    root = Path(__file__).parents[1]
+
+    def dvc(*arguments: str, folder: str = "", fails: bool = False) -> float:
+        start = time.perf_counter()
+        done = subprocess.run([sys.executable, "-m", "dvc", *arguments], cwd=clone / folder, capture_output=True)
+        if (done.returncode != 0) != fails:
+            sys.exit(f"dvc {' '.join(arguments)}: {done.stderr.decode()[-500:]}")
+        return time.perf_counter() - start
+
+    with tempfile.TemporaryDirectory() as place:
+        clone = Path(place) / "clone"
+        subprocess.run(["git", "clone", "--quiet", str(root), str(clone)], check=True)
+        for key, value in (("user.name", "bench"), ("user.email", "bench@localhost")):
+            subprocess.run(["git", "config", key, value], cwd=clone, check=True)
+        page = Path(".dvc", "plots", "page.html")
+        (clone / page).write_bytes((root / page).read_bytes())
+        for folder in ("", "paper", "theory"):
+            dvc("cache", "dir", "--local", str(root / ".dvc" / "cache"), folder=folder)
+        dvc("checkout")
+        print(f"\nCommands, seconds: median of {runs} (smallest to largest)")
+        for name, arguments, folder, fails in (
+            ("dvc repro, nothing to do", ("repro",), "", False),
+            ("dvc status", ("status",), "", False),
+            ("dvc status, in paper/", ("status",), "paper", False),
+            ("dvc exp show", ("exp", "show"), "", False),
+            ("dvc metrics diff", ("metrics", "diff"), "", False),
+            ("dvc params diff", ("params", "diff"), "", False),
+            ("dvc exp run -S noise.alpha=inf, until refused", ("exp", "run", "-S", "noise.alpha=inf"), "", True),
+        ):
+            times = []
+            for _ in range(runs + 1):
+                times.append(dvc(*arguments, folder=folder, fails=fails))
+                subprocess.run(["git", "checkout", "--quiet", "."], cwd=clone, check=True)
+            times = sorted(times[1:])
+            print(f"  {name:<64} {times[len(times) // 2]:6.1f}  ({times[0]:.1f} to {times[-1]:.1f})", flush=True)
+        # An experiment whose training, sampling and measuring take next to nothing: what is left is DVC and start-up.
+        tiny = ("train.steps=1", "train.warmup=0", "sample.n=6", "sample.steps=1", "evaluate.bootstrap=2")
+        whole = dvc("exp", "run", *(f"-S{k}" for k in ("noise.alpha=-0.5", *tiny)))
+        print(f"  {'dvc exp run of one step and six samples, one run':<64} {whole:6.1f}", flush=True)
+        settings = json.loads((clone / "paper" / "params.json").read_text())["stages"]
+        names = [f"setting@{name}" for name in list(settings)[:3]]
+        idle = sorted(dvc("repro", "--dry", "--single-item", name, folder="paper") for name in names)
+        print(f"  {'DVC for one setting of the paper (repro --dry --single-item)':<64} {idle[1]:6.1f}", flush=True)
+
+
+PARTS = {f.__name__: f for f in (noise, training, throughput, sampling, distances, measuring, start_up, commands)}
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)

@@ -1,5 +1,8 @@
 """Describe the corruption of the training data: noise in one band, which training draws anew for every batch."""
 
+import argparse
+
+from pipeline.params import Params
 from pipeline.run.console import stage
 from sagd.noise.corruption import Corruption, save
 from sagd.noise.randomness import generator
@@ -11,12 +14,13 @@ from sagd.spaces.pixels import corrupted
 PREVIEW = 24
 
 
-def main(params, options):
+def main(params: Params, options: argparse.Namespace) -> None:
     for setting in params.chosen(options) if options.setting else params.all_settings:
         images = read_array(setting.prepared / "train.npy", memory_map=True)[:PREVIEW]
         chosen, corruption = setting.corrupt, None
         if chosen.band is not None:
-            band = band_pass(images.shape[-2:], tuple(chosen.band), units=chosen.units)
+            low, high = chosen.band
+            band = band_pass(images.shape[-2:], (low, high), units=chosen.units)
             corruption = Corruption(band, chosen.gamma, chosen.filtered)
         save(setting.artifacts("corrupt") / "corruption.safetensors", corruption)
         preview = corrupted(images, corruption, generator(0, "preview"))

@@ -5,14 +5,21 @@ the start of sampling from the marginal. Latents go to the scratch folder, where
 them.
 """
 
+import argparse
 import hashlib
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 
+from pipeline.params import Params, Setting
 from pipeline.run.console import stage
 from sagd.errors import InputError
+from sagd.formulations.diffusion import Diffusion
+from sagd.formulations.schedule import Schedule
 from sagd.noise import corruption, stored
+from sagd.noise.base import Noise
 from sagd.oracle.suggest import suggest
 from sagd.runtime.distributed import World
 from sagd.runtime.download import digest
@@ -22,11 +29,14 @@ from sagd.spaces import latents
 from sagd.spaces.autoencoder import Autoencoder
 from sagd.spaces.moments import statistics
 
+Moments = dict[str, Tensor]
+Space = tuple[Moments, dict, Moments | None]  # the data's moments, where they are, the normalisation of latents
 
-def main(params, options):
+
+def main(params: Params, options: argparse.Namespace) -> None:
     world = World()
     settings = params.chosen(options) if options.setting else params.all_settings
-    spaces = {}
+    spaces: dict[tuple, Space] = {}
     for setting in settings:
         which = (setting.prepared, setting.encode)
         if which not in spaces:
@@ -35,16 +45,17 @@ def main(params, options):
             write(setting, *spaces[which], params.variants(setting))
 
 
-def pixels(setting):
+def pixels(setting: Setting) -> Space:
     """Images as they are: their moments, and where they are."""
     path = setting.prepared / "train.npy"
     data = statistics(read_array(path, memory_map=True))
     return data, {"images": str(path), "shape": list(data["mean"].shape)}, None
 
 
-def encoded(setting, world):
+def encoded(setting: Setting, world: World) -> Space:
     """Latents, stored or probed: their moments, where they are, and their normalisation."""
     choice = setting.encode
+    assert choice.path is not None  # or `Encode` has refused
     path = setting.prepared / "train.npy"
     images, labels = read_array(path, memory_map=True), setting.labels()
     with world.main_first():
@@ -69,7 +80,9 @@ def encoded(setting, world):
     return data, {**place, "shape": manifest["shape"], "latents": key, "shards": manifest["shards"]}, normal
 
 
-def write(setting, data, place, normalization, variants):
+def write(
+    setting: Setting, data: Moments, place: dict, normalization: Moments | None, variants: Sequence[Setting]
+) -> None:
     """The files of a setting."""
     corrupts = corruption.load(setting.artifacts("corrupt") / "corruption.safetensors")
     if corrupts is not None and place.get("latents"):
@@ -92,7 +105,7 @@ def write(setting, data, place, normalization, variants):
     write_json(setting.report("encode", "json"), description)
 
 
-def noise_of(setting, data):
+def noise_of(setting: Setting, data: Moments) -> Noise:
     """A setting's noise, made of the data's mean and power where it asks for that."""
     noise, formulation = setting.noise, setting.train.formulation(tuple(data["mean"].shape))
     alpha = None
@@ -101,7 +114,8 @@ def noise_of(setting, data):
         if how.eta > 0 or formulation.alpha_bar is None:
             raise InputError("noise.alpha is 'auto', which is for sample.eta 0 and for the schedules of diffusion")
         conventions = {"grid": noise.grid, "dc": noise.dc, "normalize": noise.normalize}
-        alpha = suggest(data["mean"], data["power"], formulation, replace(how, clip=False), **conventions).alpha
+        diffusion = Diffusion(Schedule(formulation.alpha_bar), setting.train.prediction)
+        alpha = suggest(data["mean"], data["power"], diffusion, replace(how, clip=False), **conventions).alpha
         print(f"encode: {setting.title}: the data suggest alpha {alpha:g}")
     return noise.spectrum(data["power"].mean(0), formulation.alpha_bar, alpha)
 

@@ -1,5 +1,6 @@
 """Measure a setting's samples against the held-out images: distances with their errors, and the spectrum."""
 
+import argparse
 import csv
 import io
 import math
@@ -8,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from pipeline.params import Params, Setting
 from pipeline.params.sections import EXTENSIONS
 from pipeline.run.console import stage
 from sagd import images as images_module
@@ -27,18 +29,17 @@ from sagd.runtime.progress import Bar
 from sagd.spaces.moments import field_distance, statistics
 from sagd.spaces.pixels import corrupted
 
-
 COUNTS = ("seeds", "samples_per_seed", "held_out")
 
 
-def main(params, options):
+def main(params: Params, options: argparse.Namespace) -> None:
     world = World()
     for setting in params.chosen(options):
         for variant in params.variants(setting):
             evaluate(variant, world)
 
 
-def evaluate(setting, world):
+def evaluate(setting: Setting, world: World) -> None:
     choice = setting.evaluate
     run = read_json(setting.artifacts("train") / "run.json")
     archive = setting.artifacts("sample") / "samples.npz"
@@ -61,11 +62,10 @@ def evaluate(setting, world):
     found, floors, pixels, spectra = {}, {}, {}, []
     total = len(held_out) * (1 + twice) + n * len(setting.seeds) * (1 + len(ends))
     with Bar(f"evaluate {setting.title}", total, rank=world.rank, size=world.size) as bar:
-        kept = {"cache": scratch() / "features", "weights": scratch() / "weights"}
-        kept |= {"device": world.device, "world": world, "report": bar.update}
+        places = {"cache": scratch() / "features", "weights": scratch() / "weights"}
 
         def of(images: np.ndarray) -> np.ndarray:
-            return features(Images(images), network, **kept)
+            return features(Images(images), network, **places, device=world.device, world=world, report=bar.update)
 
         references, field = {"": of(held_out)}, (len(held_out), statistics(held_out))
         if twice:
@@ -90,21 +90,21 @@ def evaluate(setting, world):
     moments = {prefix: Moments.of(x) for prefix, x in references.items()}
     per_seed = []
     for seed in setting.seeds:
-        values = {}
+        values: dict[str, float] = {}
         for prefix, to in references.items():
             distances = measure(
                 found[f"seed_{seed}"], to, network, {"fid", *choice.metrics},
                 moments=moments[prefix], seed=seed, replicates=choice.bootstrap, folder=EXTENSIONS / "metrics",
             )  # fmt: skip
             values |= {f"{prefix}{name}": value for name, value in distances.items()}
-        real = Moments.of(floors[seed])
+        floor = Moments.of(floors[seed])
         if given is not None:
-            if len(real.mean) != len(given.mean):
+            if len(floor.mean) != len(given.mean):
                 raise InputError(f"{choice.reference} is of {len(given.mean)} features, not of {network.name}'s")
             name = f"reference_{network.metric('fid')}"
             values[name] = frechet_distance(Moments.of(found[f"seed_{seed}"]), given)
-            values[f"{name}_of_real"] = frechet_distance(real, given)
-        values[f"{network.metric('fid')}_of_real"] = frechet_distance(real, moments[""])
+            values[f"{name}_of_real"] = frechet_distance(floor, given)
+        values[f"{network.metric('fid')}_of_real"] = frechet_distance(floor, moments[""])
         values |= pixels[seed]
         if earlier:
             values |= _checkpoints(
@@ -179,7 +179,7 @@ def _checkpoints(found: list[np.ndarray], reference: Moments, name: str, seed: i
 
 def _summary(per_seed: list[dict[str, float]]) -> dict[str, float | None]:
     """Means over the seeds, with standard errors (``_se``) but for floors; errors over the samples are of the mean."""
-    result = {}
+    result: dict[str, float | None] = {}
     for key in per_seed[0]:
         values = np.array([v[key] for v in per_seed])
         if key.endswith(("_sample_se", "_fit_se")):
@@ -194,7 +194,7 @@ def _summary(per_seed: list[dict[str, float]]) -> dict[str, float | None]:
 
 def _mean_rapsd(images: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
     """`rapsd` of images in uint8, a few at a time."""
-    total = 0.0
+    total = torch.zeros(())
     for rows in blocks(len(images), 1024):
         some = torch.from_numpy(np.array(images[rows]))
         radii, power = rapsd(some.double() / 127.5 - 1)

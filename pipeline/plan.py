@@ -8,6 +8,7 @@ import argparse
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 from ruamel.yaml import YAML
 
@@ -33,18 +34,20 @@ def settings(audit_size: int = 32) -> dict[str, dict]:
     audit_size
         Resolution of the data set ``audit``: the boost of the mean that the paper's listing gives depends on it.
     """
-    found = {}
+    found: dict[str, dict] = {}
 
-    def add(group: str, name: str, noise: dict, dataset: str | None = None, band: tuple | None = None, **more) -> None:
+    def add(
+        group: str, name: str, noise: dict, dataset: str | None = None, band: tuple | None = None, **more: Any
+    ) -> None:
         corrupt = {"corrupt": {"band": list(band), **more.pop("corrupt", {})}} if band else {}
         found[f"{group}_{name}"] = {"dataset": dataset or group, "group": group, "noise": noise, **corrupt, **more}
 
-    def over_alpha(group: str, alphas: tuple, **data) -> None:
+    def over_alpha(group: str, alphas: tuple, **data: Any) -> None:
         add(group, "iso", {"operator": "isotropic"}, **data)
         for alpha in alphas:
             add(group, code(alpha), {"operator": "power_law", "alpha": alpha}, **data)
 
-    def over_gamma(group: str, **data) -> None:
+    def over_gamma(group: str, **data: Any) -> None:
         for gamma in GAMMAS:
             add(group, f"g{digits(gamma)}", {"operator": "two_band", "gamma_low": gamma}, **data)
 
@@ -65,7 +68,8 @@ def settings(audit_size: int = 32) -> dict[str, dict]:
         add("omission", f"{name}_bpm", left_out, dataset="mnist", band=(low, high))
 
     # The audits (pipeline/audits.py) have a data set of their own, so that a small profile can give them a smaller one.
-    isotropic, tilt = {"operator": "isotropic"}, {"operator": "power_law", "alpha": -0.06}
+    isotropic: dict = {"operator": "isotropic"}
+    tilt: dict = {"operator": "power_law", "alpha": -0.06}
     mixed, gap = {"operator": "two_band", "gamma_low": 0.3}, {"low": [0.0, 0.4], "high": [0.5, 1.0]}
     omitting = {"operator": "two_band", "gamma_low": 0.5, **gap}
     for name, noise in {
@@ -84,10 +88,10 @@ def settings(audit_size: int = 32) -> dict[str, dict]:
     }.items():
         add("audit", name, noise)
     for units in ("corner", "nyquist", "cycles"):
-        shared = {"band": (0.4, 0.5), "corrupt": {"units": units}}
+        shared: dict[str, Any] = {"band": (0.4, 0.5), "corrupt": {"units": units}}
         add("audit", f"{units}_iso", isotropic, **shared)
         # The Nyquist radius does not reach into the corners, which must not be left out as well.
-        reach = {"high": [0.5, 1.5]} if units == "nyquist" else {}
+        reach: dict = {"high": [0.5, 1.5]} if units == "nyquist" else {}
         add("audit", f"{units}_bpm", omitting | {"units": units} | reach, **shared)
     add("audit", "filtered_data", isotropic, band=(0.4, 0.5), corrupt={"filtered": True})
     add("audit", "filtered_samples", isotropic, band=(0.4, 0.5), sample={"filtered": True})

@@ -1,10 +1,12 @@
 """Read the data set, resize it, split it: uint8 arrays of training and held-out images."""
 
+import argparse
 from pathlib import Path
 
 import numpy as np
 
-from pipeline.params.sections import EXTENSIONS
+from pipeline.params import Params
+from pipeline.params.sections import EXTENSIONS, Dataset, naming
 from pipeline.run.console import stage
 from sagd.data import channels_of, find
 from sagd.data.prepare import prepare, split
@@ -12,14 +14,16 @@ from sagd.errors import InputError
 from sagd.runtime.files import write_array, write_json
 
 
-def main(params, options):
+def main(params: Params, options: argparse.Namespace) -> None:
     dataset = params.dataset(options.dataset)
     place = params.prepared(options.dataset)
-    pictures = find(dataset.name, dataset.path, dataset.size, folder=EXTENSIONS / "data")
-    held_out, given = pictures.held_out, pictures.held_out is not None  # a data set with a test part of its own
-    if not given:
-        held_out = split(len(pictures.names), dataset.held_out, dataset.split_seed)
-    elif not 2 <= held_out.sum() <= len(held_out) - 2:
+    with naming("dataset", Dataset):
+        pictures = find(dataset.name, dataset.path, dataset.size, folder=EXTENSIONS / "data")
+        given = pictures.held_out is not None  # a data set with a test part of its own
+        held_out = pictures.held_out
+        if held_out is None:
+            held_out = split(len(pictures.names), dataset.held_out, dataset.split_seed)
+    if given and not 2 <= held_out.sum() <= len(held_out) - 2:
         raise InputError(f"{pictures.source}: {held_out.sum()} of {len(held_out)} images are held out; 2 are needed")
     labels = pictures.labels() if dataset.labels else None  # before the work: there may be none
     channels = dataset.channels or channels_of(dataset.name)

@@ -1,10 +1,13 @@
 """Render the report: execute notebooks/report.ipynb on the small files in reports/, then write one page."""
 
+import argparse
 import logging
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
+from pipeline.params import Params
 from pipeline.run.console import stage
 from sagd.errors import InputError
 from sagd.runtime.files import write_bytes
@@ -12,7 +15,7 @@ from sagd.runtime.files import write_bytes
 ROOT = Path(__file__).parents[1]
 
 
-def main(params, options):
+def main(params: Params, options: argparse.Namespace) -> None:
     render(
         source=Path("notebooks/report.ipynb"),
         page=Path("reports/index.html"),
@@ -42,7 +45,7 @@ def render(source: Path, page: Path, title: str, executed: Path) -> None:
     print(f"The report is {page.absolute()}")
 
 
-def settle(notebook) -> None:
+def settle(notebook: Any) -> None:
     """Drop what differs from run to run, so that the same results give the same bytes."""
     notebook.metadata.pop("papermill", None)
     notebook.metadata.get("language_info", {}).pop("version", None)
@@ -51,7 +54,7 @@ def settle(notebook) -> None:
             cell.metadata.pop(key, None)
 
 
-def html(notebook, title: str) -> str:
+def html(notebook: Any, title: str) -> str:
     """The page of an executed notebook, without its code; pictures are part of it, and nothing is fetched."""
     from nbconvert import HTMLExporter
 

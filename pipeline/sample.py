@@ -1,12 +1,17 @@
 """Draw samples of a setting's networks: one compressed file of arrays, and a picture of the first ones."""
 
+import argparse
 import hashlib
 import json
 import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
+from pipeline.params import Params, Setting
 from pipeline.run.console import stage
 from pipeline.run.finished import is_finished, note_finished
 from sagd.errors import InputError
@@ -24,14 +29,14 @@ PREVIEW = 60
 ROOMS = ("errors", "noise", "formulations", "networks", "spaces", "sampling")  # that define the samples
 
 
-def main(params, options):
+def main(params: Params, options: argparse.Namespace) -> None:
     world = World()
     for setting in params.chosen(options):
         for variant in params.variants(setting):
             sample(variant, world)
 
 
-def sample(setting, world):
+def sample(setting: Setting, world: World) -> None:
     choice, sampler = setting.sample, setting.sampler
     trained, encoded, folder = (setting.artifacts(stage) for stage in ("train", "encode", "sample"))
     key = _key(setting, trained, encoded)
@@ -69,21 +74,23 @@ def sample(setting, world):
             for k, x in zip(mine, batches, strict=True):
                 if not torch.isfinite(x).all():
                     raise InputError(f"samples of {name} are not finite; train longer, or with a smaller train.lr")
-                write_array(parts[name][k], to_uint8(corrupts.remove(x) if choice.filtered else x).numpy())
+                write_array(parts[name][k], to_uint8(corrupts.remove(x) if corrupts and choice.filtered else x).numpy())
                 bar.update(len(x))
             world.wait()
         if not world.main:
             return
-        drawn = {name: _together(files, choice.n, place / f"{name}.npy") for name, files in parts.items()}
+        drawn: dict[str, Any] = {
+            name: _together(files, choice.n, place / f"{name}.npy") for name, files in parts.items()
+        }
         with writing(folder / "samples.npz") as beside, open(beside, "wb") as file:
             np.savez_compressed(file, **drawn)
         save_grid(picture, drawn[f"seed_{setting.seeds[0]}"][:PREVIEW], columns=12)
         note_finished(place, folder)
-        for file in place.glob("*.npy"):
-            file.unlink()
+        for part in place.glob("*.npy"):
+            part.unlink()
 
 
-def decoder_of(setting, device):
+def decoder_of(setting: Setting, device: torch.device) -> Callable[[torch.Tensor], torch.Tensor]:
     """From the space that is trained in to images in [-1, 1]."""
     folder = setting.artifacts("encode")
     manifest = read_json(folder / "manifest.json")
@@ -95,7 +102,7 @@ def decoder_of(setting, device):
     return decoder(Autoencoder.recorded(manifest, device), folder)
 
 
-def _together(files, n, path):
+def _together(files: list[Path], n: int, path: Path) -> np.ndarray:
     """The samples of a network's batches in one file, memory-mapped."""
     shape = (n, *read_array(files[0], memory_map=True).shape[1:])
     whole, done = np.lib.format.open_memmap(path, "w+", np.uint8, shape), 0
@@ -106,7 +113,7 @@ def _together(files, n, path):
     return whole
 
 
-def _key(setting, *folders):
+def _key(setting: Setting, *folders: Path) -> str:
     """A hash of all that defines the samples: settings, code, and what is in the folders of the stages before."""
     described = [setting.seeds, *(getattr(setting, s).model_dump() for s in ("sample", "train", "corrupt"))]
     found = hashlib.sha256(json.dumps([described, sources(*ROOMS), torch.__version__]).encode())

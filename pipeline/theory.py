@@ -1,12 +1,14 @@
 """Render the theory, from theory/: execute notebooks/theory.ipynb, which computes nearly all that it shows."""
 
+import argparse
 from pathlib import Path
 
+from pipeline.params import Params
 from pipeline.report import render
 from pipeline.run.console import stage
 
 
-def main(params, options):
+def main(params: Params, options: argparse.Namespace) -> None:
     render(
         source=Path("../notebooks/theory.ipynb"),
         page=Path("reports/theory.html"),

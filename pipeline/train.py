@@ -1,5 +1,6 @@
 """Train a setting's networks, one for each seed: side by side on a CPU's cores, or in turn on several processes."""
 
+import argparse
 import contextlib
 import csv
 import hashlib
@@ -10,9 +11,11 @@ import shutil
 import signal
 import sys
 import threading
+from collections.abc import Iterator
 
 import torch
 
+from pipeline.params import Params, Setting
 from pipeline.run.console import stage
 from pipeline.run.finished import is_finished, note_finished
 from pipeline.run.launch import STDERR
@@ -20,6 +23,8 @@ from pipeline.run.timings import record
 from sagd.errors import InputError
 from sagd.networks import weights
 from sagd.noise import corruption, stored
+from sagd.noise.base import Noise
+from sagd.noise.corruption import Corruption
 from sagd.runtime.distributed import World
 from sagd.runtime.files import (
     read_array,
@@ -42,7 +47,7 @@ IN_MEMORY = 4e9  # bytes of images up to which a data set is held in memory, or 
 ROOMS = ("errors", "noise", "formulations", "networks", "spaces", "training")  # that define the weights
 
 
-def main(params, options):
+def main(params: Params, options: argparse.Namespace) -> None:
     asked = threading.Event()  # to stop
     for setting in params.chosen(options):
         if asked.is_set():
@@ -55,7 +60,7 @@ def main(params, options):
             train_setting(setting, asked)
 
 
-def train_setting(setting, asked):
+def train_setting(setting: Setting, asked: threading.Event) -> None:
     choice, world = setting.train, World()
     manifest = read_json(setting.artifacts("encode") / "manifest.json")
     noise = stored.load(setting.artifacts("encode") / "noise.safetensors")
@@ -121,7 +126,7 @@ def train_setting(setting, asked):
 
 
 @contextlib.contextmanager
-def _listening(asked: threading.Event):
+def _listening(asked: threading.Event) -> Iterator[None]:
     """Note the signals that would end this process, so that it saves first."""
     before = {n: signal.signal(n, lambda *_: asked.set()) for n in (signal.SIGINT, signal.SIGTERM)}
     yield
@@ -129,7 +134,7 @@ def _listening(asked: threading.Event):
         signal.signal(number, handler)
 
 
-def source_of(setting, manifest, device: torch.device) -> Pixels | Latents:
+def source_of(setting: Setting, manifest: dict, device: torch.device) -> Pixels | Latents:
     """What a setting is trained on: images, latents, or images that are encoded as they are needed."""
     if manifest.get("latents"):
         folder = scratch() / "latents" / manifest["latents"]
@@ -137,9 +142,10 @@ def source_of(setting, manifest, device: torch.device) -> Pixels | Latents:
             raise InputError(f"the latents of {setting.title} are not in {folder}: `dvc repro -f` their stage encode")
         return Latents(folder, device)
     images = read_array(manifest["images"], memory_map=True)
-    if images.nbytes < IN_MEMORY:
-        images = torch.from_numpy(read_array(manifest["images"])).to(device)
-    pixels = Pixels(images, setting.labels(), device)
+    in_memory = images.nbytes < IN_MEMORY
+    pixels = Pixels(
+        torch.from_numpy(read_array(manifest["images"])).to(device) if in_memory else images, setting.labels(), device
+    )
     if manifest["kind"] == "pixel":
         return pixels
     from sagd.spaces.autoencoder import Autoencoder
@@ -149,7 +155,7 @@ def source_of(setting, manifest, device: torch.device) -> Pixels | Latents:
     return Encoded(pixels, encoder(autoencoder, setting.artifacts("encode")), tuple(manifest["shape"]))
 
 
-def _key(setting, noise, corrupts, manifest) -> str:
+def _key(setting: Setting, noise: Noise, corrupts: Corruption | None, manifest: dict) -> str:
     """A hash of all that defines the run: settings, data and code."""
     train = setting.train.model_dump(exclude={"repeats", "snapshots"})
     spectra = [stored.fingerprint(noise.tensors()), corrupts and stored.fingerprint(corrupts.tensors())]

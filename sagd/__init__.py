@@ -2,6 +2,7 @@
 
 import importlib
 from importlib.metadata import PackageNotFoundError, version
+from types import ModuleType
 
 from sagd.errors import InputError
 from sagd.formulations.base import Sampler
@@ -83,7 +84,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> ModuleType:
     """Import a room when it is first used: ``sagd.oracle``, ``sagd.metrics``."""
     if name in _ROOMS:
         return importlib.import_module(f"sagd.{name}")

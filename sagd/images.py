@@ -10,11 +10,16 @@ import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sagd.errors import InputError
 from sagd.runtime.files import read_array, scratch
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
 
@@ -25,7 +30,7 @@ def tell(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
 
-def pillow():
+def pillow() -> ModuleType:
     """The module ``PIL.Image``, imported when it is first needed.
 
     Raises
@@ -110,7 +115,7 @@ class Files:
             raise InputError(f"cannot read {self.root / name}: {error}") from error
         return f"{found.st_size} {found.st_mtime_ns}"
 
-    def picture(self, name: str, content: bytes | None = None, whole: bool = True):
+    def picture(self, name: str, content: bytes | None = None, whole: bool = True) -> "Image":
         """The PIL image of a file, see `decode`; pass its ``content`` if that has been read already."""
         return decode(self.read(name) if content is None else content, str(self.root / name), whole)
 
@@ -124,7 +129,7 @@ class Files:
         return digest.hexdigest()
 
 
-def decode(content: bytes, where: str, whole: bool = True):
+def decode(content: bytes, where: str, whole: bool = True) -> "Image":
     """Decode the bytes of an image file.
 
     Parameters
@@ -146,13 +151,13 @@ def decode(content: bytes, where: str, whole: bool = True):
     InputError
         It is not an image, it is broken, or it has more than 8 bits a channel.
     """
-    Image = pillow()
+    pil = pillow()
     try:
-        picture = Image.open(io.BytesIO(content))
+        picture = pil.open(io.BytesIO(content))
         deep = picture.mode.startswith(("I", "F")) or any(";16" in str(tile) for tile in picture.tile)
         if whole:
             picture.load()
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, ValueError, pil.DecompressionBombError) as error:
         raise InputError(f"{where} is not a whole image: {error}; remove or replace it") from error
     if deep:
         raise InputError(f"{where} has 16 or more bits a channel (mode {picture.mode}); convert it to 8 bits")
@@ -181,40 +186,40 @@ class Images:
 
     def __init__(self, source: str | Path | np.ndarray):
         self.name = "array" if isinstance(source, np.ndarray) else str(source)
-        self._files = self._array = None
+        self._source: Files | np.ndarray
         if isinstance(source, np.ndarray):
-            self._array = source
+            self._source = source
         elif self.name.endswith(".npy"):
-            self._array = read_array(source, memory_map=True)
+            self._source = read_array(source, memory_map=True)
         elif ".npz" in self.name and not Path(source).is_dir():
             file, _, member = self.name.partition(".npz")
-            self._array = _member(Path(file + ".npz"), member.removeprefix(":"))
+            self._source = _member(Path(file + ".npz"), member.removeprefix(":"))
         else:
-            self._files = Files(Path(source))
-            self._files.tell_skipped()
-            self._size = self._files.picture(self._files.names[0]).size
-        if self._array is not None:
-            self._layout = _layout(self._array, self.name)
+            self._source = files = Files(Path(source))
+            files.tell_skipped()
+            self._size = files.picture(files.names[0]).size
+        if isinstance(self._source, np.ndarray):
+            self._layout = _layout(self._source, self.name)
         if len(self) < 2:
             raise InputError(f"{self.name}: two images or more are needed; it holds {len(self)}")
 
     def __len__(self) -> int:
-        return len(self._array) if self._files is None else len(self._files.names)
+        return len(self._source.names if isinstance(self._source, Files) else self._source)
 
     def __getitem__(self, rows: slice) -> np.ndarray:
-        if self._files is None:
-            return self._eight_bits(np.asarray(self._array[rows])).transpose(self._layout)
-        pixels = [self._pixels(name) for name in self._files.names[rows]]
+        if isinstance(self._source, np.ndarray):
+            return self._eight_bits(np.asarray(self._source[rows])).transpose(self._layout)
+        pixels = [self._pixels(self._source, name) for name in self._source.names[rows]]
         channels = max(p.shape[0] for p in pixels)  # grey images among coloured ones
         return np.stack([np.broadcast_to(p, (channels, *p.shape[1:])) for p in pixels])
 
-    def _pixels(self, name: str) -> np.ndarray:
-        picture = self._files.picture(name)
-        self._check(name, picture)
+    def _pixels(self, files: Files, name: str) -> np.ndarray:
+        picture = files.picture(name)
+        self._check(files, name, picture)
         return np.asarray(picture).reshape(picture.height, picture.width, -1).transpose(2, 0, 1)
 
-    def _check(self, name: str, picture) -> None:
-        where = self._files.root / name
+    def _check(self, files: Files, name: str, picture: "Image") -> None:
+        where = files.root / name
         if picture.mode not in ("L", "RGB"):
             raise InputError(
                 f"{where} has mode {picture.mode} (a palette, transparency, or another colour space): "
@@ -223,7 +228,7 @@ class Images:
         if picture.size != self._size:
             width, height = self._size
             raise InputError(
-                f"{where} is {picture.width}x{picture.height}, {self._files.names[0]} is {width}x{height}: "
+                f"{where} is {picture.width}x{picture.height}, {files.names[0]} is {width}x{height}: "
                 "bring all images to one size first, or let sagd spectrum or suggest crop and resize them: --size 64"
             )
 
@@ -242,11 +247,12 @@ class Images:
 
     def sha256(self) -> str:
         """SHA-256 of the content and, for arrays, the shape; the header of each image file is checked on the way."""
-        if self._files is not None:
-            return self._files.sha256(lambda name, x: self._check(name, self._files.picture(name, x, whole=False)))
-        digest = hashlib.sha256(f"{self._array.dtype} {self._array.shape}".encode())
+        if isinstance(self._source, Files):
+            files = self._source
+            return files.sha256(lambda name, x: self._check(files, name, files.picture(name, x, whole=False)))
+        digest = hashlib.sha256(f"{self._source.dtype} {self._source.shape}".encode())
         for start in range(0, len(self), 1024):
-            digest.update(np.ascontiguousarray(self._array[start : start + 1024]))
+            digest.update(np.ascontiguousarray(self._source[start : start + 1024]).data)
         return digest.hexdigest()
 
 

@@ -1,5 +1,6 @@
 """params.yaml, read once; the settings that it describes, and where their files are."""
 
+import argparse
 import hashlib
 import os
 import typing
@@ -118,7 +119,7 @@ class Setting:
             return Path("artifacts", stage)
         if self.profile is None:
             return Path("artifacts", "grid", stage, "__".join(self._parts(stage)))
-        return Path("artifacts", self.profile, self.group, *self._parts(stage), stage)
+        return Path("artifacts", self.profile, self.group or "", *self._parts(stage), stage)
 
     def report(self, stage: str, ending: str) -> Path:
         """A small file of a stage, kept in git."""
@@ -126,11 +127,12 @@ class Setting:
             return Path("reports", f"{stage}.{ending}")
         if self.profile is None:
             return Path("reports", "grid", stage, f"{'__'.join(self._parts(stage))}.{ending}")
-        return Path("reports", self.profile, self.group, *self._parts(stage), f"{stage}.{ending}")
+        return Path("reports", self.profile, self.group or "", *self._parts(stage), f"{stage}.{ending}")
 
     def _parts(self, stage: str) -> list[str]:
         """Variants differ from `sample` on; before it they are one."""
-        return [self.name, self.variant] if self.variant and stage in ("sample", "evaluate") else [self.name]
+        name = self.name or "focus"
+        return [name, self.variant] if self.variant and stage in ("sample", "evaluate") else [name]
 
     @property
     def title(self) -> str:
@@ -184,7 +186,7 @@ class Params:
             "encode": lambda: self.section("encode").model_dump(),
             "evaluate": lambda: self.section("evaluate").model_dump(),
         }
-        models = {**SECTIONS, "train": GridTrain}
+        models: dict[str, type[Section]] = {**SECTIONS, "train": GridTrain}
 
         def section(which: str) -> Any:
             if which in common:
@@ -219,7 +221,7 @@ class Params:
             found.append(replace(setting, section=_with_sample(setting, sample), variant=name))
         return found
 
-    def chosen(self, options) -> list[Setting]:
+    def chosen(self, options: argparse.Namespace) -> list[Setting]:
         """The settings that a command line asks for: the grid's, those of a group, one of them, or the focus."""
         if getattr(options, "grid", False):
             return self.settings
@@ -234,7 +236,7 @@ class Params:
         for setting in self.settings:
             if setting.name == name:
                 return setting
-        raise InputError(f"no setting {name!r} in grid.settings; there are {', '.join(s.name for s in self.settings)}")
+        raise InputError(f"no setting {name!r} in grid.settings; there are {', '.join(s.title for s in self.settings)}")
 
 
 def _with_sample(setting: Setting, sample: Sample) -> Callable[[str], Any]:
@@ -313,8 +315,8 @@ def _message(error: ErrorDetails) -> str:
         "less_than_equal": ("at most", "le"),
     }
     if error["type"] in bounds:
-        words, bound = bounds[error["type"]]
-        return f"it must be {words} {context[bound]:g}"
+        words, limit = bounds[error["type"]]
+        return f"it must be {words} {context[limit]:g}"
     plain = {
         "int_type": "it must be a whole number",
         "int_from_float": "it must be a whole number",

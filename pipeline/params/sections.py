@@ -3,21 +3,22 @@
 So an operator or a formulation that is added to the library has its keys here at once, and in docs/parameters.md.
 """
 
+import contextlib
 import inspect
 import math
 import re
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model, model_validator
 from torch import Tensor, nn
 
 from sagd import data, formulations, operators
 from sagd.errors import InputError
-from sagd.formulations.base import ODE_SAMPLERS, SAMPLERS, SPACINGS, STARTS, Formulation, Sampler
+from sagd.formulations.base import ODE_SAMPLERS, Formulation, Sampler, SamplerName, Spacing, Start
 from sagd.metrics.distances import METRICS
 from sagd.metrics.extractors import EXTRACTORS
 from sagd.networks.dit import dit
@@ -25,6 +26,7 @@ from sagd.networks.unet import unet
 from sagd.noise.base import Noise as AnyNoise
 from sagd.noise.grid import Units
 from sagd.noise.randomness import seeded
+from sagd.noise.spectrum import Spectrum
 from sagd.noise.varying import Varying
 from sagd.training.recipe import Recipe
 
@@ -44,7 +46,7 @@ def _ordered(band: list[float]) -> list[float]:
     return band
 
 
-def _exponent(alpha: object) -> object:
+def _exponent(alpha: Any) -> Any:
     number = isinstance(alpha, int | float) and not isinstance(alpha, bool)
     if not (alpha == "auto" or (number and math.isfinite(alpha))):
         raise ValueError("it must be a finite number, or auto")
@@ -78,6 +80,16 @@ class Section(BaseModel):
 def keyed(where: str, model: type[Section], message: str) -> str:
     """A message with the key that it begins with written out: "eta is 2" of the section sample is "sample.eta is 2"."""
     return f"{where}.{message}" if message.split(" ")[0] in model.model_fields else f"{where}: {message}"
+
+
+@contextlib.contextmanager
+def naming(where: str, model: type[Section]) -> Iterator[None]:
+    """Around a call of the library with the values of a section: where it refuses one, the error names the key."""
+    try:
+        yield
+    except InputError as error:
+        named = keyed(where, model, str(error))
+        raise InputError(named if named.startswith(f"{where}.") else str(error)) from None
 
 
 def described(function: Callable) -> dict[str, str]:
@@ -142,6 +154,10 @@ class _Noise(Section):
     alpha_last: float = Field(0.0, description="power_law: exponent at the last step, if the schedule is varying")
     arguments: dict[str, Any] = Field({}, description="arguments of your own operator, by name")
 
+    if TYPE_CHECKING:  # the operators' own keys, which `Noise` has from their signatures
+
+        def __getattr__(self, key: str) -> Any: ...
+
     @model_validator(mode="after")
     def _check(self):
         if self.schedule == "varying":
@@ -180,7 +196,7 @@ class _Noise(Section):
         except InputError as error:
             raise InputError(keyed("noise", type(self), str(error))) from None
 
-    def _constant(self, power: Tensor, alpha: float):
+    def _constant(self, power: Tensor, alpha: float) -> Spectrum:
         arguments = self.arguments
         if self.file is None:
             taken = inspect.signature(operators.OPERATORS[self.operator]).parameters
@@ -190,12 +206,17 @@ class _Noise(Section):
         return operators.build(self.operator, tuple(power.shape), power, arguments, folder=folder)
 
 
-Noise = create_model(
-    "Noise",
-    __base__=_Noise,
-    __doc__="The forward noise.",
-    **_keys(operators.OPERATORS.values(), {"size", "power", "alpha"}),
-)
+if TYPE_CHECKING:
+
+    class Noise(_Noise): ...
+
+else:
+    Noise = create_model(
+        "Noise",
+        __base__=_Noise,
+        __doc__="The forward noise.",
+        **_keys(operators.OPERATORS.values(), {"size", "power", "alpha"}),
+    )
 
 
 class Corrupt(Section):
@@ -308,6 +329,13 @@ class _Train(Section):
         self.formulation((1, 8, 8))
         return self
 
+    @property
+    def architecture(self) -> UNet | DiT:
+        """Of unet and dit the one that is given."""
+        found = self.unet or self.dit
+        assert found is not None  # by _check
+        return found
+
     def formulation(self, shape: tuple[int, ...]) -> Formulation:
         """The formulation of these keys, for data of a shape (C, H, W)."""
         section = getattr(self, self.schedule, None)
@@ -316,11 +344,12 @@ class _Train(Section):
 
     def network(self, shape: tuple[int, ...], classes: int, seed: int) -> nn.Module:
         """The network, with the initial weights of a seed, for data of a shape (C, H, W) and a number of labels."""
-        channels, *size = shape
+        channels, height, width = shape
         with seeded(seed, "weights"):
             if self.dit is not None:
-                return dit(tuple(size), channels, classes, **self.dit.model_dump())
-            return unet(tuple(size), channels, **self.unet.model_dump(), classes=classes)
+                return dit((height, width), channels, classes, **self.dit.model_dump())
+            assert self.unet is not None  # by _check
+            return unet((height, width), channels, **self.unet.model_dump(), classes=classes)
 
     def recipe(self) -> Recipe:
         """How to optimise."""
@@ -335,12 +364,17 @@ def _formulation_sections() -> dict[str, tuple]:
     for name, family in formulations.families().items():
         keys = _keys([family.build], {"prediction", "shape"})
         if keys:
-            section = create_model(name.title(), __base__=Section, **keys)
+            section: Any = create_model(name.title(), __base__=Section, **keys)  # type: ignore[call-overload]
             found[name] = (section, Field(section(), description=f"arguments of schedule {name}"))
     return found
 
 
-Train = create_model("Train", __base__=_Train, __doc__="How networks are trained.", **_formulation_sections())
+if TYPE_CHECKING:
+
+    class Train(_Train): ...
+
+else:
+    Train = create_model("Train", __base__=_Train, __doc__="How networks are trained.", **_formulation_sections())
 
 
 class GridTrain(Train):
@@ -358,11 +392,9 @@ class Sample(Section):
 
     n: Positive = Field(description="samples for each seed")
     steps: Annotated[int, Field(ge=1, le=1000)] = Field(description="steps of the sampler")
-    spacing: Literal[SPACINGS] = Field("leading", description="of a discrete schedule's steps; diffusers' default")
-    start: Literal[STARTS] = Field(
-        "noise", description="the paper's start; `marginal` adds the data's own share of x_T"
-    )
-    sampler: Literal[SAMPLERS] = Field("ddim", description=f"flow and edm are sampled by {' or '.join(ODE_SAMPLERS)}")
+    spacing: Spacing = Field("leading", description="of a discrete schedule's steps; diffusers' default")
+    start: Start = Field("noise", description="the paper's start; `marginal` adds the data's own share of x_T")
+    sampler: SamplerName = Field("ddim", description=f"flow and edm are sampled by {' or '.join(ODE_SAMPLERS)}")
     eta: Annotated[float, Field(ge=0, le=1)] = Field(0.0, description="of ddim; 1 adds the noise of ddpm")
     clip: Literal["auto", "on", "off"] = Field(
         "auto", description="clipping of x0 to [-1, 1]; auto: off where the training images are corrupted"
@@ -437,7 +469,7 @@ class Profile(Section):
     profile: Name | None
 
 
-SECTIONS = {
+SECTIONS: dict[str, type[Section]] = {
     "dataset": Dataset,
     "noise": Noise,
     "corrupt": Corrupt,

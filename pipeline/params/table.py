@@ -14,8 +14,8 @@ from pydantic import AfterValidator, BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from pipeline.params.sections import SECTIONS, Band, Grid, GridSetting, Name
-from sagd import operators
+from pipeline.params.sections import SECTIONS, Grid, described
+from sagd import formulations, operators
 
 INTRODUCTION = """\
 # Parameters
@@ -50,7 +50,7 @@ SIZES = {MinLen: "min_length", MaxLen: "max_length"}
 def refusal(check: AfterValidator) -> str | None:
     """What a validator says is allowed, when it is given something else."""
     try:
-        check.func("?")
+        typing.cast(typing.Callable, check.func)("?")
     except (ValueError, TypeError, IndexError) as error:
         _, found, allowed = str(error).partition("allowed: ")
         return allowed if found else str(error).removeprefix("it must be ")
@@ -59,25 +59,27 @@ def refusal(check: AfterValidator) -> str | None:
 
 def allowed(kind: Any, metadata: typing.Iterable[Any] = ()) -> str:
     """The values that a key takes, in words."""
-    if kind == Band or (get_origin(kind) is list and AfterValidator in map(type, metadata)):
-        return "[low, high]" if kind == Band or get_args(kind) == (float,) else "list, no value twice"
+    metadata = list(metadata)
     if get_origin(kind) is Annotated:
         kind, *more = get_args(kind)
         return allowed(kind, [*metadata, *more])
+    checked = any(isinstance(m, AfterValidator) for m in metadata)
+    if kind == list[float] and checked:  # a Band
+        return "[low, high]"
     if get_origin(kind) is Literal:
         return ", ".join(f"`{value}`" for value in get_args(kind))
     if get_origin(kind) in (Union, types.UnionType):
         return ", or ".join(allowed(part, metadata) for part in get_args(kind))
     if isinstance(kind, type) and issubclass(kind, BaseModel):
-        return "a section, below"
+        return "a section"
     if get_origin(kind) is dict or kind is dict:
         return "keys to values"
     if get_origin(kind) is list:
-        sizes = [s for m in metadata for s in [*_sizes(m)]]
+        sizes = [size for m in metadata for size in _sizes(m)]
         count = f"{sizes[0]} of: " if len(sizes) == 2 and sizes[0] == sizes[1] else "list of: "
-        return count + allowed(get_args(kind)[0])
+        return count + allowed(get_args(kind)[0]) + (", no two alike" if checked else "")
     said = [s for m in metadata if isinstance(m, AfterValidator) and (s := refusal(m))]
-    return said[0] if said else " ".join([PLAIN[kind], *_limits(metadata)])
+    return said[0] if said else f"{PLAIN[kind]} {' and '.join(_limits(metadata))}".strip()
 
 
 def _sizes(constraint: Any) -> Iterator[int]:
@@ -110,12 +112,22 @@ def default(field: FieldInfo) -> str:
 def takers(name: str) -> str:
     """The operators that a key of the noise is for, if it is not for nearly all."""
     found = [o for o, function in operators.OPERATORS.items() if name in inspect.signature(function).parameters]
-    return f"{', '.join(found)}: " if 0 < len(found) < len(operators.OPERATORS) and name != "alpha" else ""
+    shared = not found or len(found) == len(operators.OPERATORS) or name == "alpha"
+    return "" if shared else f"{', '.join(f'`{o}`' for o in found)}: "
+
+
+def formulation(name: str) -> type | None:
+    """The class that ``train.NAME`` has the arguments of."""
+    family = formulations.families().get(name)
+    return None if family is None else type(family.build(family.predictions[0], (1, 8, 8)))
 
 
 def rows(name: str, model: type[BaseModel]) -> Iterator[str]:
     """The table of a section, then those of the sections inside it."""
-    yield f"## {name}\n\n{' '.join((model.__doc__ or '').split())}\n"
+    made = formulation(name.rpartition(".")[2])
+    told = described(made) if made else {}
+    says = f"Arguments of `sagd.{made.__name__}`, for `train.schedule: {name.rpartition('.')[2]}`." if made else ""
+    yield f"## {name}\n\n{says or ' '.join((model.__doc__ or '').split())}\n"
     yield "| key | default | allowed | meaning |"
     yield "| --- | --- | --- | --- |"
     inside = []
@@ -123,7 +135,9 @@ def rows(name: str, model: type[BaseModel]) -> Iterator[str]:
         section = next((t for t in _parts(field.annotation) if isinstance(t, type) and issubclass(t, BaseModel)), None)
         if section is not None and section.__name__ not in ("Corrupt", "GridTrain", "Sample", "GridSetting"):
             inside.append((f"{name}.{key}", section))
-        meaning = (takers(key) if name == "noise" else "") + (field.description or "")
+        meaning = field.description or told.get(key, "")
+        if name == "noise" and (of := takers(key)):
+            meaning = of + meaning[:1].lower() + meaning[1:]
         cells = (f"`{name}.{key}`", default(field), allowed(field.annotation, field.metadata), meaning)
         yield "| " + " | ".join(cell.replace("``", "`").replace("|", "\\|") for cell in cells) + " |"
     yield ""
@@ -137,7 +151,6 @@ def _parts(kind: Any) -> tuple:
 
 def page() -> str:
     """docs/parameters.md."""
-    assert {"noise", "corrupt"} <= set(GridSetting.model_fields) and Name  # what SETTINGS says
     tables = [line for name, model in SECTIONS.items() for line in rows(name, model)]
     return "\n".join([INTRODUCTION, "", *tables, *rows("grid", Grid), SETTINGS]) + "\n"
 

@@ -10,11 +10,12 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
 from pipeline.params import Params, Setting
-from pipeline.params.sections import EXTENSIONS
+from pipeline.params.sections import EXTENSIONS, Dataset
 from sagd import images
 from sagd.data import SOURCES, channels_of, find
 from sagd.data.source import Absent, amount
@@ -30,6 +31,7 @@ from sagd.spaces.latents import Latents
 from sagd.spaces.pixels import Encoded, Pixels
 from sagd.training.loop import train
 
+Found = TypeVar("Found")
 STEPS = 3  # that are tried, of training and of sampling
 
 
@@ -39,13 +41,15 @@ def dry(params: Params, setting: Setting) -> None:
     What is found is used, and what a later stage would fetch is named. Real images are not needed: time and memory are
     those of random ones of the same shape.
     """
-    world, problems = World(), []
+    world = World()
+    problems: list[str] = []
 
-    def attempt(label: str, needed: Callable[[], tuple[str, object]]) -> object:
+    def attempt(label: str, needed: Callable[[], tuple[str, Found]]) -> Found | None:
+        found: Found | None = None
         try:
             said, found = needed()
         except Absent as absent:  # it can be fetched
-            said, found = str(absent), None
+            said = str(absent)
         except InputError as error:
             problems.append(f"{label}: {error}")
             return None
@@ -61,8 +65,9 @@ def dry(params: Params, setting: Setting) -> None:
     counts = attempt("data", lambda: _data(setting, dataset)) or (known, 0)
     autoencoder = attempt("autoencoder", lambda: _autoencoder(setting, shape, world))
     attempt("features", lambda: _features(setting))
-    if setting.evaluate.reference is not None:
-        attempt("reference", lambda: _reference(setting))
+    reference = setting.evaluate.reference
+    if reference is not None:
+        attempt("reference", lambda: _reference(reference))
     if setting.encode.kind == "pixel" or autoencoder is not None:
         classes = _classes(dataset) if dataset.labels else 0
         source = _stand_in(setting, shape, classes, autoencoder, world)
@@ -74,7 +79,7 @@ def dry(params: Params, setting: Setting) -> None:
         raise InputError(f"{setting.title} cannot run: {'; '.join(problems)}")
 
 
-def _classes(dataset: object) -> int:
+def _classes(dataset: Dataset) -> int:
     """How many labels there are, as far as that is known before the data are here."""
     return (dataset.name in SOURCES and SOURCES[dataset.name].classes) or 1
 
@@ -156,7 +161,7 @@ def _time(seconds: float) -> str:
     return f"{seconds:.2g} s"
 
 
-def _data(setting: Setting, dataset: object) -> tuple[str, tuple[int, int]]:
+def _data(setting: Setting, dataset: Dataset) -> tuple[str, tuple[int, int]]:
     """How many images there are to train on and to hold out."""
     if (setting.prepared / "train.npy").exists():
         counts = _counts(_prepared(setting))
@@ -182,6 +187,7 @@ def _autoencoder(setting: Setting, images: tuple, world: World) -> tuple[str, Au
     choice = setting.encode
     if choice.kind == "pixel":
         return "none: pixels", None
+    assert choice.path is not None  # or `Encode` has refused
     with world.main_first():
         autoencoder = Autoencoder(choice.kind, choice.path, world.device, images[-1])
     autoencoder.shape(images)
@@ -196,8 +202,7 @@ def _features(setting: Setting) -> tuple[str, None]:
     return f"{network.name}: its weights, {weights.file}, are to be fetched to {scratch() / 'weights'}", None
 
 
-def _reference(setting: Setting) -> tuple[str, None]:
-    path = setting.evaluate.reference
+def _reference(path: str) -> tuple[str, None]:
     given = images.statistics(Path(path))
     if given is None:
         raise InputError(f"evaluate.reference is {path}; it must be an npz file with mu and sigma")
@@ -212,11 +217,11 @@ def _stand_in(setting: Setting, images: tuple, classes: int, autoencoder: Autoen
     n = setting.train.batch_size
     of = images if setting.encode.on_the_fly else shape
     drawn = torch.randint(256, (n, *of), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    labels = None if not classes else torch.arange(n).remainder(classes).numpy()
-    if classes:
+    labels = torch.arange(n).remainder(classes).numpy() if classes else None
+    if labels is not None:
         labels[-1] = classes - 1  # which says how many there are
     pixels = Pixels(drawn.to(world.device), labels)
-    return Encoded(pixels, autoencoder.encode, shape) if setting.encode.on_the_fly else pixels
+    return Encoded(pixels, autoencoder.encode, shape) if autoencoder and setting.encode.on_the_fly else pixels
 
 
 def _noise(setting: Setting, shape: tuple) -> tuple[str, Noise]:

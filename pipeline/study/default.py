@@ -181,6 +181,7 @@ def _omission(study: Study, data: str) -> Omission:
     settings = {name: study.drawn[name] for name in study.frame.index[study.frame.data == data]}
     first = next(iter(settings.values()))
     edges, told = first.corrupt.band, ", then ".join(settings)
+    assert edges is not None  # as the data are not clean
     curves = {name: pd.read_csv(s.report("evaluate", "rapsd.csv")) for name, s in settings.items()}
     band = [edge * cycles(first.corrupt.units) for edge in edges]
     ratios = ", ".join(f"{name} {ratio:.2f}" for name, ratio in powers_in(band, curves).items())

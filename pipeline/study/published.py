@@ -5,6 +5,7 @@ The files of `paper/published` are the tables of Scimeca et al. (arXiv 2510.0966
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -49,13 +50,13 @@ def cells(params: Params) -> pd.DataFrame:
     """
     rows, stages, timed = [], params.raw.get("stages") or {}, timings.read()
     for setting in params.settings:
-        row = {"setting": setting.name, "group": setting.group, "noise": setting.noise, "run": False}
+        row: dict[str, Any] = {"setting": setting.name, "group": setting.group, "noise": setting.noise, "run": False}
         row["command"] = f"cd paper && dvc repro setting@{setting.name if setting.name in stages else setting.group}"
         files = [setting.report("evaluate", ending) for ending in ("json", "seeds.json")]
         if all(file.is_file() for file in files):
             row |= {"run": True, **_measured(*map(read_json, files))}
             row["images"] = setting.train.steps * setting.train.batch_size
-            row |= {key: timed.get(setting.name, {}).get(key) for key in ("images_per_second", "device")}
+            row |= {key: timed.get(setting.title, {}).get(key) for key in ("images_per_second", "device")}
         rows.append(row)
     found = pd.DataFrame(rows).set_index("setting")
     for column in MEASURED:
@@ -110,7 +111,7 @@ def summary(params: Params, ours: pd.DataFrame) -> str:
             "cannot be compared with the published ones; their order can."
         )
     train, sample = first.train, first.sample
-    network = f"U-Net {train.unet.widths}" if train.unet else f"DiT {train.dit.widths}"
+    network = f"{'U-Net' if train.unet else 'DiT'} {train.architecture.widths}"
     said.append(
         f"{_time(run)} Each run takes {train.steps} steps of {train.batch_size}, {network}, "
         f"{sample.sampler.upper()} with {sample.steps} steps ({sample.spacing}). Means and standard errors over the "

@@ -67,8 +67,8 @@ def setup(networks: Networks) -> str:
     return (
         f"{frame.seeds.iloc[0]} seeds a cell, {frame.samples.iloc[0]} samples a seed, against the "
         f"{frame.measured.iloc[0]['held_out']} test images of MNIST at {size} x {size}; {train.steps} steps of "
-        f"{train.batch_size}, U-Net {train.unet.widths}; {how.sampler}, {how.steps} steps. A short training of a small "
-        f"network, on the hardware in [timings.json](timings.json). Distances on the features of "
+        f"{train.batch_size}, U-Net {train.architecture.widths}; {how.sampler}, {how.steps} steps. A short training of "
+        f"a small network, on the hardware in [timings.json](timings.json). Distances on the features of "
         f"{networks.detail['features']} are not FIDs. Means and standard errors over the seeds."
     )
 

@@ -3,8 +3,9 @@
 No network is in it; those of the page's test are in `pipeline.study.start`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,12 +13,14 @@ import torch
 from torch import Tensor
 
 import sagd
-from sagd.data.load import load
+from sagd.data.load import read
 from sagd.figures.theory import Spectra, trajectory
 from sagd.formulations.base import Sampler
 from sagd.formulations.diffusion import Diffusion
 from sagd.formulations.schedule import Schedule
 from sagd.metrics.rapsd import exponent
+from sagd.noise.base import Noise
+from sagd.noise.grid import Size
 from sagd.oracle.suggest import Suggestion, suggest, verdict
 from sagd.oracle.targets import Mixture, distance, drawn, gaussian_field
 from sagd.runtime.files import read_tensors
@@ -38,7 +41,7 @@ Curves = dict[str, Suggestion]  # by the start of sampling, noise and marginal
 
 def digits() -> np.ndarray:
     """MNIST digits at 32 x 32, (N, 1, 32, 32), uint8."""
-    return load("mnist_5k", 32)
+    return read("mnist_5k", None, 32)
 
 
 def photograph() -> Tensor:
@@ -49,7 +52,7 @@ def photograph() -> Tensor:
     return torch.nn.functional.interpolate(pixels[None], (64, 64), mode="bicubic", antialias=True)[0]
 
 
-def tilted(alphas: Sequence[float], size: tuple[int, int] = (32, 32), **convention) -> Spectra:
+def tilted(alphas: Sequence[float], size: Size = (32, 32), **convention: Any) -> dict[str, sagd.Spectrum]:
     """Power-law noise of several exponents, by name."""
     return {f"alpha = {a:+g}" if a else "alpha = 0": sagd.power_law(size, a, **convention) for a in alphas}
 
@@ -70,7 +73,9 @@ def every_operator(power: Tensor, schedule: Schedule) -> Spectra:
     }
 
 
-def change_of_basis(target: Mixture, noises: Spectra, white: Tensor, schedule: Schedule, steps: int = 50) -> float:
+def change_of_basis(
+    target: Mixture, noises: Mapping[str, sagd.Spectrum], white: Tensor, schedule: Schedule, steps: int = 50
+) -> float:
     """The largest difference between shaped diffusion and T_w times white diffusion of the whitened target, by DDIM.
 
     Parameters
@@ -100,7 +105,7 @@ def step_errors(
     """The exact squared distance that a perfect network leaves, from the right start: by noise, sampler and steps."""
     field, diffusion = gaussian_field(**data), Diffusion(schedule)
 
-    def error(noise, sampler: str, steps: int) -> float:
+    def error(noise: Noise, sampler: str, steps: int) -> float:
         how = Sampler(sampler, steps, start="marginal")
         return sum(distance(drawn(field, diffusion, noise, how), field).values())
 
@@ -121,9 +126,11 @@ def published() -> dict[str, pd.DataFrame]:
     return {name: fid[fid.dataset == file].sort_values("alpha") for name, file in DATA.items()}
 
 
-def curve(data: Statistics, schedule: Schedule, alphas: Sequence[float], sampler: Sampler, **convention) -> Suggestion:
+def curve(
+    data: Statistics, schedule: Schedule, alphas: Sequence[float], sampler: Sampler, **convention: Any
+) -> Suggestion:
     """The error of a perfect network's samples over alpha."""
-    return suggest(**data, diffusion=Diffusion(schedule), sampler=sampler, alphas=alphas, **convention)
+    return suggest(data["mean"], data["power"], Diffusion(schedule), sampler, alphas=alphas, **convention)
 
 
 def both_starts(data: Statistics, schedule: Schedule, alphas: Sequence[float]) -> Curves:

@@ -4,6 +4,7 @@ import argparse
 import importlib
 import os
 import sys
+from typing import NoReturn
 
 from sagd import __version__
 from sagd.errors import InputError
@@ -19,7 +20,7 @@ COMMANDS = {
 class _Parser(argparse.ArgumentParser):
     """Refuses a bad command line in one line, without the usage before it."""
 
-    def error(self, message: str) -> None:
+    def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
 
 

@@ -104,7 +104,7 @@ def _compare(options: argparse.Namespace) -> dict:
     with Bar("features", sum(map(len, sets))) as bar:
         places = {"cache": options.cache / "features", "weights": options.cache / "weights"}
         found = [features(s, network, **places, device=options.device, report=bar.update) for s in sets]
-    generated, reference = (*found, None)[:2]
+    generated, reference = found[0], found[1] if len(found) > 1 else None
     resamples = options.bootstrap if "fid" in metrics else 0
     with Bar("distances", resamples, "resamples") as bar:
         distances = measure(

@@ -8,9 +8,11 @@ the step at which white noise drowns the band; with --samples, also the bands in
 import argparse
 import json
 import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,7 +24,7 @@ from sagd.noise.grid import band_masks, band_means, radius, ring_means
 from sagd.oracle.drowning import Band, band_table
 from sagd.runtime.files import writing
 from sagd.runtime.progress import Bar
-from sagd.spaces.moments import statistics
+from sagd.spaces.moments import ImageSet, statistics
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class Measured:
 
     name: str
     count: int
-    shape: tuple[int, int, int]
+    shape: tuple[int, ...]
     power: Tensor  # (H, W), the mean of the channels' variances at each frequency
     pixels: Tensor  # (N,), the mean pixel of each image
     each: Tensor  # (N, B), for `jackknife`
@@ -56,19 +58,19 @@ class Measured:
 class _Reporting:
     """A set of images that reports how many are read."""
 
-    def __init__(self, images, report):
+    def __init__(self, images: ImageSet, report: Callable[[int], None]):
         self._images, self._report = images, report
 
     def __len__(self) -> int:
         return len(self._images)
 
-    def __getitem__(self, rows: slice):
+    def __getitem__(self, rows: slice) -> np.ndarray:
         block = self._images[rows]
         self._report(len(block))
         return block
 
 
-def measure(name: str, images) -> Measured:
+def measure(name: str, images: ImageSet) -> Measured:
     """Read a set (as `load` gives it) twice, a few images at a time: once for their mean, once for their power."""
     if len(images) < 3:
         raise InputError(f"{name} has {len(images)} images; a standard error needs 3 or more")
@@ -210,12 +212,12 @@ def _lines(data: Measured, samples: Measured | None, fit: Exponent, table: list[
             name = f"{band.low:.1f}-{band.high:.1f}" if band.high else "zero"
             told = ("  too much" if ratio[k] > 1 else "  too little") if differs[k] else ""
             lines.append(f"{name:<9}{theirs[k]:>13.4g}{ours[k]:>11.4g}{ratio[k]:>9.3f}{error[k]:>8.3f}{told}")
-    difference, error = _differing_pixel(data, samples)
-    mark = " (differs)" if abs(difference) > 2 * error else ""
+    difference, deviation = _differing_pixel(data, samples)
+    mark = " (differs)" if abs(difference) > 2 * deviation else ""
     return [
         *lines,
         "",
-        f"Mean pixel of the samples minus that of the data: {difference:+.4f}, standard error {error:.4f}{mark}.",
+        f"Mean pixel of the samples minus that of the data: {difference:+.4f}, standard error {deviation:.4f}{mark}.",
         f"Errors are standard errors, by the jackknife over all {samples.count} samples and all {data.count} images of "
         "the data.",
         "Marked is what differs by more than two of them. By chance about one in 20 correct bands is marked, too.",

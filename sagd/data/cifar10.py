@@ -20,7 +20,7 @@ def _open(source: Source, path: str | None, size: int) -> Pictures:
         archive = source.fetch(folder, *source.files)[0]
         try:
             with tarfile.open(archive) as tar:
-                contents = [tar.extractfile(name).read() for name in names]
+                contents = [_member(tar, name) for name in names]
         except (OSError, EOFError, KeyError, zlib.error, tarfile.TarError) as error:
             raise InputError(f"cannot read {archive}: {error}; remove it to download it again") from error
     record = 1 + 3072  # a label, then the red, the green and the blue plane
@@ -33,6 +33,13 @@ def _open(source: Source, path: str | None, size: int) -> Pictures:
     images, labels = records[:, 1:], records[:, 0]
     held_out = np.arange(len(images)) >= len(images) - len(contents[-1]) // record
     return of_array(images.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), f"cifar10: {folder}", held_out, labels)
+
+
+def _member(tar: tarfile.TarFile, name: str) -> bytes:
+    file = tar.extractfile(name)
+    if file is None:
+        raise tarfile.ReadError(f"{name} is not a file")
+    return file.read()
 
 
 cifar10 = Source(

@@ -1,6 +1,7 @@
 """Data sets of the Hugging Face hub."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -8,6 +9,9 @@ from sagd.data.pictures import Pictures
 from sagd.data.source import Absent, Source, read_bytes
 from sagd.errors import InputError
 from sagd.images import decode
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 
 def _open(source: Source, path: str | None, size: int) -> Pictures:
@@ -50,7 +54,7 @@ def of_hub(path: str) -> Pictures:
     whole = datasets.concatenate_datasets(rows)
     held_out = None if test is None else np.repeat([part == test for part in parts], [len(r) for r in rows])
 
-    def at(k: int):
+    def at(k: int) -> tuple[bytes, "Image"]:
         entry = whole[k][columns[0]]
         if entry is None:
             raise InputError(f"row {k} of {path} has no image")

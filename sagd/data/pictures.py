@@ -4,11 +4,15 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sagd.errors import InputError
 from sagd.images import Files, pillow
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 
 @dataclass
@@ -32,11 +36,11 @@ class Pictures:
     """
 
     names: Sequence[str]
-    at: Callable[[int], tuple[bytes, object]]
+    at: Callable[[int], tuple[bytes, "Image"]]
     source: str
     held_out: np.ndarray | None = None
     stamp: Callable[[int], str] = lambda k: ""
-    classes: Sequence | None = None
+    classes: Sequence | np.ndarray | None = None
 
     def labels(self) -> np.ndarray:
         """(N,), int64: the index of each image's class in the sorted list of classes."""
@@ -49,12 +53,10 @@ def of_array(
     images: np.ndarray, source: str, held_out: np.ndarray | None = None, classes: np.ndarray | None = None
 ) -> Pictures:
     """Pictures from an array in memory, (N, H, W) or (N, H, W, 3), uint8."""
-    Image = pillow()
-    digest = hashlib.sha256(np.ascontiguousarray(images)).hexdigest()
+    of = pillow().fromarray
+    digest = hashlib.sha256(np.ascontiguousarray(images).data).hexdigest()
     names = [f"{digest}/{k}" for k in range(len(images))]
-    return Pictures(
-        names, lambda k: (images[k].tobytes(), Image.fromarray(images[k])), source, held_out, classes=classes
-    )
+    return Pictures(names, lambda k: (images[k].tobytes(), of(images[k])), source, held_out, classes=classes)
 
 
 def of_files(
@@ -81,7 +83,7 @@ def of_files(
     if not names:
         raise InputError(f"{root} holds no image of this data set")
 
-    def at(k: int):
+    def at(k: int) -> tuple[bytes, "Image"]:
         content = files.read(names[k])
         check(names[k], content)
         return names[k].encode(errors="surrogateescape") + content, files.picture(names[k], content)

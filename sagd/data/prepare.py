@@ -4,8 +4,10 @@ import contextlib
 import hashlib
 import os
 import shutil
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,6 +17,9 @@ from sagd.images import pillow, tell
 from sagd.runtime.files import lock, scratch, write_bytes, writing
 from sagd.runtime.parallel import blocks
 from sagd.runtime.progress import Bar
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 BLOCK = 1024  # images
 
@@ -90,11 +95,11 @@ def prepare(pictures: Pictures, held_out: np.ndarray, size: int, channels: int, 
         for name in ("train.npy", "held_out.npy"):
             _move(place / name, folder / name)
         shutil.rmtree(place)
-        return hashlib.sha256(digests).hexdigest()
+        return hashlib.sha256(digests.data).hexdigest()
 
 
 @contextlib.contextmanager
-def _alone(place: Path):
+def _alone(place: Path) -> Iterator[None]:
     """Lock a folder of the scratch: another process that prepares the same pictures waits."""
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -110,7 +115,7 @@ def _mark(stamp: str) -> np.ndarray:
     return np.frombuffer(hashlib.sha256(stamp.encode()).digest()[:16], dtype=np.uint8)
 
 
-def _growing(place: Path, counts: list[int], shape: tuple[int, ...]) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
+def _growing(place: Path, counts: list[int], shape: tuple[int, ...]) -> tuple[list[np.memmap], np.memmap, np.memmap]:
     """The arrays of both parts, the digests and the marks, on disk: as an earlier process left them, or zero."""
     shapes = {f"{name}.npy": (int(n), *shape) for name, n in zip(("train", "held_out"), counts, strict=True)}
     shapes |= {"digests.npy": (int(sum(counts)), 32), "marks.npy": (int(sum(counts)), 16)}
@@ -146,7 +151,7 @@ def _move(source: Path, target: Path) -> None:
             shutil.copyfile(source, beside)
 
 
-def square(picture, channels: int, size: int) -> np.ndarray:
+def square(picture: "Image", channels: int, size: int) -> np.ndarray:
     """The largest centred square of a PIL image, resized; transparency is dropped.
 
     Parameters
@@ -162,11 +167,11 @@ def square(picture, channels: int, size: int) -> np.ndarray:
     -------
     (C, size, size), uint8
     """
-    Image = pillow()
+    bilinear = pillow().Resampling.BILINEAR
     side = min(picture.size)
     left, top = (picture.width - side) // 2, (picture.height - side) // 2
     middle = picture.convert({1: "L", 3: "RGB"}[channels]).crop((left, top, left + side, top + side))
-    resized = middle if side == size else middle.resize((size, size), Image.Resampling.BILINEAR)
+    resized = middle if side == size else middle.resize((size, size), bilinear)
     return np.asarray(resized).reshape(size, size, channels).transpose(2, 0, 1)
 
 
@@ -180,11 +185,15 @@ class Transparency:
     """
 
     def __init__(self, source: str):
-        self._source, self._seen, self._told = source, [], False
+        self._source, self._told = source, False
+        self._seen: list[str] = []
 
-    def note(self, name: str, picture) -> None:
+    def note(self, name: str, picture: "Image") -> None:
         """Look at a PIL image; safe to call from several threads."""
-        if picture.has_transparency_data and picture.convert("RGBA").getextrema()[3][0] < 255:
+        if not picture.has_transparency_data:
+            return
+        extrema: Any = picture.convert("RGBA").getextrema()  # of each channel
+        if extrema[3][0] < 255:
             self._seen.append(f"{name} ({picture.mode})")
 
     def tell(self) -> None:

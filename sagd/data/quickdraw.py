@@ -8,8 +8,8 @@ from sagd.errors import InputError
 def _open(source: Source, path: str | None, size: int) -> Pictures:
     """DomainNet's quickdraw/CLASS/NUMBER.png, packed or not, and its two lists, which name every image once."""
     folder = root_of(path)
-    archive, *lists = source.files
-    lists = source.fetch(folder, *lists)
+    archive, *texts = source.files
+    lists = source.fetch(folder, *texts)
     train, test = (
         {line.split()[0] for line in read_bytes(listed).decode().splitlines() if line.strip()} for listed in lists
     )

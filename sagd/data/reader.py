@@ -4,12 +4,18 @@ import inspect
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from sagd.data.pictures import Pictures, of_array
 from sagd.errors import InputError
 from sagd.runtime.registry import own, where
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Result = TypeVar("Result")
 
 
 def read_own(name: str, path: str | None, size: int, folder: Path) -> Pictures:
@@ -38,7 +44,7 @@ def read_own(name: str, path: str | None, size: int, folder: Path) -> Pictures:
     return _checked(name, path, _guarded(name, lambda: reader(path, size)))
 
 
-def _guarded(where_from: str, call: Callable[[], object]) -> object:
+def _guarded(where_from: str, call: Callable[[], Result]) -> Result:
     """The result of the user's code, whose exceptions become one line."""
     try:
         return call()
@@ -48,7 +54,7 @@ def _guarded(where_from: str, call: Callable[[], object]) -> object:
         raise InputError(f"data set {where_from}: {where(error)}") from error
 
 
-def _checked(name: str, path: str | None, found: object) -> Pictures:
+def _checked(name: str, path: str | None, found: Any) -> Pictures:
     if isinstance(found, Pictures):
         for what, values in (("held_out", found.held_out), ("classes", found.classes)):
             if values is not None and len(values) != len(found.names):
@@ -78,7 +84,7 @@ def _checked(name: str, path: str | None, found: object) -> Pictures:
     return of_array(images, name if path is None else f"{name}: {path}", classes=labels)
 
 
-def _picture(name: str, at: Callable[[int], tuple[bytes, object]], k: int) -> tuple[bytes, object]:
+def _picture(name: str, at: Callable[[int], tuple[bytes, "Image"]], k: int) -> tuple[bytes, "Image"]:
     found = _guarded(name, lambda: at(k))
     if not (isinstance(found, tuple) and len(found) == 2 and isinstance(found[0], bytes) and hasattr(found[1], "crop")):
         raise InputError(f"data set {name}: `at` must return bytes and a PIL image")

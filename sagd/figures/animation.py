@@ -75,7 +75,8 @@ def _frames(
     figure.text(0.02, 0.955, name, va="center", fontsize=12, fontweight="bold")
     canvas.draw()
     still = canvas.copy_from_bbox(figure.bbox)
-    dots = panel.scatter(*states[0, :, 0].T, s=11, c=colours(white), linewidths=0)
+    x, y = states[0, :, 0].T
+    dots = panel.scatter(x, y, s=11, c=colours(white), linewidths=0)
     tails = draw_tails(panel, states[:1, :, 0], white)
     clock = figure.text(0.98, 0.955, "", va="center", ha="right", fontsize=12)
     drawn = []
@@ -84,14 +85,14 @@ def _frames(
         t = len(schedule) - 1 - int(now)
         clock.set_text("data" if t < 0 else f"t = {t}")
         dots.set_offsets(states[now, :, 0])
-        tails.set_segments(states[chosen[max(0, k - 5) : k + 1], :, 0].transpose(0, 1).numpy())
+        tails.set_segments(list(states[chosen[max(0, k - 5) : k + 1], :, 0].transpose(0, 1).numpy()))
         for artist in (tails, dots, clock):
             figure.draw_artist(artist)
         drawn.append(np.array(canvas.buffer_rgba())[..., :3])
     return drawn
 
 
-def _write_gif(path: Path, drawn: list[np.ndarray], rate: int):
+def _write_gif(path: Path, drawn: list[np.ndarray], rate: int) -> None:
     """A GIF of one palette of 64 colours, undithered; the first and the last picture are shown for longer."""
     with needs("figures"):
         from PIL import Image
@@ -109,7 +110,7 @@ def _write_gif(path: Path, drawn: list[np.ndarray], rate: int):
         first.save(beside, format="GIF", save_all=True, append_images=others, duration=durations, loop=0)
 
 
-def _write_mp4(path: Path, drawn: list[np.ndarray], rate: int):
+def _write_mp4(path: Path, drawn: list[np.ndarray], rate: int) -> None:
     """An MP4 that any browser plays (H.264, yuv420p), with the same bytes at every run.
 
     The first and the last picture are shown for longer, as in the GIF.

@@ -1,14 +1,26 @@
 """The charts of the study, one function each."""
 
+from __future__ import annotations
+
 import itertools
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sagd.figures.style import BLUE, GREEN, GREY, ORANGE, axes_of, panels
 from sagd.noise.grid import radius
 
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from torch import Tensor
 
-def distance_by_alpha(rows, label: str, floor: float):
+    from sagd.noise.base import Noise
+
+
+def distance_by_alpha(rows: pd.DataFrame, label: str, floor: float) -> Figure:
     """Distance over alpha with error bars (setting, alpha, distance, standard_error); ``floor``: of real images."""
     figure, axes = axes_of(6, 3.6)
     axes.errorbar(rows.alpha, rows.distance, yerr=rows.standard_error, fmt="o-", color=BLUE, capsize=4, label="samples")
@@ -21,7 +33,7 @@ def distance_by_alpha(rows, label: str, floor: float):
     return figure
 
 
-def losses(curves: dict):
+def losses(curves: Mapping[str, pd.DataFrame]) -> Figure:
     """Training loss over steps of each setting (frames with step and loss), smoothed over ten rows."""
     figure, axes = axes_of(6, 3.6)
     for name, curve in curves.items():
@@ -31,7 +43,7 @@ def losses(curves: dict):
     return figure
 
 
-def spectra(real, samples: dict, band: list[float] | None = None):
+def spectra(real: pd.DataFrame, samples: Mapping[str, pd.DataFrame], band: list[float] | None = None) -> Figure:
     """Radially averaged power spectra of samples beside the held-out images (frames of ``rapsd.csv``).
 
     The corrupted band, in cycles per pixel, is shaded.
@@ -47,11 +59,11 @@ def spectra(real, samples: dict, band: list[float] | None = None):
     return figure
 
 
-def weights(spectra_by_name: dict):
+def weights(noises: Mapping[str, Noise]) -> Figure:
     """w(f) over the radius of the settings' noises."""
     figure, axes = axes_of(6, 3.2)
-    for name, spectrum in spectra_by_name.items():
-        spectrum = spectrum.at(999)  # a varying one at the end
+    for name, noise in noises.items():
+        spectrum = noise.at(999)  # a varying one at the end
         r = radius(spectrum.size).flatten()
         order = r.argsort()
         axes.plot(r[order], spectrum.weight.flatten()[order], ".-", markersize=3, linewidth=0.8, label=name)
@@ -60,7 +72,7 @@ def weights(spectra_by_name: dict):
     return figure
 
 
-def data_spectrum(radii, powers: dict, fit):
+def data_spectrum(radii: Tensor, powers: Mapping[str, Tensor], fit: Any) -> Figure:
     """Power over radius, both on logarithmic axes, of the data and perhaps of samples, with the data's power law.
 
     Parameters
@@ -77,7 +89,7 @@ def data_spectrum(radii, powers: dict, fit):
     # Thin on thick, so that samples that are right hide nothing.
     for (name, power), (color, width) in zip(powers.items(), (("black", 2.5), (ORANGE, 1)), strict=False):
         there = (r > 0) & (np.asarray(power) > 0)
-        style = {"color": color, "linewidth": width, "marker": "o", "markersize": 2.2 * width}
+        style: dict[str, Any] = {"color": color, "linewidth": width, "marker": "o", "markersize": 2.2 * width}
         axes.plot(r[there], np.asarray(power)[there], label=name, **style)
     inside = r[(r > 0) & (r <= 0.5)]
     line = np.exp(fit.intercept) * inside**fit.slope
@@ -90,7 +102,7 @@ def data_spectrum(radii, powers: dict, fit):
     return figure
 
 
-def bar_panels(rows: dict):
+def bar_panels(rows: Mapping[str, Mapping[str, pd.DataFrame]]) -> Figure:
     """Bars with their standard errors, one panel a table; a panel without numbers says so.
 
     Parameters
@@ -120,8 +132,8 @@ def bar_panels(rows: dict):
     return figure
 
 
-def _bars(panel, frame, ticks: list) -> None:
-    style = {"capsize": 2, "error_kw": {"linewidth": 1}}
+def _bars(panel: Axes, frame: pd.DataFrame, ticks: list) -> None:
+    style: dict[str, Any] = {"capsize": 2, "error_kw": {"linewidth": 1}}
     if "kind" in frame:
         kinds = list(dict.fromkeys(frame.kind))
         for k, (kind, color) in enumerate(zip(kinds, (GREY, ORANGE, BLUE), strict=False)):

@@ -1,8 +1,11 @@
 """The pictures of the theory, one function each: the forward noise, the toy in the plane, and what drowns when."""
 
+from __future__ import annotations
+
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -19,14 +22,22 @@ from sagd.noise.spectrum import Spectrum
 from sagd.oracle.drowning import snr as ratio_of
 from sagd.oracle.targets import Mixture
 
-Spectra = dict[str, Noise]
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.collections import LineCollection
+    from matplotlib.figure import Figure
+
+    from sagd.oracle.suggest import Suggestion
+
+Spectra = Mapping[str, Noise]
 SECTORS = (BLUE, "#56B4E9", GREEN, "#E69F00", ORANGE, "#CC79A7")  # of Wong's palette, too
 EXTENT = 3.3  # of the plane shown, to each side
 TIMES = (999, 350, 230, 120, -1)
 LABEL = {"facecolor": "white", "edgecolor": "none", "pad": 1.2, "alpha": 0.85}
 
 
-def toy() -> tuple[Mixture, Spectra]:
+def toy() -> tuple[Mixture, dict[str, Spectrum]]:
     """Five round Gaussians in the plane, and the noise of three alphas.
 
     A point (x, y) is a signal of two samples, (1, 2): its two frequencies are the sum (x + y) / sqrt2 and the
@@ -119,7 +130,7 @@ def over_rings(values: Tensor) -> Tensor:
     return torch.where(share > 0, ring_means(values.where(noisy, 0)) / share, torch.inf)
 
 
-def method(image: Tensor, mean: Tensor, power: Tensor, schedule: Schedule, spectra: Spectra):
+def method(image: Tensor, mean: Tensor, power: Tensor, schedule: Schedule, spectra: Spectra) -> Figure:
     """The method in four panels: an image, its spectrum, the noises' spectra, and which frequencies drown when.
 
     Parameters
@@ -129,8 +140,7 @@ def method(image: Tensor, mean: Tensor, power: Tensor, schedule: Schedule, spect
     mean, power
         (C, H, W), of the data set (`sagd.spaces.moments.statistics`); spectra are of what differs from its mean image.
     """
-    figure, (axes,) = _packed(1, 4, 10, 2.7)
-    figure.get_layout_engine().set(wspace=0.05)
+    figure, (axes,) = _packed(1, 4, 10, 2.7, wspace=0.05)
     size = tuple(image.shape[-2:])
     radii = ring_means(radius(size))
     _show(axes[0], image)
@@ -159,7 +169,7 @@ def method(image: Tensor, mean: Tensor, power: Tensor, schedule: Schedule, spect
 
 def forward_process(
     image: Tensor, schedule: Schedule, spectra: Spectra, times: Sequence[int], generator: torch.Generator
-):
+) -> Figure:
     """One image under the forward process of several noises: x_t, and below it its power spectrum (Fig. 2).
 
     Parameters
@@ -197,7 +207,9 @@ def forward_process(
     return figure
 
 
-def particles(target: Mixture, schedule: Schedule, spectra: Spectra, white: Tensor, times: Sequence[int] = TIMES):
+def particles(
+    target: Mixture, schedule: Schedule, spectra: Spectra, white: Tensor, times: Sequence[int] = TIMES
+) -> Figure:
     """Particles of the probability-flow ODE on their way from N(0, Sigma_w) to the target (Fig. D.1).
 
     A row is a noise, a column a time. Colours are those of the starting points' directions before they are shaped.
@@ -225,7 +237,7 @@ def particles(target: Mixture, schedule: Schedule, spectra: Spectra, white: Tens
     return figure
 
 
-def score_fields(target: Mixture, schedule: Schedule, spectra: Spectra, times: Sequence[int] = TIMES):
+def score_fields(target: Mixture, schedule: Schedule, spectra: Spectra, times: Sequence[int] = TIMES) -> Figure:
     """The exact score of q(x_t) as arrows over log q(x_t) (Fig. D.2); a row is a noise, a column a time.
 
     An arrow's length is the square root of the score's, against the longest of its panel. The score of the target
@@ -251,7 +263,7 @@ def score_fields(target: Mixture, schedule: Schedule, spectra: Spectra, times: S
     return figure
 
 
-def snr(schedule: Schedule, power: Tensor, spectra: Spectra, columns: int = 4):
+def snr(schedule: Schedule, power: Tensor, spectra: Spectra, columns: int = 4) -> Figure:
     """Which frequencies drown when: log10 SNR over radius and t, one panel a noise.
 
     The line is SNR = 1 of a ring's average, each dot that of one frequency. Where there is no noise nothing drowns.
@@ -293,7 +305,7 @@ def snr(schedule: Schedule, power: Tensor, spectra: Spectra, columns: int = 4):
     return figure
 
 
-def sampler_errors(errors: dict[str, dict[str, dict[int, float]]]):
+def sampler_errors(errors: dict[str, dict[str, dict[int, float]]]) -> Figure:
     """The exact distance that a perfect network leaves, over the number of steps; a panel a noise.
 
     Parameters
@@ -314,7 +326,7 @@ def sampler_errors(errors: dict[str, dict[str, dict[int, float]]]):
     return figure
 
 
-def explanation(curves: dict, published: dict):
+def explanation(curves: Mapping[str, Mapping[str, Suggestion]], published: Mapping[str, pd.DataFrame]) -> Figure:
     """The oracle's error over alpha, in its parts (above), beside the published FID (below); a column a data set.
 
     Parameters
@@ -360,7 +372,7 @@ def explanation(curves: dict, published: dict):
     return figure
 
 
-def start_study(table, label: str):
+def start_study(table: pd.DataFrame, label: str) -> Figure:
     """Differences of distance between trained networks, with their intervals, a panel a comparison.
 
     Parameters
@@ -384,26 +396,28 @@ def start_study(table, label: str):
     return figure
 
 
-def _packed(rows: int, columns: int, width: float, height: float, **options):
+def _packed(
+    rows: int, columns: int, width: float, height: float, *, wspace: float = 0.0, **options: Any
+) -> tuple[Figure, np.ndarray]:
     """`panels`, close to each other."""
     figure, axes = panels(rows, columns, width, height, **options)
-    figure.get_layout_engine().set(w_pad=0.03, h_pad=0.03, wspace=0.0, hspace=0.0)
+    figure.set_layout_engine("constrained", w_pad=0.03, h_pad=0.03, wspace=wspace, hspace=0.0)
     return figure, axes
 
 
-def _bare(panel):
+def _bare(panel: Axes) -> None:
     panel.set(xticks=[], yticks=[])
     panel.grid(False)
 
 
-def _show(panel, image: Tensor):
+def _show(panel: Axes, image: Tensor) -> None:
     """An image (C, H, W) of [-1, 1], clipped, in grey or RGB."""
     pixels = ((image + 1) / 2).clamp(0, 1).movedim(0, -1)
     panel.imshow(pixels.numpy(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     _bare(panel)
 
 
-def _lines():
+def _lines() -> Iterator[tuple[str, str]]:
     """Colours with line styles, as print may be grey."""
     return itertools.cycle(((BLUE, "--"), ("black", "-"), (ORANGE, "-."), (GREEN, ":")))
 
@@ -422,20 +436,22 @@ def _plane(count: int) -> tuple[Tensor, Tensor, Tensor]:
     return torch.stack([x, y], -1).reshape(-1, 1, 2), x, y
 
 
-def outline(panel, target: Mixture, schedule: Schedule, spectrum: Noise):
+def outline(panel: Axes, target: Mixture, schedule: Schedule, spectrum: Noise) -> None:
     points, x, y = _plane(160)
     density = target.log_density(points, -1, schedule, spectrum).exp().reshape(x.shape)
     panel.contour(x, y, density / density.max(), [0.05, 0.4], colors="black", linewidths=0.7)
 
 
-def draw_tails(panel, way: Tensor, white: Tensor, **options):
+def draw_tails(panel: Axes, way: Tensor, white: Tensor, **options: Any) -> LineCollection:
     """The ways (steps, B, 2) of the particles, as lines of their colours."""
     from matplotlib.collections import LineCollection
 
-    return panel.add_collection(LineCollection(way.transpose(0, 1), colors=colours(white), linewidths=0.6, **options))
+    ways = LineCollection(list(way.transpose(0, 1).numpy()), colors=colours(white), linewidths=0.6, **options)
+    panel.add_collection(ways)
+    return ways
 
 
-def plane_panel(panel, title: str | bool, label: str | bool):
+def plane_panel(panel: Axes, title: str | Literal[False], label: str | Literal[False]) -> None:
     """One square of the plane, with a title where it heads a column and a label where it begins a row."""
     _bare(panel)
     panel.set(xlim=(-EXTENT, EXTENT), ylim=(-EXTENT, EXTENT), aspect="equal")
@@ -449,9 +465,9 @@ def _when(t: int, schedule: Schedule) -> str:
     return {-1: "data", 0: "t = 0 (data)", len(schedule) - 1: f"t = {t} (noise)"}.get(t, f"t = {t}")
 
 
-def name_frequencies(panel):
+def name_frequencies(panel: Axes) -> None:
     """The two diagonals, along which a point has but one frequency."""
     for slope, name in ((1, "sum (low)"), (-1, "difference (high)")):
         panel.axline((0, 0), slope=slope, color=GREY, linewidth=0.8, linestyle="--", zorder=1)
-        place = {"ha": "right", "va": "top" if slope > 0 else "bottom", "bbox": LABEL}
+        place: dict[str, Any] = {"ha": "right", "va": "top" if slope > 0 else "bottom", "bbox": LABEL}
         panel.text(EXTENT * 0.95, slope * EXTENT * 0.95, name, fontsize=8, **place)

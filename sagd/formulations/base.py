@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol, get_args
 
 import torch
 from torch import Tensor
@@ -13,9 +13,12 @@ from sagd.noise.base import Noise
 
 Predict = Callable[[Tensor, Tensor], Tensor]  # a network: (x_t, t) -> eps, v, velocity or x0
 White = Callable[[], Tensor]  # draws N(0, I), of the shape of x_t
-SPACINGS = ("leading", "trailing")
-STARTS = ("noise", "marginal")
-SAMPLERS = ("ddim", "ddpm", "euler", "heun")
+Spacing = Literal["leading", "trailing"]
+Start = Literal["noise", "marginal"]
+SamplerName = Literal["ddim", "ddpm", "euler", "heun"]
+SPACINGS: tuple[str, ...] = get_args(Spacing)
+STARTS: tuple[str, ...] = get_args(Start)
+SAMPLERS: tuple[str, ...] = get_args(SamplerName)
 ODE_SAMPLERS = ("euler", "heun")
 EMBEDDED = 1000.0  # the range of time that diffusers' embeddings are made for
 
@@ -47,7 +50,7 @@ class Sampler:
     eta: float = 0.0
     clip: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         one_of("sampler", self.name, SAMPLERS)
         one_of("spacing", self.spacing, SPACINGS)
         one_of("start", self.start, STARTS)

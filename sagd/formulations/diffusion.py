@@ -62,7 +62,7 @@ class Diffusion:
     schedule: Schedule
     prediction: str = "eps"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         one_of("prediction", self.prediction, PREDICTIONS)
 
     @property
@@ -224,7 +224,7 @@ def ddim_step(
     variance = (1 - alpha_bar_prev) / (1 - alpha_bar) * (1 - alpha_bar / alpha_bar_prev)
     std = eta * variance**0.5
     x_prev = alpha_bar_prev**0.5 * x0 + max(1 - alpha_bar_prev - std**2, 0.0) ** 0.5 * eps
-    return x_prev + std * noise if eta > 0 else x_prev
+    return x_prev + std * _given(noise) if eta > 0 else x_prev
 
 
 def ddpm_step(
@@ -246,7 +246,7 @@ def ddpm_step(
     if clip:
         x0 = x0.clamp(-1, 1)
     mean, std = posterior(xt, x0, *schedule.alpha_bars(t, t_prev))
-    return mean if t_prev < 0 else mean + std * noise
+    return mean if t_prev < 0 else mean + std * _given(noise)
 
 
 def euler_step(schedule: Schedule, xt: Tensor, t: int, t_prev: int, eps: Tensor) -> Tensor:
@@ -285,6 +285,12 @@ def start_from_marginal(schedule: Schedule, noise: Noise, t: int, mean: Tensor, 
     axes = tuple(range(-len(spectrum.size), 0))
     shaped = torch.fft.ifftn(torch.fft.fftn(white.double(), dim=axes) * std.to(white.device), dim=axes).real
     return spectrum.project((alpha_bar.sqrt().item() * mean.to(white.device).double() + shaped).to(white.dtype))
+
+
+def _given(noise: Tensor | None) -> Tensor:
+    if noise is None:
+        raise InputError("a step with noise (ddpm, or eta > 0) needs `noise`, shaped")
+    return noise
 
 
 def _check_gaussian(noise: Noise) -> None:

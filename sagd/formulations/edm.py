@@ -39,7 +39,7 @@ class EDM(Continuous):
     sigma_max: float = 80.0
     rho: float = 7.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not all(math.isfinite(v) for v in asdict(self).values()):
             raise InputError(f"{self}: every number must be finite")
         if min(self.sigma_data, self.log_std, self.rho) <= 0 or not 0 < self.sigma_min < self.sigma_max:

@@ -44,7 +44,7 @@ class Flow(Continuous):
     times: Times = "uniform"
     shift: float = 1.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         one_of("times", self.times, get_args(Times))
         if not (math.isfinite(self.shift) and self.shift > 0):
             raise InputError(f"shift is {self.shift}; it must be above 0")

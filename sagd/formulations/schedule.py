@@ -59,7 +59,8 @@ class Schedule:
         t = torch.as_tensor(t, device=like.device)
         alpha_bar = torch.where(t < 0, 1.0, self._on_device[like.device][t])
         shape = (-1, *[1] * (like.ndim - 1))
-        return tuple(v.reshape(shape).to(like.dtype) for v in (alpha_bar.sqrt(), (1 - alpha_bar).sqrt()))
+        signal, sigma = (v.reshape(shape).to(like.dtype) for v in (alpha_bar.sqrt(), (1 - alpha_bar).sqrt()))
+        return signal, sigma
 
     def alpha_bars(self, t: int, t_prev: int) -> tuple[float, float]:
         """alpha_bar at both ends of a sampler's step; at -1, clean data, it is 1."""

@@ -43,15 +43,21 @@ class Comparison:
     kid_subsets: tuple[int, int] | None = None
     report: Callable[[int], None] = lambda resamples: None
 
+    @property
+    def reference_features(self) -> np.ndarray:
+        """The reference, for metrics that need more than moments: `measure` refuses them where there are no others."""
+        assert self.reference is not None
+        return self.reference
+
     @cached_property
     def moments(self) -> Moments:
         """Of the reference, given or computed."""
-        return Moments.of(self.reference) if self.given is None else self.given
+        return Moments.of(self.reference_features) if self.given is None else self.given
 
     @cached_property
     def halves(self) -> list[np.ndarray]:
         """Rows of two random halves of the reference, each sorted."""
-        order = self.rng(0).permutation(len(self.reference))
+        order = self.rng(0).permutation(len(self.reference_features))
         return [np.sort(order[k::2]) for k in range(2)]
 
     def rng(self, stream: int) -> np.random.Generator:

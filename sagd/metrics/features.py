@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -70,8 +70,8 @@ class Extractor:
     preprocessing
         In words, from an image of 8 bits to the network's input; part of the key in the cache.
     load
-        Takes a device and the path of the weights; returns the preparation of images (B, 3, H, W), uint8, on the CPU,
-        and the network on the device, which gives features (B, D).
+        Takes a device and the path of the weights, or None; returns the preparation of images (B, 3, H, W), uint8, on
+        the CPU, and the network on the device, which gives features (B, D).
     weights
         The file of weights; None where a Python package brings it.
     inception
@@ -80,7 +80,7 @@ class Extractor:
 
     name: str
     preprocessing: str
-    load: Callable[[torch.device, Path | None], Loaded]
+    load: Callable[[torch.device, Any], Loaded]
     weights: Weights | None = None
     inception: bool = False
 
@@ -144,9 +144,8 @@ def features(
     world = world or World()
     world.check_alike(path.name)
     if any(world.most(not path.exists())):
-        place = weights / file.file if file else None  # joining with an absolute path gives that path
         with world.main_first():
-            prepare, network = of.load(device, fetch(file.url, place, file.sha256) if file and file.url else place)
+            prepare, network = of.load(device, _located(file, weights))
         one_at_a_time = threading.Lock() if device.type != "cpu" else contextlib.nullcontext()
 
         def batch(rows: slice) -> np.ndarray:
@@ -168,6 +167,14 @@ def features(
     else:
         report(len(images))
     return read_array(path, memory_map=True)
+
+
+def _located(file: Weights | None, folder: Path) -> Path | None:
+    """Where a network's weights are, fetched if they are missing; None where a Python package brings them."""
+    if file is None:
+        return None
+    place = folder / file.file  # joining with an absolute path gives that path
+    return fetch(file.url, place, file.sha256) if file.url else place
 
 
 def _code() -> tuple[str, ...]:

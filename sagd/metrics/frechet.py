@@ -1,6 +1,6 @@
 """The Fréchet distance: FID on Inception's features."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,7 +45,7 @@ class Moments:
         if n < 2:
             raise InputError(f"{n:.0f} row of features; moments need two or more")
 
-        def parts():
+        def parts() -> Iterator[tuple[np.ndarray, np.ndarray]]:
             for rows in blocks(len(features), BLOCK):
                 kept = counts[rows] > 0
                 yield features[rows][kept].astype(np.float64), counts[rows][kept, None]

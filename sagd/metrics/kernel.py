@@ -1,5 +1,7 @@
 """The kernel distance: KID on Inception's features."""
 
+from typing import Any
+
 import numpy as np
 
 from sagd.errors import InputError
@@ -58,17 +60,19 @@ def kernel_distance_of_subsets(
         for s, (i, j) in enumerate(draws):
             u[i, s] = v[j, s] = 1
         products = _kernel_within(a, u), _kernel_within(b, v), _kernel_times(a, b, u, v)[0]
-        values = _mmd(*((w * x).sum(0) for w, x in zip((u, v, u), products, strict=True)), size, size)
+        aa, bb, ab = ((w * x).sum(0) for w, x in zip((u, v, u), products, strict=True))
+        values = _mmd(aa, bb, ab, size, size)
     else:
         one = np.ones((size, 1))
         values = []
         for x, y in ((a[i], b[j]) for i, j in draws):
             products = _kernel_within(x, one), _kernel_within(y, one), _kernel_times(x, y, one, one)[0]
-            values.append(_mmd(*(p.sum() for p in products), size, size))
+            aa, bb, ab = (p.sum() for p in products)
+            values.append(_mmd(aa, bb, ab, size, size))
     return float(np.mean(values)), float(np.std(values, ddof=1) / np.sqrt(subsets))
 
 
-def _mmd(aa, bb, ab, n: int, m: int):
+def _mmd(aa: Any, bb: Any, ab: Any, n: int, m: int) -> Any:
     """The unbiased MMD^2, from sums of the kernel over pairs: those within a set without the diagonal."""
     return aa / (n * (n - 1)) + bb / (m * (m - 1)) - 2 * ab / (n * m)
 

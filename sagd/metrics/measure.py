@@ -76,7 +76,7 @@ def measure(
         if few < least:
             raise InputError(f"{few} images in a set; {' and '.join(found)} need {least} or more")
     comparison = Comparison(generated, reference, of, moments, seed, replicates, kid_subsets, report)
-    distances = {}
+    distances: dict[str, float] = {}
     for metric, its in found.items():
         values = its.compute(comparison)
         if twice := values.keys() & distances.keys():

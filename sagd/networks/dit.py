@@ -68,15 +68,18 @@ class DiTDH(nn.Module):
         sample_size: int = 16,
         in_channels: int = 768,
         patch_size: int = 1,
-        hidden_sizes: tuple[int, int] = (384, 2048),
-        depths: tuple[int, int] = (12, 2),
-        heads: tuple[int, int] = (6, 16),
+        hidden_sizes: tuple[int, ...] = (384, 2048),
+        depths: tuple[int, ...] = (12, 2),
+        heads: tuple[int, ...] = (6, 16),
         mlp_ratio: float = 4.0,
         num_classes: int = 1000,
     ):
         super().__init__()
         self.config = described(DiTDH, locals())
         check_counts(self.config, "sample_size", "in_channels", "patch_size", "hidden_sizes", "depths", "heads")
+        for key in ("hidden_sizes", "depths", "heads"):
+            if len(self.config[key]) != 2:
+                raise InputError(f"{key} is {self.config[key]}; it must have two entries, the body's and the head's")
         if sample_size % patch_size:
             raise InputError(f"patch_size is {patch_size}; it must divide the resolution, {sample_size}")
         for width, count in zip(hidden_sizes, heads, strict=True):
@@ -110,6 +113,7 @@ class DiTDH(nn.Module):
     def _initialize(self) -> None:
         for embed in (self.body_embed, self.head_embed):
             nn.init.xavier_uniform_(embed.weight.flatten(1))
+            assert embed.bias is not None  # convolutions have one unless they are told otherwise
             nn.init.zeros_(embed.bias)
         for layer in (self.time_embed.linear_1, self.time_embed.linear_2, self.label_embed):
             if layer is not None:
@@ -136,6 +140,8 @@ class DiTDH(nn.Module):
             if class_labels is None:
                 class_labels = torch.full_like(timestep, self.label_embed.num_embeddings - 1, dtype=torch.int64)
             condition = condition + self.label_embed(class_labels)
+        elif class_labels is not None:
+            raise InputError("class_labels are given, but the network knows none")
         condition = F.silu(condition)[:, None]
         tokens = self.body_embed(sample).flatten(2).mT + self.position
         for block in self.body:
@@ -175,17 +181,28 @@ class Block(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """Two linear layers with SwiGLU between them (Shazeer, arXiv 2002.05202); weights are named as diffusers' are."""
+    """Two linear layers with SwiGLU between them; weights are named as diffusers' are."""
 
     def __init__(self, width: int, hidden: int):
         super().__init__()
-        gated = nn.Module()
-        gated.proj = nn.Linear(width, 2 * hidden)
-        self.net = nn.ModuleList([gated, nn.Identity(), nn.Linear(hidden, width)])
+        self.net = nn.ModuleList([SwiGLU(width, hidden), nn.Identity(), nn.Linear(hidden, width)])
 
     def forward(self, x: Tensor) -> Tensor:
-        hidden, gate = self.net[0].proj(x).chunk(2, -1)
-        return self.net[2](hidden * F.silu(gate))
+        for layer in self.net:
+            x = layer(x)
+        return x
+
+
+class SwiGLU(nn.Module):
+    """A linear layer whose second half gates the first (Shazeer, arXiv 2002.05202)."""
+
+    def __init__(self, width: int, hidden: int):
+        super().__init__()
+        self.proj = nn.Linear(width, 2 * hidden)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden, gate = self.proj(x).chunk(2, -1)
+        return hidden * F.silu(gate)
 
 
 class Frequencies(nn.Module):

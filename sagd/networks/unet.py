@@ -60,7 +60,7 @@ def unet(
     if len(attention) != len(widths):
         raise InputError(f"attention has {len(attention)} entries; widths has {len(widths)}")
     return UNet2DModel(
-        sample_size=size[0] if size[0] == size[1] else tuple(size),
+        sample_size=size[0] if size[0] == size[1] else (size[0], size[1]),
         in_channels=channels,
         out_channels=channels,
         down_block_types=tuple(DOWN[bool(a)] for a in attention),
@@ -165,7 +165,7 @@ class UNet2DModel(nn.Module):
         t = torch.as_tensor(timestep, device=sample.device).expand(len(sample))
         dtype = self.conv_in.weight.dtype
         embedded = self.time_embedding(time_features(t, self.conv_in.out_channels).to(dtype))
-        if class_labels is not None:
+        if class_labels is not None and self.class_embedding is not None:
             embedded = embedded + self.class_embedding(class_labels).to(dtype)
         x = self.conv_in(sample)
         skips = [x]
@@ -257,8 +257,10 @@ class Down(Level):
 
     def __init__(self, inside: list[int], width: int, time: int, groups: int, head: int | None, resize: bool):
         super().__init__(inside, width, time, groups, head)
-        halve = OrderedDict(conv=nn.Conv2d(width, width, 3, stride=2, padding=1)) if resize else None
-        self.downsamplers = nn.ModuleList([nn.Sequential(halve)] if resize else [])
+        self.downsamplers = nn.ModuleList()
+        if resize:
+            halve = nn.Conv2d(width, width, 3, stride=2, padding=1)
+            self.downsamplers.append(nn.Sequential(OrderedDict(conv=halve)))
 
     def forward(self, x: Tensor, embedded: Tensor, skips: list[Tensor]) -> Tensor:
         for i in range(len(self.resnets)):

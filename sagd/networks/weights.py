@@ -1,7 +1,9 @@
 """Folders of weights that diffusers reads as well: config.json and a safetensors file."""
 
 import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any, cast
 
 from torch import Tensor, nn
 
@@ -13,12 +15,18 @@ CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"
 
 def classes_of(network: nn.Module) -> int:
     """How many labels a network knows, 0 for none; this number as a label stands for none."""
-    if "num_class_embeds" in network.config:
-        return max(0, (network.config["num_class_embeds"] or 0) - 1)
-    return network.config.get("num_classes", 0)
+    config = _config(network)
+    if "num_class_embeds" in config:
+        return max(0, (config["num_class_embeds"] or 0) - 1)
+    return config.get("num_classes", 0)
 
 
-def predictor(network: nn.Module, labels: Tensor | None = None):
+def _config(network: nn.Module) -> Mapping[str, Any]:
+    """What config.json holds: our networks and those of diffusers have it as an attribute."""
+    return cast(Mapping[str, Any], network.config)
+
+
+def predictor(network: Callable[..., Any], labels: Tensor | None = None) -> Callable[[Tensor, Tensor], Tensor]:
     """A network as a plain function (xt, t) -> eps (or v, ...), for the classes that ``labels`` (B,) name.
 
     A model of diffusers will do: what it returns, an object or a tuple, is unpacked.
@@ -36,7 +44,10 @@ def predictor(network: nn.Module, labels: Tensor | None = None):
 def save(folder: Path, network: nn.Module, weights: dict[str, Tensor] | None = None) -> None:
     """Write a network's configuration and weights (its own, unless others, say of its EMA, are given)."""
     write_tensors(folder / WEIGHTS, weights or network.state_dict(), {"format": "pt"})
-    write_bytes(folder / CONFIG, (json.dumps(dict(network.config), indent=1, sort_keys=True) + "\n").encode())
+    config = _config(network)  # of a model of diffusers it has notes too, such as the path that it was read from
+    content = {"_class_name": config.get("_class_name", type(network).__name__)}
+    content |= {key: value for key, value in config.items() if not key.startswith("_")}
+    write_bytes(folder / CONFIG, (json.dumps(content, indent=1, sort_keys=True) + "\n").encode())
 
 
 def load(folder: Path) -> nn.Module:
@@ -52,7 +63,10 @@ def load(folder: Path) -> nn.Module:
 
     config = read_json(folder / CONFIG)
     kind = DiTDH if config.get("_class_name") == "DiTDH" else UNet2DModel
-    network = kind.from_config(config)
+    try:
+        network = kind.from_config(config)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"cannot build the network of {folder / CONFIG}: {error}") from error
     try:
         network.load_state_dict(read_tensors(folder / WEIGHTS))
     except RuntimeError as error:

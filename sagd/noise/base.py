@@ -47,7 +47,7 @@ class Noise(Protocol):
         shape: Sequence[int],
         *,
         generator: Generators,
-        t: Tensor | int | None = None,
+        t: Tensor | int,
         rows: slice | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype = torch.float32,

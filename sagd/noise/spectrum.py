@@ -43,7 +43,7 @@ class Spectrum:
     _constant: float | None = field(init=False, repr=False)
     _tables: dict = field(init=False, repr=False, default_factory=dict)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         w = torch.as_tensor(self.weight, dtype=torch.float64, device="cpu")
         if (
             not 1 <= w.ndim <= 3

@@ -39,7 +39,7 @@ class Varying:
     _between: dict = field(init=False, repr=False, default_factory=dict)
     _tables: dict = field(init=False, repr=False, default_factory=dict)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.first.size != self.last.size or not torch.equal(self.first.support, self.last.support):
             raise InputError("the first and the last spectrum must have one size and the same frequencies")
         if self.first.per_sample or self.last.per_sample:
@@ -129,6 +129,8 @@ class Varying:
 
     def shape(self, white: Tensor, t: int | None = None) -> Tensor:
         """Make noise of x_t of white noise."""
+        if t is None:
+            raise InputError("a varying spectrum shapes the noise of a step: it needs t")
         return self.at(t).sqrt(white)
 
     def project(self, x: Tensor) -> Tensor:

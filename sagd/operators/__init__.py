@@ -90,11 +90,15 @@ def from_dict(description: dict) -> Noise:
 
     Also takes a description written by hand: ``{"operator": ..., "size": ..., ...}``.
     """
+    if description.get("operator") != "varying":
+        return _spectrum(description)
+    first, last = (_spectrum(description[key]) for key in ("first", "last"))
+    return Varying(first, last, torch.tensor(description["alpha_bar"], dtype=torch.float64))
+
+
+def _spectrum(description: dict) -> Spectrum:
     arguments = dict(description)
     name = arguments.pop("operator", None)
-    if name == "varying":
-        first, last = (from_dict(arguments[key]) for key in ("first", "last"))
-        return Varying(first, last, torch.tensor(arguments["alpha_bar"], dtype=torch.float64))
     if name == "custom":
         return Spectrum(torch.tensor(arguments["weight"], dtype=torch.float64), arguments["per_sample"])
     operator = OPERATORS[name]

@@ -20,7 +20,7 @@ def offset(size: Size, strength: float = 0.1, *, normalize: Normalize = "expecte
     size
         (L,), (H, W) or (D, H, W).
     strength
-        Of the number that is added everywhere, 0 or more.
+        How strong the offset is: the standard deviation of the number that is added everywhere, 0 or more.
     normalize
         ``expected``: unit pixel variance in expectation (eq. 15), exactly Gaussian; ``sample``: each image divided by
         its own standard deviation (App. E); ``none``.

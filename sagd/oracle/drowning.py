@@ -9,7 +9,7 @@ from torch import Tensor
 from sagd.errors import InputError
 from sagd.formulations.schedule import Schedule
 from sagd.noise.base import Noise
-from sagd.noise.grid import BANDS, band_masks, band_means, ring_means
+from sagd.noise.grid import BANDS, Units, band_masks, band_means, ring_means
 from sagd.operators.isotropic import isotropic
 
 
@@ -64,7 +64,7 @@ def band_table(
     schedule: Schedule | None = None,
     noise: Noise | None = None,
     bands: Sequence[tuple[float, float]] = BANDS,
-    units: str = "corner",
+    units: Units = "corner",
 ) -> list[Band]:
     """The zero frequency and each band of a power spectrum (..., H, W): its variance, and the step at which it drowns.
 

@@ -8,6 +8,7 @@ learning is not in it.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -15,6 +16,8 @@ from torch import Tensor
 from sagd.errors import InputError
 from sagd.formulations.base import Sampler
 from sagd.formulations.diffusion import Diffusion
+from sagd.noise.grid import Grid
+from sagd.noise.spectrum import Normalize
 from sagd.operators.power_law import power_law
 from sagd.oracle.targets import distance, drawn, gaussian_field
 from sagd.runtime.parallel import concurrently
@@ -73,9 +76,9 @@ def suggest(
     sampler: Sampler,
     *,
     alphas: Sequence[float] = ALPHAS,
-    grid: str = "fftfreq",
-    dc: str = "lowest",
-    normalize: str = "expected",
+    grid: Grid = "fftfreq",
+    dc: Literal["lowest", "floor"] = "lowest",
+    normalize: Normalize = "expected",
     report: Callable[[int], None] = lambda alphas: None,
 ) -> Suggestion:
     """The sampler's own error for power-law noise of every alpha.

@@ -42,7 +42,7 @@ class Mixture:
     power: Tensor
     weights: Tensor
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         shapes = [tuple(t.shape) for t in (self.means, self.power, self.weights)]
         fits = self.power.shape[1:] == self.means.shape[1:] and len(self.power) in (1, len(self.means))
         finite = all(torch.isfinite(t).all() for t in (self.means, self.power, self.weights))
@@ -100,7 +100,9 @@ class Mixture:
         spectra, x0, on = self._posterior(x, 1.0, sigma, spectrum, spectrum.support)
         return self._real(torch.where(on, x0, spectra), x)
 
-    def _posterior(self, xt: Tensor, signal: float, sigma: float, spectrum: Spectrum, support: Tensor):
+    def _posterior(
+        self, xt: Tensor, signal: float, sigma: float, spectrum: Spectrum, support: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """The DFT of x_t = signal x0 + sigma eps_w and of E[x0 | x_t], and where the noise is."""
         here = self.to(xt.device)
         spectra, means, variance, on = here._at(xt, signal, sigma, spectrum.weight, support)
@@ -127,7 +129,9 @@ class Mixture:
         spectra, means, variance, on = here._at(xt, signal, sigma, now, support)
         return here._log_joint(spectra, signal * means, variance, on).logsumexp(1)
 
-    def _at(self, xt: Tensor, signal: float, sigma: float, weight: Tensor, support: Tensor):
+    def _at(
+        self, xt: Tensor, signal: float, sigma: float, weight: Tensor, support: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The DFT of x_t and of the components' means, the variances in x_t, and the support of the noise."""
         on = support.to(xt.device)
         variance = (signal**2 * self.power + (sigma * weight.to(xt.device)).square()).where(on, 1.0)
@@ -223,10 +227,10 @@ def drawn(field: Mixture, diffusion: Diffusion, noise: Noise, sampler: Sampler) 
     flat = torch.ones_like(mean).to(torch.complex128)  # every frequency once
     pulse = torch.fft.ifftn(flat, dim=axes, norm="ortho").real
     nothing = torch.zeros_like(pulse)
+    white = torch.stack([nothing, nothing, pulse])
     for t, t_prev in pairwise([*timesteps, -1]):
         probes = torch.stack([mean, mean + pulse, mean])
-        white = torch.stack([nothing, nothing, pulse])
-        there = diffusion.step(predict, noise, probes, t, t_prev, sampler, white=lambda white=white: white)
+        there = diffusion.step(predict, noise, probes, t, t_prev, sampler, white=lambda: white)
         gain, fresh = (torch.fft.fftn(there[k] - there[0], dim=axes, norm="ortho").real for k in (1, 2))
         mean, power = there[0], gain.square() * power + fresh.square()
     return gaussian_field(mean, power)

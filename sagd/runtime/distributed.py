@@ -33,7 +33,7 @@ class World:
         To compute on: this process's accelerator, if there is one.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.rank, self.size = 0, int(os.environ.get("WORLD_SIZE", 1))
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         if self.size > 1:
@@ -76,7 +76,8 @@ class World:
             for module in network.modules():
                 if type(module).__name__ in shared_out:
                     fully_shard(module, mesh=mesh)
-            return fully_shard(network, mesh=mesh)
+            fully_shard(network, mesh=mesh)  # in place
+            return network
         return nn.parallel.DistributedDataParallel(
             network.to(device), device_ids=[device] if device.type == "cuda" else None
         )
@@ -140,16 +141,16 @@ class World:
         place = folder / "lock"
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            file = open(place, "a") if self.main else contextlib.nullcontext()  # a run that waits wipes nothing
+            file = open(place, "a") if self.main else None  # a run that waits wipes nothing
         except OSError as error:
             raise InputError(f"cannot write {folder}: {error.strerror}; SAGD_SCRATCH names another folder") from error
-        with file:
+        with file or contextlib.nullcontext():
             told = False
             # Not a wait of rank 0 alone, which the others would give up.
-            while not any(self.most(self.main and try_lock(file, None if told else folder))):
+            while not any(self.most(file is not None and try_lock(file, None if told else folder))):
                 told = True
                 time.sleep(1)
-            if self.main:
+            if file is not None:
                 file.truncate(0)
                 file.write(f"{os.getpid()} {time.time_ns()}")
                 file.flush()
@@ -175,9 +176,10 @@ class World:
 
 def unsynchronised(network: nn.Module, last: bool) -> contextlib.AbstractContextManager:
     """Gradients are averaged at the last of several backward passes only."""
-    if hasattr(network, "set_requires_gradient_sync"):
-        network.set_requires_gradient_sync(last)
-    return network.no_sync() if hasattr(network, "no_sync") and not last else contextlib.nullcontext()
+    if tell := getattr(network, "set_requires_gradient_sync", None):  # FSDP
+        tell(last)
+    no_sync = getattr(network, "no_sync", None)  # DDP
+    return no_sync() if no_sync and not last else contextlib.nullcontext()
 
 
 def local(tensor: Tensor) -> Tensor:
@@ -187,7 +189,7 @@ def local(tensor: Tensor) -> Tensor:
 
 def fill(tensor: Tensor, values: Tensor) -> None:
     """Copy whole values into a tensor, shared out or not."""
-    if hasattr(tensor, "device_mesh"):
+    if hasattr(tensor, "device_mesh") and hasattr(tensor, "placements"):
         from torch.distributed.tensor import distribute_tensor
 
         values = distribute_tensor(values.to(tensor.device), tensor.device_mesh, tensor.placements)

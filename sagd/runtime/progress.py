@@ -3,6 +3,7 @@
 import sys
 import threading
 import time
+from typing import SupportsFloat
 
 
 class Bar:
@@ -21,9 +22,9 @@ class Bar:
     """
 
     def __init__(self, name: str, total: float, unit: str = "images", rank: int = 0, size: int = 1):
-        self.name, self.total, self.unit, self.done = name, total, unit, 0
+        self.name, self.total, self.unit, self.done = name, total, unit, 0.0
         self._shown, self._size = rank == 0, size
-        self._skipped = 0
+        self._skipped = 0.0
         self._began = self._told = time.monotonic()
         self._lock = threading.Lock()
         self._bar = None
@@ -50,7 +51,7 @@ class Bar:
                 self._bar.initial += count
                 self._bar.n += count
 
-    def update(self, count: float, **figures: object) -> None:
+    def update(self, count: float, **figures: SupportsFloat) -> None:
         """Count; figures (numbers, or tensors read only when they are shown) stand beside the bar."""
         with self._lock:
             count = min(count * self._size, self.total - self.done) if self._size > 1 else count

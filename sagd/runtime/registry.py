@@ -6,7 +6,7 @@ import pkgutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from sagd.errors import InputError
 
@@ -28,13 +28,13 @@ class Registry(Mapping[str, Thing], Generic[Thing]):
         In error messages, such as ``operator``.
     """
 
-    def __init__(self, package: str, kind: type[Thing] | tuple[type, ...], what: str):
+    def __init__(self, package: str, kind: type | tuple[type, ...], what: str):
         self._package, self._kind, self._what = package, kind, what
         self._found: dict[str, Thing] | None = None
 
     def _entries(self) -> dict[str, Thing]:
         if self._found is None:
-            found = {}
+            found: dict[str, Any] = {}
             for module in pkgutil.iter_modules(importlib.import_module(self._package).__path__):
                 if not module.name.startswith("_"):
                     thing = getattr(importlib.import_module(f"{self._package}.{module.name}"), module.name, None)
@@ -72,6 +72,8 @@ def own(place: str, folder: Path, what: str) -> Callable:
     if not path.is_file():
         raise InputError(f"{what} is {place!r}; there is no file {path}")
     spec = importlib.util.spec_from_file_location(f"own_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise InputError(f"{what} is {place!r}; {path} is not a Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses look their module up
     try:

@@ -5,6 +5,7 @@ import hashlib
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -79,18 +80,19 @@ class Autoencoder:
         return 2 * x - 1 if self.kind == "rae" else x
 
 
-def _random(kind: str, size: int) -> Path:
+def _random(kind: str, size: int | None) -> Path:
     """A small autoencoder of random weights, in the true file format, below the scratch folder."""
     import diffusers
 
     folder = scratch() / "random" / f"{kind}_{size}"
-    if size < 8 or size % 4:
+    if size is None or size < 8 or size % 4:
         raise InputError(
             f"encode.path is 'random', which is for sizes that 4 divides, of 8 and more; this one is {size}"
         )
     if not (folder / "config.json").exists():
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
+            network: Any
             if kind == "rae":  # 4 x 4 tokens of 64 channels; the encoder's heads have 64 each
                 network = diffusers.AutoencoderRAE(
                     encoder_hidden_size=64, encoder_num_hidden_layers=1, encoder_input_size=56, patch_size=size // 4,

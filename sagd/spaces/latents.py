@@ -138,9 +138,10 @@ def encode(
                 if labels is not None:
                     tensors["labels"] = torch.from_numpy(np.array(labels[parts[k]]))
                 write_tensors(place / names[k], tensors)
-                entry = {"name": names[k], "count": len(tensors["latents"]), "sha256": digest(place / names[k])}
+                count = len(tensors["latents"])
+                entry = {"name": names[k], "count": count, "sha256": digest(place / names[k])}
                 write_json((place / names[k]).with_suffix(".json"), entry)
-                report(entry["count"])
+                report(count)
         world.wait()
         if world.main and not finished:
             _normalize(place, names)
@@ -196,14 +197,15 @@ def _shard(
         raise InputError(f"the autoencoder gives latents that are not finite in {dtype}; try encode.dtype=bfloat16")
     count = sum(len(z) for z in views.values())
     # One latent at a time: float64 of a shard is four times its size.
-    mean = sum(z.double() for view in views.values() for z in view) / count
-    squares = sum((z.double() - mean).square() for view in views.values() for z in view)
+    zero = torch.zeros(())
+    mean = sum((z.double() for view in views.values() for z in view), zero) / count
+    squares = sum(((z.double() - mean).square() for view in views.values() for z in view), zero)
     return views | {"mean": mean, "squares": squares}
 
 
 def _normalize(place: Path, names: list[str]) -> None:
     """Mean and variance of every element over the shards, in their order, so that they depend on nothing else."""
-    count, mean, squares = 0, 0.0, 0.0
+    count, mean, squares = 0, torch.zeros(()), torch.zeros(())
     for name in names:
         shard = open_tensors(place / name)
         n = len(shard["latents"]) * (1 + ("flipped" in shard))
@@ -235,16 +237,15 @@ def probe(
         ``mean`` and ``variance`` of each element; and ``mean`` (0) and ``power`` of the normalised latents.
     """
     autoencoder.shape(images.shape[1:])  # or is refused
-    z = []
+    batches = []
     with torch.inference_mode():
         for rows in _spread(len(images), count).split(batch_size):
-            z.append(autoencoder.encode(x0_of(images[rows.numpy()], autoencoder.device)).float().cpu())
-    z = torch.cat(z)
-    mean = sum(x.double() for x in z) / len(z)
-    variance = sum((x.double() - mean).square() for x in z) / len(z)
-    power = sum(
-        torch.fft.fft2((x.double() - mean) / (variance + EPSILON).sqrt(), norm="ortho").abs().square() for x in z
-    )
+            batches.append(autoencoder.encode(x0_of(images[rows.numpy()], autoencoder.device)).float().cpu())
+    z, zero = torch.cat(batches), torch.zeros(())
+    mean = sum((x.double() for x in z), zero) / len(z)
+    variance = sum(((x.double() - mean).square() for x in z), zero) / len(z)
+    normal = ((x.double() - mean) / (variance + EPSILON).sqrt() for x in z)
+    power = sum((torch.fft.fft2(x, norm="ortho").abs().square() for x in normal), zero)
     return {"mean": mean, "variance": variance}, {"mean": torch.zeros_like(mean), "power": power / len(z)}
 
 

@@ -1,14 +1,23 @@
 """The moments of a data set that its noise and its sampling need."""
 
 from collections.abc import Callable
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 
+class ImageSet(Protocol):
+    """What can be read a few images at a time: an array, `sagd.images.Images`."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: slice, /) -> np.ndarray: ...
+
+
 def statistics(
-    images: np.ndarray, block: int = 1024, each: Callable[[Tensor], None] = lambda transforms: None
+    images: ImageSet, block: int = 1024, each: Callable[[Tensor], None] = lambda transforms: None
 ) -> dict[str, Tensor]:
     """First and second moments of a data set of any size, in [-1, 1] units, float64, streamed.
 
@@ -36,8 +45,9 @@ def statistics(
         each(transforms)
         return transforms.abs().square().sum(0)
 
-    mean = sum(pixels(start).sum(0) for start in blocks) / len(images)
-    power = sum(squares(start, mean) for start in blocks)
+    zero = torch.zeros(())
+    mean = sum((pixels(start).sum(0) for start in blocks), zero) / len(images)
+    power = sum((squares(start, mean) for start in blocks), zero)
     return {"mean": mean, "power": power / len(images)}
 
 
@@ -65,6 +75,7 @@ def field_distance(a: dict[str, Tensor], b: dict[str, Tensor]) -> dict[str, floa
         other frequencies. Their sum is the distance; of pixels in [-1, 1], summed over all of them.
     """
     deviations = (a["power"].double().sqrt() - b["power"].double().sqrt()).square()
-    dc = deviations[(slice(None), *[0] * (deviations.ndim - 1))].sum()
+    zero_frequency: tuple[slice | int, ...] = (slice(None), *[0] * (deviations.ndim - 1))
+    dc = deviations[zero_frequency].sum()
     mean = (a["mean"].double() - b["mean"].double()).square().sum()
     return {"mean": mean.item(), "dc": dc.item(), "rest": (deviations.sum() - dc).item()}

@@ -42,7 +42,7 @@ class Pixels:
     ):
         self._images, self.labels = images, None if labels is None else torch.from_numpy(np.array(labels))
         self.in_memory = isinstance(images, Tensor)
-        self.device = images.device if self.in_memory else torch.device(device)
+        self.device = images.device if isinstance(images, Tensor) else torch.device(device)
         self.shape = tuple(images.shape[1:])
 
     def __len__(self) -> int:

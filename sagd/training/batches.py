@@ -36,6 +36,10 @@ class Batch(NamedTuple):
     eps: Tensor
     labels: Tensor | None
 
+    def part(self, rows: slice) -> "Batch":
+        """Some of its images."""
+        return Batch(self.x0[rows], self.t[rows], self.eps[rows], None if self.labels is None else self.labels[rows])
+
 
 def draw_batch(
     source: Pixels | Latents,
@@ -70,6 +74,7 @@ def draw_batch(
         x0 = corruption(x0, draws, rows, n)
     labels = None
     if classes:
+        assert source.labels is not None  # or `train` has refused
         hidden = torch.rand(n, generator=generator(seed, "labels", step)) < recipe.label_dropout
         labels = source.labels[batch_indices(len(source), n, seed, step)].masked_fill(hidden, classes)
         labels = (labels if rows is None else labels[rows]).to(device)

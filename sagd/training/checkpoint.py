@@ -50,7 +50,7 @@ class State:
         there = path is not None and path.exists()
         if not self.world.alike(str(there)):
             raise InputError(different)
-        step = self._load(path) if there else 0
+        step = self._load(path) if path is not None and there else 0
         if not self.world.alike(str(step)):
             raise InputError(different)
         return step

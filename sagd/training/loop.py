@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -103,7 +104,7 @@ def train(
     rows = world.rows(recipe.batch_size)
     wrapped = world.wrap(network, device)
     called = _compiled(wrapped, device) if recipe.compile else wrapped
-    parameters = dict(network.named_parameters())
+    parameters: dict[str, Tensor] = dict(network.named_parameters())
     averaged = {name: p.detach().clone() for name, p in parameters.items()}
     optimizer = torch.optim.AdamW(
         [p for p in parameters.values() if p.requires_grad],
@@ -133,7 +134,7 @@ def train(
         loss = torch.zeros((), device=device)
         parts = range(0, len(batch.x0), recipe.micro_batch_size or len(batch.x0))
         for start in parts:
-            x0, t, eps, labels = (None if b is None else b[start : start + parts.step] for b in batch)
+            x0, t, eps, labels = batch.part(slice(start, start + parts.step))
             with unsynchronised(wrapped, last=start == parts[-1]):
                 with precision:
                     part = formulation.loss(predictor(called, labels), x0.to(memory_format=layout), t, eps)
@@ -158,7 +159,8 @@ def train(
             stopping = due = False
         elif world.size > 1:  # about once a second: on a GPU the answer is waited for
             rate = (step + 1 - started) / (time.monotonic() - clock)
-            stopping, due, question = world.most(stopping, due, step + 1 + max(1, min(AGREE, round(rate))))
+            agreed = world.most(stopping, due, step + 1 + max(1, min(AGREE, round(rate))))
+            stopping, due, question = bool(agreed[0]), bool(agreed[1]), agreed[2]
         if last or stopping or due:
             _check_finite(losses[: step + 1], recipe.lr)  # before a good checkpoint is replaced
             began = time.monotonic()
@@ -168,8 +170,8 @@ def train(
         if stopping:
             raise Interrupted
     seconds = time.monotonic() - clock
-    rate = (recipe.steps - started) * recipe.batch_size / seconds if recipe.steps > started else None
-    return Trained(world.collected(averaged), losses.cpu(), rate)
+    images_per_second = (recipe.steps - started) * recipe.batch_size / seconds if recipe.steps > started else None
+    return Trained(world.collected(averaged), losses.cpu(), images_per_second)
 
 
 def _check_finite(losses: Tensor, lr: float) -> None:
@@ -178,7 +180,7 @@ def _check_finite(losses: Tensor, lr: float) -> None:
         raise InputError(f"the loss is not finite from step {first} on; the learning rate is {lr}: try a smaller one")
 
 
-def _compiled(network: nn.Module, device: torch.device) -> nn.Module:
+def _compiled(network: nn.Module, device: torch.device) -> Callable[..., Any]:
     if device.type == "cpu" and not shutil.which(os.environ.get("CXX", "g++")):
         raise InputError("compile needs a C++ compiler on a CPU: g++, or the one that CXX names; none was found")
     return torch.compile(network)

@@ -114,9 +114,10 @@ def test_folders_go_to_diffusers_and_back(case, tmp_path):
     assert sorted(p.name for p in (tmp_path / "ours").iterdir()) == [weights.CONFIG, weights.WEIGHTS]
     theirs = Theirs.from_pretrained(tmp_path / "ours", use_safetensors=True)
     theirs.save_pretrained(tmp_path / "theirs")
+    weights.save(tmp_path / "theirs, saved by us", theirs)
     expected = ours(x, t, labels)
     assert torch.equal(theirs(x, t, labels).sample, expected)
-    for folder in ("ours", "theirs"):
+    for folder in ("ours", "theirs", "theirs, saved by us"):
         assert torch.equal(weights.load(tmp_path / folder)(x, t, labels), expected)
 
     def config(folder):
@@ -124,6 +125,7 @@ def test_folders_go_to_diffusers_and_back(case, tmp_path):
 
     notes = {"_diffusers_version", "_name_or_path"}
     assert {k: v for k, v in config("theirs").items() if k not in notes} == config("ours")
+    assert config("theirs, saved by us") == config("ours")
 
 
 def test_every_setting_of_diffusers_has_its_default_here():
@@ -234,6 +236,8 @@ def test_a_dit_without_labels_takes_none():
     x, t, labels = inputs(network, (4, 4), batch=2)
     assert labels is None
     assert network(x, t).shape == x.shape
+    with pytest.raises(InputError, match="knows none"):
+        network(x, t, torch.zeros(2, dtype=torch.int64))
 
 
 @pytest.mark.parametrize("labels", [None, torch.tensor([1, 2])], ids=["no labels", "labels"])
@@ -286,6 +290,7 @@ def test_a_config_that_asks_for_more_is_refused(changed, says, tmp_path):
     (tmp_path / weights.CONFIG).write_text(json.dumps(network.config | changed))
     with pytest.raises(InputError, match=says) as refusal:
         weights.load(tmp_path)
+    assert str(tmp_path / weights.CONFIG) in str(refusal.value)
     assert "\n" not in str(refusal.value)
 
 
@@ -309,8 +314,9 @@ def test_weights_that_do_not_fit_are_refused(tmp_path):
         (unet, {"attention": [True]}, "attention has 1 entries; widths has 2"),
         (unet, {"widths": []}, r"widths is \[\]; allowed are whole numbers"),
         (dit, {"size": (4, 8)}, "square images; these are 4x8"),
-        (dit, {"patch": 3}, "is 3; it must divide the resolution, 4"),
+        (dit, {"patch": 3}, "patch_size is 3; it must divide the resolution, 4"),
         (dit, {"widths": [18, 32]}, "a width of 18 is no multiple of 4 times its 2 heads"),
+        (dit, {"depths": [1]}, r"depths is \[1\]; it must have two entries"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )  # fmt: skip

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from sagd.runtime.distributed import World
 from sagd.runtime.files import read_json, read_tensors
@@ -65,6 +66,7 @@ def stage(name, folder, processes, scratch=None):
     return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=300)
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one(tmp_path):
     """DDP, FSDP, and runs that go on in another number of processes: one loss curve, to float tolerance.
 
@@ -93,12 +95,20 @@ def test_two_processes_train_as_one(tmp_path):
             torch.testing.assert_close(other[key], value, atol=1e-4, rtol=1e-4, msg=f"{name}: {key}")
 
 
+@pytest.mark.slow
 def test_the_whole_chain_in_two_processes(tmp_path):
     """Encode, train, sample, decode, evaluate: shards and samples byte-identical to one process's, features equal."""
+    rng = np.random.default_rng(0)
+    for k in range(130):  # of two classes
+        picture = tmp_path / "pictures" / "ab"[k % 2] / f"{k}.png"
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(picture)
+    params = PARAMS.replace("STEPS", "12").replace("mnist_5k", f"folder, path: {tmp_path / 'pictures'}")
+    params = params.replace("held_out: 100", "held_out: 30").replace("per_shard: 1000", "per_shard: 20")
     one, two = tmp_path / "one", tmp_path / "two"
     for folder, processes in ((one, 1), (two, 2)):
         folder.mkdir()
-        (folder / "params.yaml").write_text(PARAMS.replace("STEPS", "12"))
+        (folder / "params.yaml").write_text(params)
         for name in ("prepare", "corrupt", "encode", "train", "sample", "evaluate"):
             if name == "sample" and processes == 2:  # of the same network
                 shutil.rmtree(folder / "artifacts" / "train")
@@ -162,6 +172,7 @@ def said_at_last(process):
     return [line for line in process.communicate(timeout=120)[1].splitlines() if "images/s" not in line]
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_stops_all_with_one_line(training):
     workers = [p for p in descendants(training.pid) if "-u -m pipeline.train" in command_of(p)]
     assert len(workers) == 2
@@ -176,6 +187,7 @@ def test_a_worker_that_is_killed_stops_all_with_one_line(training):
         time.sleep(0.1)
 
 
+@pytest.mark.slow
 def test_a_run_that_is_asked_to_stop_saves_and_says_so_once(training, tmp_path):
     training.terminate()
     said = said_at_last(training)
@@ -199,6 +211,7 @@ def command_of(pid):
         return ""
 
 
+@pytest.mark.slow
 def test_bad_input_is_one_line_in_two_processes_too(tmp_path):
     (tmp_path / "params.yaml").write_text(PARAMS.replace("STEPS", "-1"))
     done = stage("train", tmp_path, 2)
@@ -216,6 +229,7 @@ def test_a_launcher_that_is_not_there_is_named(tmp_path):
     assert done.stderr == "train: cannot start no_such_launcher (SAGD_LAUNCH): No such file or directory\n"
 
 
+@pytest.mark.slow
 def test_a_launcher_of_one_process_launches_once(tmp_path):
     (tmp_path / "params.yaml").write_text(PARAMS.replace("STEPS", "-1"))
     env = environment(tmp_path, 1) | {"SAGD_LAUNCH": sys.executable}

@@ -95,6 +95,7 @@ def test_settings_whose_names_begin_alike_are_told_apart(paper):
     assert asked(log, "setting") == ["b", "b_low"]
 
 
+@pytest.mark.slow
 def test_a_task_of_slurm_is_one_setting(paper):
     for number in (0, 2, 4):
         done, log = paper("bash", "paper/slurm.sh", SLURM_ARRAY_TASK_ID=str(number))

@@ -5,7 +5,7 @@ from sagd.metrics.kernel import kernel_distance, kernel_distance_of_subsets
 
 
 def _compute(comparison: Comparison) -> dict[str, float]:
-    generated, reference = comparison.generated, comparison.reference
+    generated, reference = comparison.generated, comparison.reference_features
     name = comparison.extractor.metric("kid")
     found = {}
     if comparison.kid_subsets is None:

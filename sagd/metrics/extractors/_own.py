@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -44,12 +45,13 @@ def _onnx_preprocessing(path: Path) -> str:
     return f"PIL bicubic to {size[0]} x {size[1]}, then its own" if size else "its own"
 
 
-def _onnx_size(entry) -> tuple[int, int] | None:
+def _onnx_size(entry: Any) -> tuple[int, int] | None:
     """The height and width of the network's input, if they are fixed."""
     return tuple(entry.shape[2:]) if all(isinstance(n, int) for n in entry.shape[2:]) else None
 
 
-def _onnx_session(path: Path, device: torch.device):
+def _onnx_session(path: Path, device: torch.device) -> tuple[Any, Any]:
+    """An `InferenceSession` of onnxruntime, and the description of its input."""
     with needs("extractors"):
         import onnxruntime
     options = onnxruntime.SessionOptions()

@@ -20,7 +20,7 @@ def _load(device: torch.device, weights: None) -> Loaded:
     network._fc = nn.Identity()
     pairs = {"_conv_stem": "_bn0", "_conv_head": "_bn1"}
     in_block = {"_expand_conv": "_bn0", "_depthwise_conv": "_bn1", "_project_conv": "_bn2"}
-    network = folded(network, pairs | in_block).to(device, memory_format=torch.channels_last)
+    network = folded(network, pairs | in_block).to(device).to(memory_format=torch.channels_last)
     return lambda images: (resized(images, (224, 224)) - 127) / 128, network  # the scale of its training
 
 

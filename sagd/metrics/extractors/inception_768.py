@@ -37,13 +37,13 @@ def _load(device: torch.device, weights: Path) -> Loaded:
         network.add_module(name, block)
     saved = torch.load(weights, map_location="cpu", weights_only=True)
     network.load_state_dict({name: saved[name] for name in network.state_dict()})
-    network = folded(network, {"conv": "bn"}).to(device, memory_format=torch.channels_last)
+    trained = folded(network, {"conv": "bn"}).to(device).to(memory_format=torch.channels_last)
 
     def prepare(images: Tensor) -> Tensor:
         x = nn.functional.interpolate(images.float() / 255, (299, 299), mode="bilinear")
         return (2 * x - 1).contiguous(memory_format=torch.channels_last)
 
-    return prepare, lambda x: network(x).mean((2, 3))
+    return prepare, lambda x: trained(x).mean((2, 3))
 
 
 inception_768 = Extractor(
