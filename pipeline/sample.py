@@ -39,7 +39,7 @@ def main(params: Params, options: argparse.Namespace) -> None:
 def sample(setting: Setting, world: World) -> None:
     choice, sampler = setting.sample, setting.sampler
     trained, encoded, folder = (setting.artifacts(stage) for stage in ("train", "encode", "sample"))
-    key = _key(setting, trained, encoded)
+    key = _key(setting, trained, encoded, setting.artifacts("corrupt"))
     world.check_alike(key)
     place = scratch() / "sample" / key
     picture = setting.report("sample", "png")

@@ -1,7 +1,7 @@
 """Several processes for one stage: SAGD_LAUNCH holds the command that starts them, such as `accelerate launch ...`.
 
 The stage calls that command on itself. What the launcher itself prints is kept back: where a worker dies, one line says
-so, and the same command goes on from the last checkpoint.
+so; to resume from the last checkpoint, run the same command again.
 """
 
 import contextlib
@@ -54,7 +54,7 @@ def launch(name: str, arguments: list[str]) -> int:
     if process.returncode == 0:
         return 0
     if asked:
-        print(f"{name}: stopped; the same command goes on from what was saved last", file=sys.stderr)
+        print(f"{name}: stopped; to resume from the last checkpoint, run the same command again", file=sys.stderr)
         return 128 + asked[0]
     ends = [(int(code), rank) for code, rank in DIED.findall(said)]
     # The launcher stops the others by SIGTERM once one has died.
@@ -68,7 +68,7 @@ def launch(name: str, arguments: list[str]) -> int:
     else:
         print(f"{name}: {command[0]} ({LAUNCHER}) failed: {(said.strip().splitlines() or ['?'])[-1]}", file=sys.stderr)
         return 1
-    print(f"{name}: {gone}; the same command goes on from what was saved last", file=sys.stderr)
+    print(f"{name}: {gone}; to resume from the last checkpoint, run the same command again", file=sys.stderr)
     return 1
 
 
@@ -103,7 +103,7 @@ def worker(name: str) -> Iterator[None]:
         if not lost:
             raise
         if STDERR not in os.environ:
-            print(f"{name}: another process of this run is gone; the same command goes on", file=sys.stderr, flush=True)
+            print(f"{name}: another process of this run is gone; to resume, run the same command again", file=sys.stderr, flush=True)
         time.sleep(2)  # the launcher shall see first who is gone
         os._exit(LOST)  # what waits for the lost process would never end
     if torch.distributed.is_initialized():

@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeVar
 from sagd.errors import InputError
 
 Thing = TypeVar("Thing")
+OWN = "own_"  # begins the module names of users' files
 
 
 class Registry(Mapping[str, Thing], Generic[Thing]):
@@ -71,7 +72,7 @@ def own(place: str, folder: Path, what: str) -> Callable:
     path = folder / file
     if not path.is_file():
         raise InputError(f"{what} is {place!r}; there is no file {path}")
-    spec = importlib.util.spec_from_file_location(f"own_{path.stem}", path)
+    spec = importlib.util.spec_from_file_location(f"{OWN}{path.stem}", path)
     if spec is None or spec.loader is None:
         raise InputError(f"{what} is {place!r}; {path} is not a Python file")
     module = importlib.util.module_from_spec(spec)
@@ -87,14 +88,13 @@ def own(place: str, folder: Path, what: str) -> Callable:
 
 
 def where(error: Exception) -> str:
-    """An exception in one line: the line of code that raised it, its type, and what it says."""
+    """An exception in one line: the line of the user's file that led to it, its type, and what it says."""
+    frames = []
     trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
+    while trace is not None:
+        code, module = trace.tb_frame.f_code, trace.tb_frame.f_globals.get("__name__", "")
+        frames.append((module.startswith(OWN), f"{Path(code.co_filename).name}, line {trace.tb_lineno}: "))
         trace = trace.tb_next
-    if isinstance(error, SyntaxError):
-        line = f"line {error.lineno}: "
-    elif trace is not None:
-        line = f"{Path(trace.tb_frame.f_code.co_filename).name}, line {trace.tb_lineno}: "
-    else:
-        line = ""
+    theirs = [line for own, line in frames if own] or [line for _, line in frames] or [""]
+    line = f"line {error.lineno}: " if isinstance(error, SyntaxError) else theirs[-1]
     return f"{line}{type(error).__name__}: {' '.join(str(error).split())}"

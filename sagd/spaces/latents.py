@@ -166,7 +166,7 @@ def _check_room(place: Path, names: list[str], needed: int, what: str) -> None:
     left = max(0, needed - sum((place / name).stat().st_size for name in names if (place / name).exists()))
     free = shutil.disk_usage(place).free
     print(
-        f"encode: {what} are {needed / 1e9:.1f} GB in {place}, of which {left / 1e9:.1f} GB are to come; "
+        f"encode: {what} need {needed / 1e9:.1f} GB in {place}, of which {left / 1e9:.1f} GB are still to be written; "
         f"{free / 1e9:.1f} GB are free",
         file=sys.stderr,
     )

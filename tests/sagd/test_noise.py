@@ -130,6 +130,7 @@ def mine(tmp_path):
         "def like(size, power): return power.sqrt()\n"
         "def broken(size): return 1 / 0\n"
         "def small(size): return torch.ones(3, 3)\n"
+        "def deep(size): return torch.ones(8, 8) @ torch.ones(3, 3)\n"
         "answer = 42\n"
     )
     (tmp_path / "bad.py").write_text("def ring(size):\n    return 1 +\n")
@@ -149,6 +150,7 @@ def test_an_operator_of_ones_own(mine):
     ("name", "arguments", "says"),
     [
         ("mine.py:broken", {}, "mine.py, line 5: ZeroDivisionError"),
+        ("mine.py:deep", {}, "mine.py, line 7: RuntimeError"),
         ("mine.py:small", {}, r"returns a weight of \(3, 3\); it must be \(8, 8\)"),
         ("mine.py:ring", {"center": 0.3}, "center"),
         ("mine.py:rung", {}, "has no function 'rung'"),

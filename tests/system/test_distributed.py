@@ -180,7 +180,7 @@ def test_a_worker_that_is_killed_stops_all_with_one_line(training):
     said = said_at_last(training)
     assert training.returncode == 1
     assert len(said) == 1
-    assert "was killed (SIGKILL), and all have stopped; the same command goes on" in said[0]
+    assert "was killed (SIGKILL), and all have stopped; to resume from the last checkpoint, run" in said[0]
     deadline = time.monotonic() + 30
     while any("pipeline.train" in command_of(p) for p in workers):
         assert time.monotonic() < deadline, "a worker outlives the others"
@@ -193,7 +193,7 @@ def test_a_run_that_is_asked_to_stop_saves_and_says_so_once(training, tmp_path):
     said = said_at_last(training)
     assert training.returncode == 128 + signal.SIGTERM
     assert len(said) == 1
-    assert "train: stopped; the same command goes on from" in said[0]
+    assert "train: stopped; to resume from the last checkpoint, run the same command" in said[0]
     (saved,) = (tmp_path / "scratch" / "train").glob("*/seed_0.safetensors")
     assert int(read_tensors(saved)["step"]) > 0
 
