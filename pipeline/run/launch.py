@@ -103,7 +103,11 @@ def worker(name: str) -> Iterator[None]:
         if not lost:
             raise
         if STDERR not in os.environ:
-            print(f"{name}: another process of this run is gone; to resume, run the same command again", file=sys.stderr, flush=True)
+            print(
+                f"{name}: another process of this run is gone; to resume, run the same command again",
+                file=sys.stderr,
+                flush=True,
+            )
         time.sleep(2)  # the launcher shall see first who is gone
         os._exit(LOST)  # what waits for the lost process would never end
     if torch.distributed.is_initialized():

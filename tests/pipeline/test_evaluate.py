@@ -14,6 +14,8 @@ from sagd.cli import main
 from sagd.metrics.extractors import DEFAULT
 from sagd.noise import corruption
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent.parent
 RNG = np.random.default_rng(0)
 

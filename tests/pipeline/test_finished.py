@@ -171,6 +171,7 @@ def test_a_note_is_of_one_place_and_names_every_file(tmp_path):
     assert not is_finished(tmp_path / "key", folder)
 
 
+@pytest.mark.slow
 def test_results_hold_no_facts_of_the_machine(work):
     """So the same training has the same hash everywhere, and what is kept in git changes with the results alone."""
     work(train, sample, evaluate)

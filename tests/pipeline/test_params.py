@@ -324,6 +324,7 @@ def test_stopped_stage_saves_fails_and_goes_on_to_the_same_bits(project, tmp_pat
     assert [w.read_bytes() for w in weights] == whole
 
 
+@pytest.mark.slow
 def test_too_few_samples_are_told(project, tmp_path):
     project(sample__n=4)
     for name in ("prepare/held_out", "prepare/train"):

@@ -53,6 +53,7 @@ def test_a_setting_is_what_its_published_row_says():
     assert (omission["noise"]["low"], omission["noise"]["high"]) == ([0.0, 0.4], [0.5, 1.0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("profile", PROFILES)
 def test_every_profile_is_valid_and_its_stages_fill_every_setting(profile, tmp_path, monkeypatch):
     content = plan.parameters(profile)

@@ -256,6 +256,7 @@ def test_links_between_pages_lead_to_files(path):
     assert [link for link in links if not (path.parents[1] / PAGES[path.stem] / link).is_file()] == []
 
 
+@pytest.mark.slow
 def test_the_report_is_the_same_on_every_machine_and_at_every_run(tmp_path, monkeypatch):
     for name in ("params.yaml", "notebooks/report.ipynb"):
         (tmp_path / name).parent.mkdir(exist_ok=True)

@@ -18,6 +18,8 @@ from sagd.metrics.features import features
 from sagd.metrics.frechet import Moments
 from tests.networks import on_these_weights
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent.parent
 RNG = np.random.default_rng(0)
 

@@ -29,6 +29,7 @@ def places(tmp_path):
     return {"cache": tmp_path / "features", "weights": tmp_path / "weights"}
 
 
+@pytest.mark.slow
 def test_inception_2048_is_clean_fids(inception_folder, two_folders, places):
     from cleanfid.fid import get_folder_features
     from cleanfid.inception_torchscript import InceptionV3W
@@ -41,6 +42,7 @@ def test_inception_2048_is_clean_fids(inception_folder, two_folders, places):
     np.testing.assert_allclose(ours, theirs, atol=2e-5, rtol=2e-5)
 
 
+@pytest.mark.slow
 def test_inception_2048_tensorflow_is_clean_fids_legacy_mode(inception_folder, two_folders, places):
     from cleanfid.fid import get_folder_features
     from cleanfid.inception_torchscript import InceptionV3W
@@ -54,6 +56,7 @@ def test_inception_2048_tensorflow_is_clean_fids_legacy_mode(inception_folder, t
     assert of.metric("fid") == "fid_inception_2048_tensorflow"
 
 
+@pytest.mark.slow
 def test_inception_768_is_pytorch_fids(inception_folder, two_folders, places, monkeypatch):
     from pytorch_fid import inception
     from pytorch_fid.fid_score import get_activations

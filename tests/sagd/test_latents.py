@@ -108,7 +108,7 @@ def test_a_full_disk_is_told_before_anything_is_encoded(autoencoder, tmp_path, m
     monkeypatch.setattr(shutil, "disk_usage", lambda place: SimpleNamespace(free=100))
     with pytest.raises(sagd.InputError, match="on_the_fly"):
         encode(autoencoder, tmp_path)
-    assert "are to come" in capsys.readouterr().err
+    assert "still to be written" in capsys.readouterr().err
     assert not list(tmp_path.glob("shard*"))
 
 
@@ -221,6 +221,7 @@ def test_a_dit_learns_latents_and_its_samples_are_decoded(autoencoder, tmp_path)
     assert images.isfinite().all()
 
 
+@pytest.mark.slow
 def test_dit_dh_s_has_196_million_parameters_and_takes_a_step():
     """RAE's DiT^DH-S, at its true shapes: 196.5M parameters, one forward and backward pass of one latent."""
     torch.manual_seed(0)

@@ -37,6 +37,7 @@ def test_load_gives_what_read_gives(pictures, tmp_path):
     np.testing.assert_array_equal(load("mnist_5k", 16), read("mnist_5k", None, 16))
 
 
+@pytest.mark.slow
 def test_load_finds_torchvisions_digits(tmp_path):
     raw = tmp_path / "MNIST" / "raw"
     raw.mkdir(parents=True)

