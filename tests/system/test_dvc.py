@@ -154,16 +154,23 @@ def tree(tmp_path_factory):
         subprocess.run(run, cwd=folder, check=True, capture_output=True)
     for name, stage in stages("dvc.yaml"):
         for item in settings_of(folder, stage):
-            for out in outs_of(stage, item):
-                path = folder / out
-                if not path.exists() and "." in path.name:
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    path.write_text(name)
-                elif not path.exists():
-                    path.mkdir(parents=True)
-                    (path / "made").write_text(name)
-    dvc(folder, "commit", "--force", "--quiet")
+            deps = [d.replace("${item.s}", item) for d in stage["deps"] if d.startswith("artifacts")]
+            for place in (*outs_of(stage, item), *deps):
+                make(folder / place, name)
+    dvc(folder, "commit", "--force")
     return folder
+
+
+def make(path, content):
+    """A file, or a folder with a file, where a stage would have left one."""
+    if path.exists():
+        return
+    if path.suffix:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+    else:
+        path.mkdir(parents=True)
+        (path / "made").write_text(content)
 
 
 def settings_of(folder, stage):
