@@ -70,7 +70,7 @@ smoke: env  ## the studies at toy size in a clean clone
 	cd $(SMOKE) && test -s reports/index.html && dvc metrics show && dvc plots diff --quiet HEAD
 	cd $(SMOKE)/theory && dvc repro --quiet --force --single-item theory
 	cd $(SMOKE) && python -m pipeline.plan smoke && SAGD_SCRATCH=$(SMOKE)/scratch paper/run.sh 2
-	! grep -q 'setting@' $(SMOKE)/paper/reports/paper.html  # no cell is left that was not run
+	! grep -q 'measure@' $(SMOKE)/paper/reports/paper.html  # no cell is left that was not run
 	rm -rf $(SMOKE)
 
 lint: env

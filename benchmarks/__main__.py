@@ -445,8 +445,10 @@ def commands(runs: int = 5) -> None:
         whole = dvc("exp", "run", *(f"-S{k}" for k in ("noise.alpha=-0.5", *tiny)))
         print(f"  {'dvc exp run of one step and six samples, one run':<64} {whole:6.1f}", flush=True)
         settings = json.loads((clone / "paper" / "params.json").read_text())["stages"]
-        names = [f"setting@{name}" for name in list(settings)[:3]]
-        idle = sorted(dvc("repro", "--dry", "--single-item", name, folder="paper") for name in names)
+        names = list(settings)[:3]
+        idle = sorted(
+            dvc("repro", "--dry", "--single-item", f"train@{name}", f"measure@{name}", folder="paper") for name in names
+        )
         print(f"  {'DVC for one setting of the paper (repro --dry --single-item)':<64} {idle[1]:6.1f}", flush=True)
 
 

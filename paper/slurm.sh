@@ -3,7 +3,8 @@
 #SBATCH --gres=gpu:1
 #SBATCH --cpus-per-task=8
 #SBATCH --output=paper/artifacts/slurm-%A_%a.log
-# One setting a task, in a clone that all nodes see. First, once: the data (`cd paper; dvc repro prepare@mnist`, ...).
+# One setting a task, in a clone that all nodes see. First, once: the data and the noise
+# (`cd paper; dvc repro encode@mnist`, ...).
 #   sbatch --array=0-$(($(python -m pipeline.plan --stages . | wc -l) - 1)) paper/slurm.sh
 # A task that was cut off resumes when it is submitted again; afterwards `cd paper; dvc repro -s paper`.
 # On NFS first `dvc config --local core.hardlink_lock true` in paper/. To share a cache with other clones,
@@ -11,6 +12,6 @@
 set -euo pipefail
 cd "${SLURM_SUBMIT_DIR:-.}"
 export SAGD_SCRATCH=${SAGD_SCRATCH:-$PWD/paper/artifacts/scratch}
-name=$(python -m pipeline.plan --stages . | sed -n "$((SLURM_ARRAY_TASK_ID + 1))p" | cut -d' ' -f2)
+name=$(python -m pipeline.plan --stages . | sed -n "$((SLURM_ARRAY_TASK_ID + 1))p" | cut -d' ' -f3)
 [ -n "$name" ] || { echo "no setting has the number $SLURM_ARRAY_TASK_ID" >&2; exit 1; }
-cd paper && exec dvc --wait-for-lock repro --quiet --single-item "setting@$name"
+cd paper && exec dvc --wait-for-lock repro --quiet --single-item "train@$name" "measure@$name"

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from pipeline.params import Params, Setting
+from pipeline.params.sections import Encode, naming
 from pipeline.run.console import stage
 from sagd.errors import InputError
 from sagd.formulations.diffusion import Diffusion
@@ -23,7 +24,7 @@ from sagd.noise.base import Noise
 from sagd.oracle.suggest import suggest
 from sagd.runtime.distributed import World
 from sagd.runtime.download import digest
-from sagd.runtime.files import read_array, read_tensors, scratch, write_json, write_tensors
+from sagd.runtime.files import read_array, read_tensors, scratch, sources, write_json, write_tensors
 from sagd.runtime.progress import Bar
 from sagd.spaces import latents
 from sagd.spaces.autoencoder import Autoencoder
@@ -58,14 +59,15 @@ def encoded(setting: Setting, world: World) -> Space:
     assert choice.path is not None  # or `Encode` has refused
     path = setting.prepared / "train.npy"
     images, labels = read_array(path, memory_map=True), setting.labels()
-    with world.main_first():
+    with naming("encode", Encode), world.main_first():
         autoencoder = Autoencoder(choice.kind, choice.path, world.device, images.shape[-1])
     place = {"images": str(path), "size": images.shape[-1]}
     place |= {"autoencoder": choice.path, "autoencoder_sha256": autoencoder.sha256}
     if choice.on_the_fly:
         normal, data = latents.probe(images, autoencoder, choice.batch_size)
         return data, {**place, "shape": list(data["mean"].shape), "latents": None}, normal
-    described = [setting.data_sha256(), autoencoder.sha256, choice.model_dump_json(exclude={"path", "batch_size"})]
+    how = choice.model_dump_json(exclude={"path", "batch_size"})
+    described = [setting.data_sha256(), autoencoder.sha256, how, sources("spaces")]
     key = hashlib.sha256("".join(described).encode()).hexdigest()[:32]
     world.check_alike(key)
     folder = scratch() / "latents" / key

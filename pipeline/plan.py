@@ -21,7 +21,8 @@ IMAGENET_ALPHAS = (-0.06, -0.04, -0.02, -0.01, -0.001, 0.01)  # Fig. 4
 GAMMAS = (0.1, 0.2, 0.3, 0.4, 0.6, 0.7, 0.8, 0.9)  # the workshop paper's Table 1; 0.5 is isotropic
 BANDS = tuple((round(0.1 * k, 1), round(0.1 * (k + 1), 1)) for k in range(1, 9))  # Table 2
 # At alpha -0.06 the paper's listing gives the zero frequency 3.73 times the rms of the rest: as offset noise of this
-# strength, divided by the resolution; and without normalisation the noise has this rms (tests/test_published.py).
+# strength, divided by the resolution; and without normalisation the noise has this rms
+# (tests/pipeline/test_published.py).
 LISTED_BOOST, UNNORMALIZED = 3.6, 1.0665
 LOW, HIGH = (0.0, 0.3), (0.3, 1.0)  # the corruptions of Fig. 3 and of the workshop paper's Fig. 3
 
@@ -67,7 +68,7 @@ def settings(audit_size: int = 32) -> dict[str, dict]:
         add("omission", f"{name}_iso", {"operator": "isotropic"}, dataset="mnist", band=(low, high))
         add("omission", f"{name}_bpm", left_out, dataset="mnist", band=(low, high))
 
-    # The audits (pipeline/audits.py) have a data set of their own, so that a small profile can give them a smaller one.
+    # The audits (pipeline/study/audits.py) have a data set of their own: a small profile can give them a smaller one.
     isotropic: dict = {"operator": "isotropic"}
     tilt: dict = {"operator": "power_law", "alpha": -0.06}
     mixed, gap = {"operator": "two_band", "gamma_low": 0.3}, {"low": [0.0, 0.4], "high": [0.5, 1.0]}
@@ -127,12 +128,15 @@ def parameters(profile: str) -> dict:
     content = YAML(typ="safe").load(source.read_bytes())
     per = content.pop("stage")
     datasets = YAML(typ="safe").load((FOLDER / "datasets.yaml").read_bytes()) | content.pop("datasets", {})
-    chosen, groups = settings(datasets["audit"]["size"]), content.pop("groups", {})
+    chosen, changed = settings(datasets["audit"]["size"]), content.pop("groups", {})
     for setting in chosen.values():
-        for section, changes in groups.get(setting["group"], {}).items():
+        for section, changes in changed.get(setting["group"], {}).items():
             setting[section] = {**changes, **setting.get(section, {})}
-    grid = {**content.pop("grid"), "settings": chosen}
-    return {"profile": profile, "datasets": datasets, "stages": stages(per), **content, "grid": grid}
+    grid = {"variants": {}, **content.pop("grid"), "settings": chosen}
+    groups = {s["group"]: {"dataset": s["dataset"]} for s in chosen.values()}
+    return {
+        "profile": profile, "datasets": datasets, "groups": groups, "stages": stages(per), **content, "grid": grid
+    }  # fmt: skip
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -140,7 +144,7 @@ def main(arguments: list[str] | None = None) -> None:
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("profile", nargs="?", help="smoke, quick, gpu or paper")
     which.add_argument(
-        "--stages", metavar="PATTERN", help="print the stages whose names match, each after its data set"
+        "--stages", metavar="PATTERN", help="print the stages whose names match, each after its data set and its group"
     )
     options = parser.parse_args(arguments)
     try:
@@ -149,7 +153,7 @@ def main(arguments: list[str] | None = None) -> None:
             return
         for name, stage in read_json(FOLDER / "params.json")["stages"].items():
             if re.search(options.stages, name):
-                print(stage["dataset"], name)
+                print(stage["dataset"], stage["place"].split("/")[0], name)
     except InputError as error:
         sys.exit(f"plan: {error}")
 

@@ -11,6 +11,7 @@ from pipeline.run.console import stage
 from sagd.data import channels_of, find
 from sagd.data.prepare import prepare, split
 from sagd.errors import InputError
+from sagd.runtime.download import digest
 from sagd.runtime.files import write_array, write_json
 
 
@@ -27,19 +28,20 @@ def main(params: Params, options: argparse.Namespace) -> None:
         raise InputError(f"{pictures.source}: {held_out.sum()} of {len(held_out)} images are held out; 2 are needed")
     labels = pictures.labels() if dataset.labels else None  # before the work: there may be none
     channels = dataset.channels or channels_of(dataset.name)
-    digest = prepare(pictures, held_out, dataset.size, channels, place)
+    content = prepare(pictures, held_out, dataset.size, channels, place)
     if labels is None:
         (place / "labels.npy").unlink(missing_ok=True)
     else:
         write_array(place / "labels.npy", labels[~held_out])
     record = {
         "source": pictures.source,
-        "sha256": digest,
+        "sha256": content,
         "shape": [channels, dataset.size, dataset.size],
         "train": int((~held_out).sum()),
         "held_out": int(held_out.sum()),
         "split_seed": None if given else dataset.split_seed,
         **({} if labels is None else {"classes": int(labels.max()) + 1}),
+        "arrays_sha256": {file.stem: digest(file) for file in sorted(place.glob("*.npy"))},
         "held_out_indices": "the data set's own" if given else np.flatnonzero(held_out).tolist(),
     }
     write_json(Path("reports", *place.parts[1:]).with_suffix(".json"), record)

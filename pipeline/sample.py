@@ -3,7 +3,6 @@
 import argparse
 import hashlib
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ import torch
 
 from pipeline.params import Params, Setting
 from pipeline.run.console import stage
-from pipeline.run.finished import is_finished, note_finished
 from sagd.errors import InputError
 from sagd.networks import weights
 from sagd.noise import corruption, stored
@@ -43,10 +41,6 @@ def sample(setting: Setting, world: World) -> None:
     world.check_alike(key)
     place = scratch() / "sample" / key
     picture = setting.report("sample", "png")
-    if world.decided(is_finished(place, folder) and picture.is_file()):
-        if world.main:
-            print(f"sample {setting.title}: its samples are there already", file=sys.stderr)
-        return
     noise = stored.load(trained / "noise.safetensors")
     data = read_tensors(encoded / "statistics.safetensors")
     formulation = setting.train.formulation(tuple(data["mean"].shape))
@@ -85,7 +79,6 @@ def sample(setting: Setting, world: World) -> None:
         with writing(folder / "samples.npz") as beside, open(beside, "wb") as file:
             np.savez_compressed(file, **drawn)
         save_grid(picture, drawn[f"seed_{setting.seeds[0]}"][:PREVIEW], columns=12)
-        note_finished(place, folder)
         for part in place.glob("*.npy"):
             part.unlink()
 

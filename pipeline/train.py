@@ -17,7 +17,6 @@ import torch
 
 from pipeline.params import Params, Setting
 from pipeline.run.console import stage
-from pipeline.run.finished import is_finished, note_finished
 from pipeline.run.launch import STDERR
 from pipeline.run.timings import record
 from sagd.errors import InputError
@@ -69,10 +68,6 @@ def train_setting(setting: Setting, asked: threading.Event) -> None:
     world.check_alike(key)
     run = scratch() / "train" / key
     folder, curve = setting.artifacts("train"), setting.report("train", "csv")
-    if world.decided(is_finished(run, folder) and curve.is_file()):
-        if world.main:
-            print(f"train {setting.title}: its networks are there already", file=sys.stderr)
-        return
     source = source_of(setting, manifest, world.device)
     formulation, recipe = choice.formulation(source.shape), choice.recipe()
 
@@ -89,8 +84,9 @@ def train_setting(setting: Setting, asked: threading.Event) -> None:
             write_tensors(run / f"seed_{seed}_step_{step}.safetensors", found)
 
         def one(seed: int) -> Trained:
+            network = choice.network(source.shape, source.classes, seed)
             return train(
-                choice.network(source.shape, source.classes, seed), source, noise, formulation, recipe,
+                network, source, noise, formulation, recipe,
                 seed=seed, corruption=corrupts, world=world,
                 checkpoint=run / f"seed_{seed}.safetensors", stop=asked.is_set,
                 resumed=lambda step: bar.skip(step * choice.batch_size),
@@ -109,7 +105,7 @@ def train_setting(setting: Setting, asked: threading.Event) -> None:
         if not world.main:
             return
 
-        shutil.rmtree(folder, ignore_errors=True)  # networks of other settings
+        shutil.rmtree(folder, ignore_errors=True)  # run by hand: networks of other seeds
         for seed, trained in zip(setting.seeds, runs, strict=True):
             network = choice.network(source.shape, source.classes, seed)
             weights.save(folder / f"seed_{seed}", network, trained.weights)
@@ -120,7 +116,6 @@ def train_setting(setting: Setting, asked: threading.Event) -> None:
         write_json(folder / "run.json", {"seeds": setting.seeds, "checkpoints": [*earlier, choice.steps]})
         write_bytes(curve, _loss_curve([r.losses for r in runs]))
         record(setting.title, _rate(runs, world), world)
-        note_finished(run, folder)
         for file in sorted(run.glob("*.safetensors"), key=lambda f: "_step_" in f.name):
             file.unlink()  # the checkpoints first: one that is left goes on, and needs its snapshots
 
@@ -129,9 +124,11 @@ def train_setting(setting: Setting, asked: threading.Event) -> None:
 def _listening(asked: threading.Event) -> Iterator[None]:
     """Note the signals that would end this process, so that it saves first."""
     before = {n: signal.signal(n, lambda *_: asked.set()) for n in (signal.SIGINT, signal.SIGTERM)}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def source_of(setting: Setting, manifest: dict, device: torch.device) -> Pixels | Latents:

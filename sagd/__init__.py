@@ -1,8 +1,7 @@
 """Spectrally anisotropic Gaussian diffusion (Scimeca et al., arXiv 2510.09660)."""
 
 import importlib
-from importlib.metadata import PackageNotFoundError, version
-from types import ModuleType
+from typing import Any
 
 from sagd.errors import InputError
 from sagd.formulations.base import Sampler
@@ -22,6 +21,7 @@ from sagd.noise.corruption import Corruption
 from sagd.noise.spectrum import Spectrum
 from sagd.noise.varying import Varying
 from sagd.operators import (
+    OPERATORS,
     band_pass,
     data_matched,
     equal_snr,
@@ -33,10 +33,7 @@ from sagd.operators import (
 )
 from sagd.sampling import draw, sample
 
-try:
-    __version__ = version("sagd")
-except PackageNotFoundError:  # run from a checkout
-    __version__ = "0.2.0"
+__version__ = "0.2.0"
 
 _ROOMS = {
     "data",
@@ -84,12 +81,14 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> ModuleType:
-    """Import a room when it is first used: ``sagd.oracle``, ``sagd.metrics``."""
+def __getattr__(name: str) -> Any:
+    """Import a package when it is first used, such as ``sagd.oracle``; or find an operator that is not listed above."""
     if name in _ROOMS:
         return importlib.import_module(f"sagd.{name}")
+    if name in OPERATORS:
+        return OPERATORS[name]
     raise AttributeError(f"module 'sagd' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*__all__, *_ROOMS, "__version__"])
+    return sorted({*__all__, *_ROOMS, *OPERATORS, "__version__"})

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sagd.errors import InputError
+from sagd.errors import InputError, needs
 from sagd.runtime.files import read_array, scratch
 
 if TYPE_CHECKING:
@@ -38,10 +38,8 @@ def pillow() -> ModuleType:
     InputError
         Pillow is not installed.
     """
-    try:
+    with needs("data"):
         from PIL import Image
-    except ModuleNotFoundError as error:
-        raise InputError("reading images needs the package pillow: pip install 'sagd[data]'") from error
     return Image
 
 

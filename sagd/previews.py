@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from sagd.errors import needs
 from sagd.runtime.files import writing
 
 
@@ -19,7 +20,8 @@ def grid(images: np.ndarray, columns: int) -> np.ndarray:
 
 def save_grid(path: Path, images: np.ndarray, columns: int, pixels: int = 960) -> None:
     """Write a PNG of tiled images, enlarged by a whole factor, without smoothing, towards ``pixels`` of width."""
-    from PIL import Image
+    with needs("data"):
+        from PIL import Image
 
     tiled = grid(images, columns)
     picture = Image.fromarray(tiled[..., 0] if tiled.shape[-1] == 1 else tiled)

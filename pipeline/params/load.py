@@ -2,10 +2,12 @@
 
 import argparse
 import hashlib
+import json
 import os
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,7 @@ from pipeline.params.sections import (
     Section,
     Train,
     keyed,
+    naming,
 )
 from sagd.errors import InputError
 from sagd.formulations.base import Sampler
@@ -95,7 +98,8 @@ class Setting:
                 f"{self.title}: sample.filtered takes the corrupted band out; there is none (corrupt.band)"
             )
         try:
-            self.train.formulation(shape).check(noise, self.sampler)
+            with naming("sample", Sample):
+                self.train.formulation(shape).check(noise, self.sampler)
         except InputError as error:
             raise InputError(f"{self.title}: {error}") from None
 
@@ -119,7 +123,7 @@ class Setting:
             return Path("artifacts", stage)
         if self.profile is None:
             return Path("artifacts", "grid", stage, "__".join(self._parts(stage)))
-        return Path("artifacts", self.profile, self.group or "", *self._parts(stage), stage)
+        return Path("artifacts", self.profile, self._filled_by(stage), self.group or "", *self._parts(stage), stage)
 
     def report(self, stage: str, ending: str) -> Path:
         """A small file of a stage, kept in git."""
@@ -127,7 +131,13 @@ class Setting:
             return Path("reports", f"{stage}.{ending}")
         if self.profile is None:
             return Path("reports", "grid", stage, f"{'__'.join(self._parts(stage))}.{ending}")
-        return Path("reports", self.profile, self.group or "", *self._parts(stage), f"{stage}.{ending}")
+        folder = Path("reports", self.profile, self._filled_by(stage), self.group or "", *self._parts(stage))
+        return folder / f"{stage}.{ending}"
+
+    @staticmethod
+    def _filled_by(stage: str) -> str:
+        """The stage of paper/dvc.yaml that a script belongs to: there are too many settings for one stage a script."""
+        return {"corrupt": "encode", "sample": "measure", "evaluate": "measure"}.get(stage, stage)
 
     def _parts(self, stage: str) -> list[str]:
         """Variants differ from `sample` on; before it they are one."""
@@ -172,11 +182,15 @@ class Params:
             raise InputError(f"{file()}: seed is {seed!r}; it must be a whole number, 0 or more{_kept()}")
         return [seed + k for k in range(self.section("train").repeats)]
 
-    @property
+    @cached_property
+    def grid(self) -> Grid:
+        """The section grid, checked."""
+        return _parse(Grid, self.raw.get("grid"), "grid")
+
+    @cached_property
     def settings(self) -> list[Setting]:
         """The grid's settings, in the order of the file."""
-        grid = _parse(Grid, self.raw.get("grid"), "grid")
-        return [self._of_grid(grid, name, s) for name, s in grid.settings.items()]
+        return [self._of_grid(self.grid, name, s) for name, s in self.grid.settings.items()]
 
     def _of_grid(self, grid: Grid, name: str, s: GridSetting) -> Setting:
         """A setting of the grid: the grid's sections, and what the setting changes of them."""
@@ -214,9 +228,8 @@ class Params:
         """A setting of the grid, and the same networks sampled in the grid's other ways; the focus has none."""
         if setting.name is None:
             return [setting]
-        grid = _parse(Grid, self.raw.get("grid"), "grid")
         found = [setting]
-        for name, changes in grid.variants.items():
+        for name, changes in self.grid.variants.items():
             sample = _parse(Sample, setting.sample.model_dump() | changes, f"grid.variants.{name}")
             found.append(replace(setting, section=_with_sample(setting, sample), variant=name))
         return found
@@ -251,13 +264,14 @@ def file() -> Path:
 def load() -> Params:
     """Read the parameters from the working directory."""
     try:
-        # Not PyYAML: DVC writes 1e-5 as 1e-05, which YAML 1.1 reads as a string. JSON is YAML, too.
-        raw = YAML(typ="safe").load(file().read_bytes())
-    except (OSError, YAMLError) as error:
+        content = file().read_bytes()
+        # Not PyYAML: DVC writes 1e-5 as 1e-05, which YAML 1.1 reads as a string.
+        raw = json.loads(content) if file().suffix == ".json" else YAML(typ="safe").load(content)
+    except (OSError, ValueError, YAMLError) as error:
         raise InputError(f"cannot read {file()}: {' '.join(str(error).split())}") from error
     if not isinstance(raw, dict):
         raise InputError(f"{file()} must be a mapping of sections")
-    known = {"seed", "grid", "profile", "datasets", "stages", *SECTIONS}
+    known = {"seed", "grid", "profile", "datasets", "groups", "stages", *SECTIONS}
     for key in raw:
         if key not in known:
             raise InputError(f"{file()}: unknown section {key!r}; there are {', '.join(sorted(known))}")

@@ -57,8 +57,9 @@ def _named(names: Callable[[], typing.Iterable[str]], own: bool = False) -> Afte
     """One of the library's names, or (``own``) a function of a user's file, such as ``mine.py:ring``."""
 
     def check(name: str) -> str:
-        if not (own and ":" in name) and name not in names():
-            mine = ", or a function of your own, such as mine.py:name" if own else ""
+        # A file of its own folder, which DVC tracks: no path.
+        if not (own and re.fullmatch(r"[\w-]+\.py:\w+", name)) and name not in names():
+            mine = ", or a function of a file below extensions/, such as mine.py:name" if own else ""
             raise ValueError(f"allowed: {', '.join(names())}{mine}")
         return name
 
@@ -345,7 +346,8 @@ class _Train(Section):
     def network(self, shape: tuple[int, ...], classes: int, seed: int) -> nn.Module:
         """The network, with the initial weights of a seed, for data of a shape (C, H, W) and a number of labels."""
         channels, height, width = shape
-        with seeded(seed, "weights"):
+        where = "train.unet" if self.dit is None else "train.dit"
+        with naming(where, UNet if self.dit is None else DiT), seeded(seed, "weights"):
             if self.dit is not None:
                 return dit((height, width), channels, classes, **self.dit.model_dump())
             assert self.unet is not None  # by _check

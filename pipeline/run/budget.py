@@ -15,7 +15,7 @@ from typing import TypeVar
 import torch
 
 from pipeline.params import Params, Setting
-from pipeline.params.sections import EXTENSIONS, Dataset
+from pipeline.params.sections import EXTENSIONS, Dataset, Encode, naming
 from sagd import images
 from sagd.data import SOURCES, channels_of, find
 from sagd.data.source import Absent, amount
@@ -188,7 +188,7 @@ def _autoencoder(setting: Setting, images: tuple, world: World) -> tuple[str, Au
     if choice.kind == "pixel":
         return "none: pixels", None
     assert choice.path is not None  # or `Encode` has refused
-    with world.main_first():
+    with naming("encode", Encode), world.main_first():
         autoencoder = Autoencoder(choice.kind, choice.path, world.device, images[-1])
     autoencoder.shape(images)
     return f"{choice.kind} {choice.path}, sha256 {autoencoder.sha256[:16]}", autoencoder

@@ -51,7 +51,7 @@ def cells(params: Params) -> pd.DataFrame:
     rows, stages, timed = [], params.raw.get("stages") or {}, timings.read()
     for setting in params.settings:
         row: dict[str, Any] = {"setting": setting.name, "group": setting.group, "noise": setting.noise, "run": False}
-        row["command"] = f"cd paper && dvc repro setting@{setting.name if setting.name in stages else setting.group}"
+        row["command"] = f"cd paper && dvc repro measure@{setting.name if setting.name in stages else setting.group}"
         files = [setting.report("evaluate", ending) for ending in ("json", "seeds.json")]
         if all(file.is_file() for file in files):
             row |= {"run": True, **_measured(*map(read_json, files))}

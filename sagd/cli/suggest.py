@@ -1,7 +1,7 @@
 """Advise which alpha to train with, from the images alone: sagd suggest DATA
 
 DATA is mnist_5k, a folder with torchvision's MNIST/raw in it, a folder or zip file of images, an npy file, an npz file
-(file.npz:array), or a .safetensors file with their statistics, as --statistics and the pipeline write it.
+(file.npz:array), or a .safetensors file with their statistics, as --statistics writes it.
 
 The data are replaced by the Gaussian field with their mean image and power spectrum. For it the best network is known
 in closed form, and so is the error of a sampler. Prints this error over the alpha of power-law noise, for sampling that
@@ -39,7 +39,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--dc",
         default="floor",
         choices=("floor", "lowest"),
-        help="weight of the zero frequency: floor as in the paper's listing, lowest as by default in params.yaml "
+        help="weight of the zero frequency: floor as in the paper's listing, lowest that of the lowest other frequency "
         "(default: %(default)s)",
     )
     add("--grid", default="fftfreq", choices=("fftfreq", "linspace"), help="of frequencies (default: %(default)s)")

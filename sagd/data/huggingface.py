@@ -7,7 +7,7 @@ import numpy as np
 
 from sagd.data.pictures import Pictures
 from sagd.data.source import Absent, Source, read_bytes
-from sagd.errors import InputError
+from sagd.errors import InputError, needs
 from sagd.images import decode
 
 if TYPE_CHECKING:
@@ -33,10 +33,8 @@ def of_hub(path: str) -> Pictures:
         `datasets` downloads, resumes and checks.
     """
     name, _, configuration = path.partition(":")
-    try:
+    with needs("data"):
         import datasets
-    except ModuleNotFoundError as error:
-        raise InputError("the data set huggingface needs the package datasets: pip install 'sagd[data]'") from error
     try:
         parts = datasets.load_dataset(name, configuration or None)
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:

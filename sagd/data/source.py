@@ -1,4 +1,4 @@
-"""What a data set is known by: its files, licence and checksums, and how it is opened."""
+"""The description of a data set: its files, licence and checksums, and how it is opened."""
 
 import shutil
 from collections.abc import Callable

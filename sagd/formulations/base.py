@@ -1,5 +1,6 @@
 """What every formulation does, and what those in continuous time share."""
 
+import inspect
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -87,7 +88,7 @@ class Formulation(Protocol):
         ...
 
     def check(self, noise: Noise, sampler: Sampler | None = None) -> None:
-        """Raise InputError if the noise, or the sampler with it, does not go with this formulation."""
+        """Raise InputError if noise, sampler and formulation are incompatible."""
         ...
 
     def start(self, noise: Noise, sampler: Sampler, white: Tensor, data: dict[str, Tensor] | None = None) -> Tensor:
@@ -132,6 +133,18 @@ class Family:
     build: Callable[..., Formulation]
 
 
+def builder(kind: Callable[..., Formulation]) -> Callable[..., Formulation]:
+    """The ``build`` of a `Family` whose arguments are those of a dataclass, whatever the prediction and the shape."""
+
+    def build(prediction: str, shape: tuple[int, ...], **arguments: object) -> Formulation:
+        return kind(**arguments)
+
+    first = list(inspect.signature(build).parameters.values())[:2]
+    fields = [field.replace(kind=field.KEYWORD_ONLY) for field in inspect.signature(kind).parameters.values()]
+    build.__signature__ = inspect.Signature([*first, *fields], return_annotation=kind)  # type: ignore[attr-defined]
+    return build
+
+
 class Continuous:
     """What flow matching and EDM share: they are sampled from noise alone, by following an ODE."""
 
@@ -145,7 +158,7 @@ class Continuous:
         raise NotImplementedError
 
     def check(self, noise: Noise, sampler: Sampler | None = None) -> None:
-        """Raise InputError if the noise, or the sampler with it, does not go with this formulation."""
+        """Raise InputError if noise, sampler and formulation are incompatible."""
         noise.check_schedule(None)
         if sampler is None:
             return

@@ -88,7 +88,7 @@ class Diffusion:
         return self.schedule.timesteps(sampler.steps, sampler.spacing)
 
     def check(self, noise: Noise, sampler: Sampler | None = None) -> None:
-        """Raise InputError if the noise, or the sampler with it, does not go with this formulation."""
+        """Raise InputError if noise, sampler and formulation are incompatible."""
         noise.check_schedule(self.alpha_bar)
         if sampler is None:
             return

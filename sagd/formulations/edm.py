@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from sagd.errors import InputError
-from sagd.formulations.base import EMBEDDED, Continuous, Family, Predict, Sampler, White, integrate, like
+from sagd.formulations.base import EMBEDDED, Continuous, Family, Predict, Sampler, White, builder, integrate, like
 from sagd.noise.base import Noise
 from sagd.noise.spectrum import Spectrum
 
@@ -126,18 +126,4 @@ class EDM(Continuous):
             return integrate(slope, levels[0].item() * x, levels, sampler.name)
 
 
-def _edm(
-    prediction: str,
-    shape: tuple[int, ...],
-    *,
-    sigma_data: float = 0.5,
-    log_mean: float = -1.2,
-    log_std: float = 1.2,
-    sigma_min: float = 0.002,
-    sigma_max: float = 80.0,
-    rho: float = 7.0,
-) -> EDM:
-    return EDM(sigma_data, log_mean, log_std, sigma_min, sigma_max, rho)
-
-
-edm = {"edm": Family(("x0",), _edm)}
+edm = {"edm": Family(("x0",), builder(EDM))}

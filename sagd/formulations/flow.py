@@ -129,7 +129,11 @@ class Flow(Continuous):
 
 
 def _flow(
-    prediction: str, shape: tuple[int, ...], *, times: Times = "uniform", shift: float | Literal["auto"] = 1.0
+    prediction: str,
+    shape: tuple[int, ...],
+    *,
+    times: Times = Flow.times,
+    shift: float | Literal["auto"] = Flow.shift,
 ) -> Flow:
     return Flow(times, dimension_shift(shape) if shift == "auto" else shift)
 

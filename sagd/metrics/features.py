@@ -178,7 +178,7 @@ def _located(file: Weights | None, folder: Path) -> Path | None:
 
 
 def _code() -> tuple[str, ...]:
-    """What computes the features: the code, and the versions of the packages behind it."""
+    """The code and package versions that the features depend on."""
     versions = []
     for package in PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
@@ -187,7 +187,7 @@ def _code() -> tuple[str, ...]:
 
 
 def _write_shared(path: Path, rows: list[slice], world: World, compute: Callable, report: Callable) -> None:
-    """Each process writes a file of its own batches, in a folder beside; rank 0 puts them together."""
+    """Each process writes its batches to a file in a temporary folder; rank 0 joins them."""
     if world.size == 1:
         _write_rows(path, rows, compute, report)
         return

@@ -78,9 +78,9 @@ class Noise(Protocol):
         ...
 
     def tensors(self) -> dict[str, Tensor]:
-        """What `sagd.noise.stored.load` makes an equal noise of."""
+        """The tensors from which `sagd.noise.stored.load` restores the noise."""
         ...
 
     def to_dict(self) -> dict:
-        """A JSON-ready description, from which `sagd.operators.from_dict` makes an equal noise."""
+        """A JSON-ready description, from which `sagd.operators.from_dict` restores the noise."""
         ...

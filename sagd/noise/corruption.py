@@ -53,13 +53,13 @@ class Corruption:
         return mean, power + (self.gamma * self.spectrum.weight) ** 2
 
     def tensors(self) -> dict[str, Tensor]:
-        """What `load` makes an equal corruption of."""
+        """The tensors from which `load` restores the corruption."""
         gamma, filtered = torch.tensor(self.gamma, dtype=torch.float64), torch.tensor(self.filtered)
         return {**self.spectrum.tensors(), "gamma": gamma, "filtered": filtered}
 
 
 def save(path: Path | str, corruption: Corruption | None) -> None:
-    """Write a corruption to a safetensors file; of none, a file without tensors."""
+    """Write a corruption to a safetensors file; None gives a file without tensors."""
     write_tensors(path, {} if corruption is None else corruption.tensors())
 
 

@@ -85,7 +85,7 @@ def band_masks(size: Size, bands: Sequence[tuple[float, float]] = BANDS, units: 
     """The zero frequency, then each band without it: (1 + B, H, W), bool.
 
     As in `sagd.two_band`, a common edge belongs to the higher band; the last band holds its upper edge. ``units`` are
-    those of `sagd.spectrum.cycles`.
+    those of `cycles`.
     """
     r = (radius(size) / cycles(units, len(size))).round(decimals=12)
     inside = [(r >= low) & (r < high) & (r > 0) for low, high in bands[:-1]]

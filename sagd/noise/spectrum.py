@@ -90,7 +90,7 @@ class Spectrum:
         return self
 
     def check_schedule(self, alpha_bar: Tensor | None) -> None:
-        """Nothing to refuse: a constant spectrum goes with every schedule."""
+        """Does nothing: a constant spectrum fits every schedule."""
 
     def transfer(self, eps: Tensor, t: int, t_prev: int) -> Tensor:
         """The noise in x_t as noise in x_{t_prev}: itself. `Varying` shapes it anew."""
@@ -194,13 +194,13 @@ class Spectrum:
         return x if bool(self.support.all()) else self._multiply(x, "project")
 
     def to_dict(self) -> dict:
-        """A JSON-ready description, from which `sagd.operators.from_dict` makes an equal spectrum."""
+        """A JSON-ready description, from which `sagd.operators.from_dict` restores the spectrum."""
         if self.recipe["operator"] == "custom":
             return {"operator": "custom", "weight": self.weight.tolist(), "per_sample": self.per_sample}
         return dict(self.recipe)
 
     def tensors(self) -> dict[str, Tensor]:
-        """What `sagd.noise.stored.load` makes an equal spectrum of."""
+        """The tensors from which `sagd.noise.stored.load` restores the spectrum."""
         return {"weight": self.weight, "per_sample": torch.tensor(self.per_sample)}
 
     def _table(self, what: str, device: torch.device, dtype: torch.dtype) -> Tensor:

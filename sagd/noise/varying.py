@@ -128,7 +128,7 @@ class Varying:
         return self._tables[key]
 
     def shape(self, white: Tensor, t: int | None = None) -> Tensor:
-        """Make noise of x_t of white noise."""
+        """Shape white noise into the noise of x_t."""
         if t is None:
             raise InputError("a varying spectrum shapes the noise of a step: it needs t")
         return self.at(t).sqrt(white)
@@ -168,10 +168,10 @@ class Varying:
         return alpha_bar_prev**0.5 * x0 + alpha**0.5 * ratio * residual + noise
 
     def tensors(self) -> dict[str, Tensor]:
-        """What `sagd.noise.stored.load` makes an equal noise of."""
+        """The tensors from which `sagd.noise.stored.load` restores the noise."""
         return {"first": self.first.weight, "last": self.last.weight, "alpha_bar": self.alpha_bar}
 
     def to_dict(self) -> dict:
-        """A JSON-ready description, from which `sagd.operators.from_dict` makes an equal one."""
+        """A JSON-ready description, from which `sagd.operators.from_dict` restores the noise."""
         spectra = {"first": self.first.to_dict(), "last": self.last.to_dict()}
         return {"operator": "varying", **spectra, "alpha_bar": self.alpha_bar.tolist()}

@@ -38,6 +38,9 @@ __all__ = [
 ]
 
 OPERATORS: Registry[Callable[..., Spectrum]] = Registry(__name__, FunctionType, "operator")
+globals().update(
+    OPERATORS
+)  # as an attribute, each name is the function, not the module, also of a file not listed above
 
 
 def build(

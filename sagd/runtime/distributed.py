@@ -1,7 +1,7 @@
-"""Several processes that do one piece of work, as `accelerate launch` or `torchrun` starts them, on one host or more.
+"""Several processes that share one run, started by `accelerate launch` or `torchrun`, on one or more hosts.
 
-With one process every method is a no-op. What is random never depends on the world: a
-batch is drawn whole by everyone (`Spectrum.sample`), and image k has a generator of its own.
+With one process every method is a no-op. Random numbers do not depend on the number of processes: every process
+draws the whole batch (`Spectrum.sample`), and image k has its own generator.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from sagd.errors import InputError
+from sagd.errors import InputError, needs
 from sagd.runtime.files import try_lock
 
 # How long processes wait for each other before they give up: rank 0 may have to write much alone.
@@ -37,7 +37,8 @@ class World:
         self.rank, self.size = 0, int(os.environ.get("WORLD_SIZE", 1))
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         if self.size > 1:
-            from accelerate import PartialState
+            with needs("models"):
+                from accelerate import PartialState
 
             state = PartialState(cpu=self.device.type == "cpu", timeout=PATIENCE)
             self.rank = state.process_index
@@ -61,8 +62,8 @@ class World:
     def wrap(self, network: nn.Module, device: torch.device) -> nn.Module:
         """The network on a device, with gradients averaged over the world.
 
-        By DDP; under ``accelerate launch --use_fsdp`` by FSDP, which shares out the weights as well: of a network that
-        comes on the CPU, a device never holds more than a block whole.
+        By DDP; under ``accelerate launch --use_fsdp`` by FSDP, which also shards the weights: if the network is given
+        on the CPU, a device never holds more than one whole block.
         """
         if self.size == 1:
             return network.to(device)
@@ -83,7 +84,7 @@ class World:
         )
 
     def mean(self, value: Tensor) -> Tensor:
-        """The mean of a tensor over the processes."""
+        """Mean over the processes (all-reduce)."""
         if self.size == 1:
             return value
         value = value.clone()
@@ -98,23 +99,19 @@ class World:
         torch.distributed.all_reduce(given, op=torch.distributed.ReduceOp.MAX)
         return given.tolist()
 
-    def decided(self, found: bool) -> bool:
-        """Whether rank 0 says yes: one answer for all processes."""
-        return bool(self.most(self.main and found)[0])
-
     def alike(self, text: str) -> bool:
-        """Whether all processes give the same text."""
+        """Whether the text is the same on all processes."""
         number = int(hashlib.sha256(text.encode()).hexdigest()[:15], 16)
         most, least = self.most(number, -number)
         return most == -least
 
     def check_alike(self, work: str) -> None:
-        """Refuse processes that would not do the same, as those of a host with other code or data."""
+        """Raise InputError if the processes differ in settings, data or code."""
         if not self.alike(work):
             raise InputError("the processes have different settings, data or code; all hosts need the same")
 
     def collected(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Tensors on rank 0's CPU, put together, one by one, where FSDP has shared them out; elsewhere nothing."""
+        """Whole tensors (gathered, if FSDP has sharded them) on the CPU of rank 0; an empty dict on other ranks."""
         found = {}
         for name, tensor in tensors.items():
             tensor = tensor.detach()
@@ -125,18 +122,18 @@ class World:
         return found
 
     def wait(self) -> None:
-        """Go on when everyone is here."""
+        """Wait for all processes (barrier)."""
         if self.size > 1:
             torch.distributed.barrier()
 
     @contextlib.contextmanager
     def holding(self, folder: Path) -> Iterator[None]:
-        """Make a folder in the scratch, and keep all other runs out of it, which wait until this one has ended.
+        """Create a folder and lock it: other runs that need it wait until this one has left it.
 
         Raises
         ------
         InputError
-            A folder that cannot be written or locked, or that is not one for all processes.
+            The folder cannot be written or locked, or the processes do not all see the same one.
         """
         place = folder / "lock"
         try:
@@ -166,7 +163,7 @@ class World:
 
     @contextlib.contextmanager
     def main_first(self) -> Iterator[None]:
-        """Let rank 0 do something before the others do: what it left in a cache, they find there."""
+        """Rank 0 runs the block first, and the others after it, so that they find what it put in a cache."""
         if not self.main:
             self.wait()
         yield
@@ -175,7 +172,7 @@ class World:
 
 
 def unsynchronised(network: nn.Module, last: bool) -> contextlib.AbstractContextManager:
-    """Gradients are averaged at the last of several backward passes only."""
+    """Average gradients only in the last of several backward passes."""
     if tell := getattr(network, "set_requires_gradient_sync", None):  # FSDP
         tell(last)
     no_sync = getattr(network, "no_sync", None)  # DDP
@@ -183,12 +180,12 @@ def unsynchronised(network: nn.Module, last: bool) -> contextlib.AbstractContext
 
 
 def local(tensor: Tensor) -> Tensor:
-    """This process's part of a tensor that FSDP has shared out; any other tensor as it is."""
+    """This process's shard of a tensor that FSDP has sharded; any other tensor as it is."""
     return tensor.to_local() if hasattr(tensor, "to_local") else tensor
 
 
 def fill(tensor: Tensor, values: Tensor) -> None:
-    """Copy whole values into a tensor, shared out or not."""
+    """Copy whole values into a tensor, sharded or not."""
     if hasattr(tensor, "device_mesh") and hasattr(tensor, "placements"):
         from torch.distributed.tensor import distribute_tensor
 

@@ -1,4 +1,4 @@
-"""Files from the network, once: resumed after a cut, checked by their sums, whole or absent."""
+"""Downloads: resumed after an interruption, checked by checksum, put in place only when whole."""
 
 import hashlib
 import http.client
@@ -79,7 +79,7 @@ def digest(path: Path, algorithm: str = "sha256") -> str:
 
 
 def _download(url: str, part: BinaryIO, place: Path, checksum: str | None, remedy: str) -> None:
-    """Fill the part file; a connection that breaks after it brought something is taken up again."""
+    """Fill the part file; reconnect after a break, as long as each connection brings something."""
     resumed = os.fstat(part.fileno()).st_size > 0
     while True:
         before = os.fstat(part.fileno()).st_size

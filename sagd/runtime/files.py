@@ -1,4 +1,4 @@
-"""Files that are whole or absent: written beside, flushed to the disk, then renamed."""
+"""Atomic files: written to a temporary file, flushed to the disk, then renamed."""
 
 import contextlib
 import fcntl
@@ -21,7 +21,7 @@ from sagd.errors import InputError
 
 @contextlib.contextmanager
 def writing(path: Path | str) -> Iterator[Path]:
-    """Yield a path beside ``path``; on success it replaces ``path``, on any failure it is removed."""
+    """Yield a temporary path; on success it replaces ``path``, on any failure it is removed."""
     path = Path(path)
     beside = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
     try:
@@ -57,7 +57,7 @@ def write_tensors(path: Path | str, tensors: dict[str, Tensor], metadata: dict[s
 
 
 def read_bytes(path: Path | str) -> bytes:
-    """Read a file, or say which one is bad."""
+    """Read a file; InputError names it if that fails."""
     try:
         return Path(path).read_bytes()
     except OSError as error:
@@ -65,7 +65,7 @@ def read_bytes(path: Path | str) -> bytes:
 
 
 def read_json(path: Path | str) -> dict:
-    """Read a JSON file, or say which one is bad."""
+    """Read a JSON file; InputError names it if that fails."""
     try:
         return json.loads(Path(path).read_bytes())
     except (OSError, ValueError) as error:
@@ -84,7 +84,7 @@ def read_array(path: Path | str, *, memory_map: bool = False, member: str | None
 
 
 def shape_of(path: Path | str, member: str) -> tuple[int, ...]:
-    """The shape of a member of an npz file, of which its header alone is read."""
+    """The shape of a member of an npz file; only its header is read."""
     try:
         with zipfile.ZipFile(path) as archive, archive.open(f"{member}.npy") as file:
             np.lib.format.read_magic(file)
@@ -101,7 +101,7 @@ def read_tensors(path: Path | str) -> dict[str, Tensor]:
 
 
 def open_tensors(path: Path | str) -> dict[str, Tensor]:
-    """The tensors of a safetensors file, on the disk: what is used of them is read, when it is used."""
+    """The tensors of a safetensors file, memory-mapped."""
     try:
         with safetensors.safe_open(path, "pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}
@@ -110,7 +110,7 @@ def open_tensors(path: Path | str) -> dict[str, Tensor]:
 
 
 def sources(*places: str) -> str:
-    """SHA-256 of the code of some rooms, such as ``training``: work is resumed only by the code that began it.
+    """SHA-256 of the code of some folders, such as ``training``: only the code that began a run may resume it.
 
     Parameters
     ----------
@@ -126,18 +126,18 @@ def sources(*places: str) -> str:
 
 
 def lock(file: IO, where: Path | str) -> None:
-    """Hold a file until it is closed; say so where another process has it, and wait."""
+    """Lock a file until it is closed; if another process has the lock, print a line and wait."""
     if not try_lock(file, where):
         fcntl.flock(file, fcntl.LOCK_EX)
 
 
 def try_lock(file: IO, where: Path | str | None) -> bool:
-    """Hold a file until it is closed; or say, if ``where`` is given, that another process is there."""
+    """Lock a file until it is closed, if it is free; otherwise print a line, if ``where`` is given."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         if where is not None:
-            print(f"another process is at {where}; waiting for it", file=sys.stderr)
+            print(f"another process is using {where}; waiting", file=sys.stderr)
         return False
     except OSError as error:  # a file system without locks
         raise InputError(f"cannot lock {file.name}: {error.strerror}; SAGD_SCRATCH names another folder") from error
@@ -147,7 +147,7 @@ def try_lock(file: IO, where: Path | str | None) -> bool:
 def scratch() -> Path:
     """Scratch folder for files that can be recomputed: checkpoints, cached features. SAGD_SCRATCH names another one.
 
-    It is absolute and outside the tree, because dvc's queue runs each experiment in a tree of its own.
+    It is absolute and outside the tree, so that several working trees share it.
     """
     home = os.environ.get("SAGD_SCRATCH") or os.path.join(
         os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "sagd"

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sagd.errors import InputError
+from sagd.errors import InputError, needs
 from sagd.runtime.download import digest
 from sagd.runtime.files import scratch
 
@@ -24,11 +24,12 @@ class Autoencoder:
     ----------
     path
         A folder that `save_pretrained` wrote, or ``owner/name`` (with ``@revision`` if wanted) on the Hugging Face hub;
-        ``random`` is a small one of random weights for images of ``size``, to see that all runs.
+        ``random`` is a small one with random weights for images of ``size``, for a trial run.
     """
 
     def __init__(self, kind: str, path: str, device: torch.device | str = "cpu", size: int | None = None):
-        import diffusers
+        with needs("models"):
+            import diffusers
 
         folder = _random(kind, size) if path == "random" else _folder(path)
         network = {"rae": diffusers.AutoencoderRAE, "vae": diffusers.AutoencoderKL}[kind]
@@ -47,24 +48,24 @@ class Autoencoder:
 
     @classmethod
     def recorded(cls, manifest: dict, device: torch.device | str) -> "Autoencoder":
-        """The one that a manifest of the stage `encode` names, if its weights are still the same."""
+        """The autoencoder in the manifest of what encode wrote; its weights must be the same."""
         found = cls(manifest["kind"], manifest["autoencoder"], device, manifest["size"])
         if found.sha256 != manifest["autoencoder_sha256"]:
             raise InputError(
                 f"{manifest['autoencoder']} is not the autoencoder that encoded (SHA-256 {found.sha256[:16]}, not "
-                f"{manifest['autoencoder_sha256'][:16]}): restore it, or run the stage encode again"
+                f"{manifest['autoencoder_sha256'][:16]}): restore it, or encode the images again"
             )
         return found
 
     def shape(self, images: tuple[int, ...]) -> tuple[int, ...]:
-        """(C, h, w) of the latent of an image of a shape (C, H, W), if that is what the latent is decoded to."""
+        """(C, h, w) of the latent of an image (C, H, W); InputError if it is decoded to another shape."""
         with torch.inference_mode():
             z = self.encode(torch.zeros(1, 3, *images[1:], device=self.device))
             decoded = tuple(self.decode(z).shape[1:])
         if decoded != tuple(images):
             raise InputError(
                 f"the {self.kind} decodes latents to images of {decoded}, the data are {tuple(images)} (channels, "
-                "height, width): dataset.channels and dataset.size must be the autoencoder's"
+                "height, width): use images of that shape"
             )
         return tuple(z.shape[1:])
 
@@ -81,14 +82,13 @@ class Autoencoder:
 
 
 def _random(kind: str, size: int | None) -> Path:
-    """A small autoencoder of random weights, in the true file format, below the scratch folder."""
-    import diffusers
+    """A small autoencoder with random weights, saved in diffusers' format below the scratch folder."""
+    with needs("models"):
+        import diffusers
 
     folder = scratch() / "random" / f"{kind}_{size}"
     if size is None or size < 8 or size % 4:
-        raise InputError(
-            f"encode.path is 'random', which is for sizes that 4 divides, of 8 and more; this one is {size}"
-        )
+        raise InputError(f"path is 'random': size is {size}; it must be 8 or more and divisible by 4")
     if not (folder / "config.json").exists():
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
@@ -113,17 +113,18 @@ def _random(kind: str, size: int | None) -> Path:
 
 
 def _folder(path: str) -> Path:
-    """A folder of weights: the user's own, or that of the hub in its cache."""
+    """The folder of weights: a local one, or the hub's cache after a download."""
     if Path(path).is_dir():
         return Path(path)
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    with needs("models"):
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     name, _, revision = path.partition("@")
     try:
         return Path(snapshot_download(name, revision=revision or None, allow_patterns=["*.json", "*.safetensors"]))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise InputError(
-            f"encode.path is {path}: no such folder, and the hub does not give it ({type(error).__name__}); name a "
+            f"path is {path}: no such folder, and the hub does not have it ({type(error).__name__}); name a "
             "folder that holds config.json and the safetensors file of the autoencoder"
         ) from error

@@ -16,12 +16,13 @@ from sagd.runtime.files import open_tensors, read_json, read_tensors, write_json
 from sagd.runtime.parallel import blocks
 from sagd.spaces.autoencoder import Autoencoder
 from sagd.spaces.moments import combine
+from sagd.spaces.pixels import from_uint8
 
 EPSILON = 1e-5  # added to the variance of latents, as RAE does
 
 
 class Latents:
-    """Latents from the shards that `sagd.latents.encode` wrote, normalised; memory does not grow with their number.
+    """Latents from the shards that `encode` wrote, normalised; memory does not grow with their number.
 
     Parameters
     ----------
@@ -74,7 +75,7 @@ def normalization(folder: Path) -> tuple[Tensor, Tensor]:
     return moments["mean"].float(), (moments["variance"] + EPSILON).sqrt().float()
 
 
-# Latents whose moments stand for those of all, evenly spread: data sets lie in the order of their classes.
+# Moments are estimated from this many latents, evenly spread, because data sets are often sorted by class.
 PROBED = 4096
 
 
@@ -93,7 +94,9 @@ def encode(
     resumed: Callable[[int], None] = lambda images: None,
     report: Callable[[int], None] = lambda images: None,
 ) -> dict:
-    """Write the latents of a data set in shards; a process that was killed goes on at the shard that it was at.
+    """Write the latents of a data set in shards.
+
+    To resume after an interruption, call it again: finished shards are kept.
 
     Parameters
     ----------
@@ -111,7 +114,7 @@ def encode(
     world
         Processes that share the shards; all see ``place``.
     resumed, report
-        Called with the number of images that were there before, and of those of each shard that this process ends.
+        Called with the number of images that were there before, and with that of each shard that this process writes.
 
     Returns
     -------
@@ -162,7 +165,7 @@ def encode(
 
 
 def _check_room(place: Path, names: list[str], needed: int, what: str) -> None:
-    """Say how much is to be written, and refuse it where the disk is too small."""
+    """Print how much will be written; raise InputError if the disk is too small."""
     left = max(0, needed - sum((place / name).stat().st_size for name in names if (place / name).exists()))
     free = shutil.disk_usage(place).free
     print(
@@ -172,13 +175,9 @@ def _check_room(place: Path, names: list[str], needed: int, what: str) -> None:
     )
     if left > free:
         raise InputError(
-            f"{place} has {free / 1e9:.1f} GB free, {left / 1e9:.1f} are needed: set SAGD_SCRATCH, or store nothing "
-            "with encode.on_the_fly"
+            f"{place} has {free / 1e9:.1f} GB free, {left / 1e9:.1f} are needed: set SAGD_SCRATCH to another disk, "
+            "or encode during training"
         )
-
-
-def x0_of(images: np.ndarray, device: torch.device) -> Tensor:
-    return torch.from_numpy(np.array(images)).to(device).float() / 127.5 - 1
 
 
 def _shard(
@@ -190,11 +189,11 @@ def _shard(
         views["flipped"] = torch.empty_like(views["latents"])
     with torch.inference_mode():
         for rows in blocks(len(images), batch_size):
-            x = x0_of(images[rows], autoencoder.device)
+            x = from_uint8(images[rows], autoencoder.device)
             for view, z in views.items():
                 z[rows] = autoencoder.encode(x.flip(-1) if view == "flipped" else x).to(dtype).cpu()
     if not all(torch.isfinite(z).all() for z in views.values()):
-        raise InputError(f"the autoencoder gives latents that are not finite in {dtype}; try encode.dtype=bfloat16")
+        raise InputError(f"the autoencoder gives latents that are not finite in {dtype}; try dtype bfloat16")
     count = sum(len(z) for z in views.values())
     # One latent at a time: float64 of a shard is four times its size.
     zero = torch.zeros(())
@@ -214,9 +213,9 @@ def _normalize(place: Path, names: list[str]) -> None:
 
 
 def statistics(place: Path) -> dict[str, Tensor]:
-    """Moments of normalised latents, as `sagd.moments.statistics` has those of images: ``mean`` 0, and ``power``.
+    """Moments of normalised latents, ``mean`` (0) and ``power``, as `sagd.spaces.moments.statistics` gives of images.
 
-    The power at each frequency of the unitary DFT is that of 4,096 latents, evenly spread.
+    The power at each frequency of the unitary DFT is estimated from 4,096 latents, evenly spread.
     """
     latents = Latents(place)
     few = _spread(len(latents), PROBED)
@@ -240,7 +239,7 @@ def probe(
     batches = []
     with torch.inference_mode():
         for rows in _spread(len(images), count).split(batch_size):
-            batches.append(autoencoder.encode(x0_of(images[rows.numpy()], autoencoder.device)).float().cpu())
+            batches.append(autoencoder.encode(from_uint8(images[rows.numpy()], autoencoder.device)).float().cpu())
     z, zero = torch.cat(batches), torch.zeros(())
     mean = sum((x.double() for x in z), zero) / len(z)
     variance = sum(((x.double() - mean).square() for x in z), zero) / len(z)

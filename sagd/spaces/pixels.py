@@ -14,9 +14,9 @@ def to_uint8(x: Tensor) -> Tensor:
     return ((x + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
 
-def from_uint8(images: np.ndarray) -> Tensor:
-    """A copy of pixels in uint8, as float32 in [-1, 1]."""
-    return torch.from_numpy(np.array(images)).float() / 127.5 - 1
+def from_uint8(images: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
+    """Pixels in uint8 as float32 in [-1, 1], copied to a device."""
+    return torch.from_numpy(np.array(images)).to(device).float() / 127.5 - 1
 
 
 def corrupted(images: np.ndarray, corruption: Corruption | None, generator: torch.Generator) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Everything random about a training step, a function of (seed, step) alone."""
+"""A training step's batch: all its random numbers depend on (seed, step) only."""
 
 import functools
 from collections.abc import Iterator
@@ -54,14 +54,14 @@ def draw_batch(
     rows: slice | None = None,
     stored: Tensor | None = None,
 ) -> Batch:
-    """Everything random about a step, a function of (seed, step) alone; or its ``rows``, which are what they are in it.
+    """Draw a step's batch deterministically from (seed, step); ``rows`` selects a slice of it.
 
     Parameters
     ----------
     corruption
-        Is done to images in [-1, 1], with fresh noise in every epoch (section 3.3).
+        Applied to images in [-1, 1], with fresh noise in every epoch (section 3.3).
     classes
-        How many labels the network knows.
+        Number of labels of the network.
     stored
         What `read` gives for this step, if it has been read.
     """
@@ -94,7 +94,7 @@ def read(source: Pixels | Latents, recipe: Recipe, seed: int, step: int, rows: s
 
 
 def read_ahead(source: Pixels | Latents, recipe: Recipe, seed: int, started: int, rows: slice | None) -> Iterator:
-    """What each step takes from the source; from the disk it is read while the step before is computed."""
+    """The images or latents of each step; those on disk are read in a thread, one step ahead."""
     if source.in_memory or started == recipe.steps:
         yield from (read(source, recipe, seed, step, rows) for step in range(started, recipe.steps))
         return

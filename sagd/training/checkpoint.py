@@ -13,7 +13,7 @@ from sagd.runtime.files import read_tensors, write_tensors
 
 @dataclass
 class State:
-    """What a checkpoint holds: one safetensors file, whole or absent."""
+    """What a checkpoint holds; it is one safetensors file, written atomically."""
 
     parameters: dict[str, Tensor]
     averaged: dict[str, Tensor]
@@ -41,10 +41,10 @@ class State:
         tensors = self.world.collected(self.tensors())
         if self.world.main:
             write_tensors(path, tensors | {"step": torch.tensor(step)}, {"run": self.describe})
-        self.world.wait()  # a process that ended here would take along what is still to be collected
+        self.world.wait()  # a process that ended here would leave the others waiting for its shards
 
     def resume(self, path: Path | None) -> int:
-        """The step to go on from, of which all processes must say the same; 0 if there is no checkpoint."""
+        """The step to resume from, the same on all processes; 0 if there is no checkpoint."""
         self.world.check_alike(self.describe)
         different = f"not all processes find one checkpoint at {path}: SAGD_SCRATCH must be a folder that all hosts see"
         there = path is not None and path.exists()
@@ -64,7 +64,9 @@ class State:
         mine = self.tensors()
         fits = all(name in saved and saved[name].shape == t.shape for name, t in mine.items())
         if run != self.describe or not fits:
-            raise InputError(f"{path} is the checkpoint of another run: {run}; remove it, or restore those settings")
+            raise InputError(
+                f"{path} is the checkpoint of another run; remove it to train anew, or restore its settings"
+            )
         with torch.no_grad():
             for name, tensor in mine.items():
                 fill(tensor, saved[name])

@@ -1,4 +1,4 @@
-"""The training loop: loss, AdamW, EMA, and checkpoints from which it goes on to the same bits."""
+"""The training loop: loss, AdamW, EMA, and checkpoints; a resumed run ends with the same bits."""
 
 import json
 import os
@@ -31,7 +31,7 @@ SAVING = 0.05  # of the time, at most
 
 @dataclass
 class Trained:
-    """A finished run: the averaged weights (rank 0 alone has them), every step's loss, the images a second of all."""
+    """A finished run: averaged weights (on rank 0 only), each step's loss, images per second over all processes."""
 
     weights: dict[str, Tensor]
     losses: Tensor
@@ -39,7 +39,7 @@ class Trained:
 
 
 class Interrupted(Exception):
-    """The run was asked to stop, and has saved its checkpoint, where it has one."""
+    """The run was asked to stop; its checkpoint, if it has one, is saved."""
 
 
 def train(
@@ -71,25 +71,25 @@ def train(
     formulation
         What is predicted, and at which times: `Diffusion`, `Flow` or `EDM`.
     world
-        The processes that share each batch, if there are several. Weights and losses are those of one process but for
-        the order of sums, and only rank 0 writes checkpoints and snapshots.
+        The processes that share each batch, if there are several. Weights and losses equal those of one process up to
+        the order of sums; only rank 0 writes checkpoints and snapshots.
     checkpoint
-        Where to save, about every ``checkpoint_seconds``, and less often where saving takes long, so that it takes a
-        twentieth of the time at most. Where such a file is, the run goes on from it, on any number of processes, and on
-        one CPU its weights end bit-identical to those of a run that was never cut.
+        Where to save, about every ``checkpoint_seconds``; less often if saving is slow, so that it takes at most 5 % of
+        the time. If the file exists, the run resumes from it, on any number of processes; on one CPU the final weights
+        are bit-identical to those of an uninterrupted run.
     resumed
-        Called once with the step that the run goes on from, if it does.
+        Called once with the step that the run resumes from, if it does.
     report
         Called after each step with its loss.
     snapshots, snapshot
-        After these steps (counted from 1) ``snapshot`` is given the step and the averaged weights, on rank 0 alone.
+        After each of these steps (counted from 1) ``snapshot`` gets the step and the averaged weights, on rank 0 only.
     stop
-        Asked after each step; once it says yes, the run saves and raises `Interrupted`.
+        Called after each step; once it returns true, the run saves and raises `Interrupted`.
 
     Raises
     ------
     InputError
-        Batch larger than the data, labels missing, a checkpoint of another run, processes that do not do the same, a
+        Batch larger than the data, labels missing, a checkpoint of another run, processes with different settings, a
         loss that is not finite, a full disk.
     """
     device, world = source.device, world or World()

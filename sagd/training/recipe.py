@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to optimise. The defaults are those of diffusers' unconditional training script, but for the batch.
+    """How to optimise. The defaults are those of diffusers' unconditional training script, except the batch size.
 
     Parameters
     ----------

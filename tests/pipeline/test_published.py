@@ -67,10 +67,14 @@ def test_every_profile_is_valid_and_its_stages_fill_every_setting(profile, tmp_p
     taken = [s for name in stages for s in params.chosen(Asked(name))]
     assert sorted(s.name for s in taken) == sorted(s.name for s in params.settings)
     for name, stage in stages.items():
-        place = Path("artifacts", profile, stage["place"])
         for setting in params.chosen(Asked(name)):
-            assert place in setting.artifacts("train").parents
+            for script, filled_by in FILLED_BY.items():
+                place = Path("artifacts", profile, filled_by, stage["place"])
+                assert place in setting.artifacts(script).parents
             assert setting.prepared == Path("artifacts", profile, "prepare", stage["dataset"])
+
+
+FILLED_BY = {"corrupt": "encode", "encode": "encode", "train": "train", "sample": "measure", "evaluate": "measure"}
 
 
 class Asked:
@@ -258,7 +262,7 @@ def test_cells_are_read_for_every_setting_and_speeds_from_their_own_file(some_ru
     assert len(ours) == 171 and ours.run.sum() == 2
     assert ours.fd["mnist_iso"] == pytest.approx(2.1) and ours.fd_seeds["mnist_m006"] == [1.0, 1.4]
     assert ours.images_per_second["mnist_iso"] == 1000 and np.isnan(ours.images_per_second["mnist_m006"])
-    assert ours.command["mnist_m008"] == "cd paper && dvc repro setting@mnist_m008"
+    assert ours.command["mnist_m008"] == "cd paper && dvc repro measure@mnist_m008"
     assert published.label_of(ours) == "fd_x"
 
 
@@ -266,7 +270,7 @@ def test_a_command_names_the_stage_of_the_group_where_a_stage_takes_one(tmp_path
     content = plan.parameters("smoke")
     monkeypatch.chdir(tmp_path)
     write_json(Path("params.json"), content | {"stages": plan.stages("group")})
-    assert published.cells(parameters.load()).command["mnist_m008"] == "cd paper && dvc repro setting@mnist"
+    assert published.cells(parameters.load()).command["mnist_m008"] == "cd paper && dvc repro measure@mnist"
 
 
 def test_the_summary_says_what_was_run_and_how_long_it_took_as_far_as_known(some_run):

@@ -173,7 +173,7 @@ def test_skipped_files_are_told(folder, capsys, monkeypatch):
 
 def test_a_missing_pillow_is_told(folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "PIL", None)
-    with pytest.raises(InputError, match=r"needs the package pillow: pip install 'sagd\[data\]'"):
+    with pytest.raises(InputError, match=r"PIL.*; pip install 'sagd\[data\]'$"):
         Images(folder)
 
 

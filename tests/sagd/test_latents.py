@@ -106,7 +106,7 @@ def test_encoding_goes_on_at_the_shard_that_was_cut(autoencoder, tmp_path):
 
 def test_a_full_disk_is_told_before_anything_is_encoded(autoencoder, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(shutil, "disk_usage", lambda place: SimpleNamespace(free=100))
-    with pytest.raises(sagd.InputError, match="on_the_fly"):
+    with pytest.raises(sagd.InputError, match="or encode during training"):
         encode(autoencoder, tmp_path)
     assert "still to be written" in capsys.readouterr().err
     assert not list(tmp_path.glob("shard*"))

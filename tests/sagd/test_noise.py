@@ -2,6 +2,10 @@
 
 import json
 import math
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -329,3 +333,19 @@ def test_rows_of_a_batch_are_those_of_the_whole(name, shape):
         part = spectrum.sample(shape, generator=sources, rows=slice(1, 3))
         fresh = [torch.Generator().manual_seed(k) for k in range(shape[0])]
         assert torch.equal(part, spectrum.sample(shape, generator=fresh)[1:3])
+
+
+def test_an_operator_is_one_file(tmp_path):
+    """A new file in sagd/operators is `sagd.NAME` and `sagd.operators.NAME`, a function, without any other edit."""
+    shutil.copytree(Path(sagd.__file__).parent, tmp_path / "sagd", ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "sagd/operators/steps.py").write_text(
+        "from sagd.noise.spectrum import Spectrum\n"
+        "from sagd.operators.isotropic import isotropic\n\n\n"
+        "def steps(size) -> Spectrum:\n    return isotropic(size)\n"
+    )
+    code = (
+        "import sagd, sagd.operators.steps\n"
+        "assert sagd.steps((4, 4)).size == (4, 4) and sagd.operators.steps is sagd.steps\n"
+        "assert sagd.operators.power_law is sagd.power_law and 'steps' in dir(sagd)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)

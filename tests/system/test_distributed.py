@@ -140,7 +140,7 @@ def test_a_run_waits_for_another_and_leaves_its_word(tmp_path, capsys):
         assert word and (tmp_path / "lock").read_text() == word
     waiting.join()
     assert entered.is_set() and (tmp_path / "lock").read_text() != word
-    assert capsys.readouterr().err.count("waiting for it") == 1
+    assert capsys.readouterr().err.count("; waiting") == 1
 
 
 @pytest.fixture

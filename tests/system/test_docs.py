@@ -149,7 +149,8 @@ def stages(folder, code):
         return set(found)
     profile = re.search(r"pipeline\.plan (\w+)", code)
     content = plan.parameters(profile[1] if profile else "quick")
-    cells = {f"setting@{name}" for name in content["stages"]} | {f"prepare@{name}" for name in content["datasets"]}
+    cells = {f"{stage}@{name}" for stage in ("train", "measure") for name in content["stages"]}
+    cells |= {f"prepare@{name}" for name in content["datasets"]} | {f"encode@{name}" for name in content["groups"]}
     return {"paper"} | cells
 
 

@@ -11,13 +11,13 @@ import pytest
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
-# Of the plan: each setting's data set. Two names begin alike.
+# Of the plan: each setting's data set, which is its group as well here. Two names begin alike.
 DATA = {"a": "digits", "b": "digits", "b_low": "faces", "c": "faces", "d": "faces"}
 NAMES = list(DATA)
 # exit 255: what dvc does when a stage fails
 DVC = """#!/usr/bin/env bash
 case "$*" in *{fails}) exit 255;; esac
-case "$*" in *setting@*) sleep 0.2;; esac  # so that the jobs overlap
+case "$*" in *train@*) sleep 0.2;; esac  # so that the jobs overlap
 echo "${{CUDA_VISIBLE_DEVICES:-none}} $PWD $*" >> "{log}"
 """
 
@@ -30,7 +30,9 @@ def paper(tmp_path):
     for name in ("run.sh", "slurm.sh"):
         (tmp_path / "paper" / name).write_bytes((ROOT / "paper" / name).read_bytes())
         (tmp_path / "paper" / name).chmod(0o755)
-    stages = {name: {"dataset": dataset, "place": name, "settings": name} for name, dataset in DATA.items()}
+    stages = {
+        name: {"dataset": dataset, "place": f"{dataset}/{name}", "settings": name} for name, dataset in DATA.items()
+    }
     (tmp_path / "paper" / "params.json").write_text(json.dumps({"stages": stages}))
 
     def run(*command, fails="nothing", gpus=0, **environment):
@@ -61,40 +63,40 @@ def asked(log, stage):
 def test_every_setting_runs_and_the_page_last(paper):
     done, log = paper("paper/run.sh", "2")
     assert done.returncode == 0, done.stderr
-    assert asked(log, "prepare") == ["digits", "faces"]
-    assert asked(log, "setting") == NAMES
+    assert asked(log, "encode") == ["digits", "faces"]
+    assert asked(log, "measure") == NAMES
     assert log[-1][1].endswith(" paper")
     order = [line for _, line in log]
-    assert all("prepare@" in line for line in order[:2])  # the data first, once each
+    assert all("encode@" in line for line in order[:2])  # the data first, once each
     assert {device for device, _ in log} == {"none"}
 
 
 def test_jobs_are_dealt_out_to_gpus(paper):
     _, log = paper("paper/run.sh", "4", gpus=2)
-    trained = [device for device, line in log if "setting@" in line]
+    trained = [device for device, line in log if "train@" in line]
     assert trained.count("0") + trained.count("1") == len(NAMES) and min(map(trained.count, "01")) >= 2
 
 
 def test_a_pattern_chooses(paper):
     _, log = paper("paper/run.sh", "1", "^[bc]$")
-    assert asked(log, "setting") == ["b", "c"] and asked(log, "prepare") == ["digits", "faces"]
+    assert asked(log, "measure") == ["b", "c"] and asked(log, "encode") == ["digits", "faces"]
     done, log = paper("paper/run.sh", "1", "^x")
     assert done.returncode != 0 and "no setting matches" in done.stderr and log == []
 
 
 def test_a_setting_that_fails_is_told_and_leaves_the_others(paper):
-    done, log = paper("paper/run.sh", "2", fails="setting@c")
+    done, log = paper("paper/run.sh", "2", fails="measure@c")
     assert done.returncode != 0
-    assert asked(log, "setting") == ["a", "b", "b_low", "d"]
-    done, log = paper("paper/run.sh", "1", fails="prepare@digits")  # its data cannot be had
+    assert asked(log, "measure") == ["a", "b", "b_low", "d"]
+    done, log = paper("paper/run.sh", "1", fails="encode@digits")  # its data cannot be had
     assert done.returncode != 0
-    assert asked(log, "setting") == ["b_low", "c", "d"]
+    assert asked(log, "measure") == ["b_low", "c", "d"]
     assert log[-1][1].endswith(" paper")  # with what is there
 
 
 def test_settings_whose_names_begin_alike_are_told_apart(paper):
     _, log = paper("paper/run.sh", "1", "^b")
-    assert asked(log, "setting") == ["b", "b_low"]
+    assert asked(log, "measure") == ["b", "b_low"]
 
 
 @pytest.mark.slow
@@ -102,6 +104,6 @@ def test_a_task_of_slurm_is_one_setting(paper):
     for number in (0, 2, 4):
         done, log = paper("bash", "paper/slurm.sh", SLURM_ARRAY_TASK_ID=str(number))
         assert done.returncode == 0, done.stderr
-        assert asked(log, "setting") == [NAMES[number]] and len(log) == 1
+        assert asked(log, "measure") == [NAMES[number]] and len(log) == 1
     done, _ = paper("bash", "paper/slurm.sh", SLURM_ARRAY_TASK_ID="5")
     assert done.returncode != 0 and "no setting has the number 5" in done.stderr
