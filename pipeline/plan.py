@@ -28,7 +28,7 @@ LOW, HIGH = (0.0, 0.3), (0.3, 1.0)  # the corruptions of Fig. 3 and of the works
 
 
 def settings(audit_size: int = 32) -> dict[str, dict]:
-    """Every setting of the study: its name to what `pipeline.params.GridSetting` takes.
+    """Every setting of the study: its name to what `pipeline.params.sections.GridSetting` takes.
 
     Parameters
     ----------

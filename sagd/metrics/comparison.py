@@ -45,7 +45,7 @@ class Comparison:
 
     @property
     def reference_features(self) -> np.ndarray:
-        """The reference, for metrics that need more than moments: `measure` refuses them if only the moments are given."""
+        """The reference, for metrics that need more than moments: `measure` refuses them if it has only moments."""
         assert self.reference is not None
         return self.reference
 

@@ -98,7 +98,7 @@ def test_a_training_says_its_cost_first_on_a_gpu(said, capsys, monkeypatch):
 
 
 def test_all_that_is_missing_is_told_at_once(said):
-    with pytest.raises(InputError, match=r"autoencoder: path is nowhere.*; reference: cannot read batch\.npz"):
+    with pytest.raises(InputError, match=r"autoencoder: encode\.path is nowhere.*; reference: cannot read batch\.npz"):
         said("lacking")
     assert "4,900 to train on" in said.said
 
