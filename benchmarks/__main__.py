@@ -178,13 +178,13 @@ def plain_loop(network: torch.nn.Module, formulation: object, shape: tuple, step
     averaged = [p.detach().clone() for p in parameters]
     optimizer = torch.optim.AdamW(parameters, lr=1e-4, fused=True)
     labels = torch.zeros(batch_size, dtype=torch.long, device=device) if classes_of(network) else None
-    source = torch.Generator(device).manual_seed(0)
+    source, white = torch.Generator(device).manual_seed(0), sagd.isotropic(shape[-2:])
     for _ in range(steps):
         t = formulation.draw_times(batch_size, generator=source, device=device)
         eps = torch.randn(x0.shape, generator=source, device=device)
         optimizer.zero_grad()
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            loss = formulation.loss(predictor(network, labels), x0.to(memory_format=layout), t, eps)
+            loss = formulation.loss(predictor(network, labels), white, x0.to(memory_format=layout), t, eps)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0, foreach=True)
         optimizer.step()

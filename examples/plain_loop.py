@@ -42,7 +42,7 @@ def main() -> None:
     for step in range(options.steps):
         x0 = data[torch.randint(len(data), (32,), generator=generator)]
         eps = noise.sample(x0.shape, generator=generator)  # N(0, Sigma_w), in place of torch.randn
-        loss = diffusion.loss(network, x0, diffusion.draw_times(32, generator=generator), eps)
+        loss = diffusion.loss(network, noise, x0, diffusion.draw_times(32, generator=generator), eps)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

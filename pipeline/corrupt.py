@@ -20,7 +20,7 @@ def main(params: Params, options: argparse.Namespace) -> None:
         chosen, corruption = setting.corrupt, None
         if chosen.band is not None:
             low, high = chosen.band
-            band = band_pass(images.shape[-2:], (low, high), units=chosen.units)
+            band = band_pass(images.shape[-2:], (low, high), units=chosen.units, normalize=chosen.normalize)
             corruption = Corruption(band, chosen.gamma, chosen.filtered)
         save(setting.artifacts("corrupt") / "corruption.safetensors", corruption)
         preview = corrupted(images, corruption, generator(0, "preview"))

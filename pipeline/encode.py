@@ -8,7 +8,7 @@ them.
 import argparse
 import hashlib
 from collections.abc import Sequence
-from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -100,7 +100,14 @@ def write(
     for variant in variants:
         variant.check(noise, tuple(data["mean"].shape))
     stored.save(folder / "noise.safetensors", noise)
-    description, file = {"noise": noise.to_dict()}, setting.noise.file
+    description: dict[str, Any] = {"noise": noise.to_dict()}
+    if corrupts is not None:
+        band, reached = int(corrupts.spectrum.support.sum()), corrupts.reached_by(noise)
+        description["corrupted_frequencies"] = {"in_the_band": band, "reached_by_the_noise": reached}
+        if 0 < reached < band:
+            said = f"the noise leaves out {band - reached} of the {band} corrupted frequencies and reaches the others"
+            print(f"encode: {setting.title}: {said}, so the band is not omitted (noise.grid, noise.low, noise.high)")
+    file = setting.noise.file
     if file is not None:
         own = {"operator": setting.noise.operator, "arguments": setting.noise.arguments, "sha256": digest(file)}
         description["own"] = own
@@ -112,12 +119,12 @@ def noise_of(setting: Setting, data: Moments) -> Noise:
     noise, formulation = setting.noise, setting.train.formulation(tuple(data["mean"].shape))
     alpha = None
     if noise.alpha == "auto" and noise.operator == "power_law":
-        how = setting.sampler
+        how = setting.sample.settings(clip=False)  # clipping is not linear: the oracle knows none
         if how.eta > 0 or formulation.alpha_bar is None:
             raise InputError("noise.alpha is 'auto', which is for sample.eta 0 and for the schedules of diffusion")
         conventions = {"grid": noise.grid, "dc": noise.dc, "normalize": noise.normalize}
         diffusion = Diffusion(Schedule(formulation.alpha_bar), setting.train.prediction)
-        alpha = suggest(data["mean"], data["power"], diffusion, replace(how, clip=False), **conventions).alpha
+        alpha = suggest(data["mean"], data["power"], diffusion, how, **conventions).alpha
         print(f"encode: {setting.title}: the data suggest alpha {alpha:g}")
     return noise.spectrum(data["power"].mean(0), formulation.alpha_bar, alpha)
 

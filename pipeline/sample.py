@@ -13,8 +13,11 @@ import torch
 from pipeline.params import Params, Setting
 from pipeline.run.console import stage
 from sagd.errors import InputError
+from sagd.formulations.base import Sampler
 from sagd.networks import weights
 from sagd.noise import corruption, stored
+from sagd.noise.base import Noise
+from sagd.noise.corruption import Corruption
 from sagd.previews import save_grid
 from sagd.runtime.distributed import World
 from sagd.runtime.download import digest
@@ -35,7 +38,7 @@ def main(params: Params, options: argparse.Namespace) -> None:
 
 
 def sample(setting: Setting, world: World) -> None:
-    choice, sampler = setting.sample, setting.sampler
+    choice = setting.sample
     trained, encoded, folder = (setting.artifacts(stage) for stage in ("train", "encode", "sample"))
     key = _key(setting, trained, encoded, setting.artifacts("corrupt"))
     world.check_alike(key)
@@ -48,6 +51,7 @@ def sample(setting: Setting, world: World) -> None:
     *earlier, _ = read_json(trained / "run.json")["checkpoints"]
     names = {f"seed_{seed}{at}": seed for seed in setting.seeds for at in ("", *(f"_step_{s}" for s in earlier))}
     corrupts = corruption.load(setting.artifacts("corrupt") / "corruption.safetensors")
+    sampler = sampler_of(setting, noise, corrupts)
     parts = {}
     with (
         world.holding(place),
@@ -81,6 +85,13 @@ def sample(setting: Setting, world: World) -> None:
         save_grid(picture, drawn[f"seed_{setting.seeds[0]}"][:PREVIEW], columns=12)
         for part in place.glob("*.npy"):
             part.unlink()
+
+
+def sampler_of(setting: Setting, noise: Noise, corrupts: Corruption | None) -> Sampler:
+    """How a setting is sampled; `clip: auto` is off where the networks learn a corruption, which exceeds [-1, 1]."""
+    how = setting.sample.clip
+    learnt = corrupts is not None and corrupts.reached_by(noise) > 0
+    return setting.sample.settings(clip=not learnt if how == "auto" else how == "on")
 
 
 def decoder_of(setting: Setting, device: torch.device) -> Callable[[torch.Tensor], torch.Tensor]:

@@ -34,7 +34,6 @@ from pipeline.params.sections import (
     naming,
 )
 from sagd.errors import InputError
-from sagd.formulations.base import Sampler
 from sagd.noise.base import Noise as AnyNoise
 from sagd.runtime.files import read_array, read_bytes
 
@@ -83,12 +82,6 @@ class Setting:
     def evaluate(self) -> Evaluate:
         return self.section("evaluate")
 
-    @property
-    def sampler(self) -> Sampler:
-        """How its networks are sampled. Clipping is not linear: it would put energy into a band that was left out."""
-        how = self.sample.clip
-        return self.sample.settings(clip=self.corrupt.band is None if how == "auto" else how == "on")
-
     def check(self, noise: AnyNoise, shape: tuple[int, ...]) -> None:
         """Raise InputError, before anything is trained, for what could not be sampled; data of a shape (C, H, W)."""
         if self.train.flip and self.encode.stored and not self.encode.flips:
@@ -99,7 +92,7 @@ class Setting:
             )
         try:
             with naming("sample", Sample):
-                self.train.formulation(shape).check(noise, self.sampler)
+                self.train.formulation(shape).check(noise, self.sample.settings(clip=False))
         except InputError as error:
             raise InputError(f"{self.title}: {error}") from None
 

@@ -226,6 +226,9 @@ class Corrupt(Section):
     band: Band | None = Field(None, description="such as [0.4, 0.5]: noise in this band is added to training images")
     gamma: Annotated[float, Field(ge=0)] = Field(1.0, description="its weight")
     units: Units = Field("corner", description="of the band's edges, as noise.units")
+    normalize: Literal["expected", "none"] = Field(
+        "expected", description="unit variance in the pixels (eq. 15), or the bare weight of eq. 13, a fraction of it"
+    )
     filtered: bool = Field(False, description="the plain remedy: the band is filtered out of the training images")
 
     @model_validator(mode="after")
@@ -309,6 +312,9 @@ class _Train(Section):
     )
     flip: bool = Field(False, description="mirror half the images")
     label_dropout: Annotated[float, Field(ge=0, lt=1)] = Field(0.1, description="share of labels that are hidden")
+    project: bool = Field(
+        True, description="the loss on the support of the noise; false: the paper's literal loss (docs/method.md)"
+    )
     compile: bool = Field(False, description="torch.compile the network")
     repeats: Positive = Field(1, description="runs, from seed, seed + 1, ..., for the standard error")
     snapshots: Positive = Field(
@@ -399,7 +405,7 @@ class Sample(Section):
     sampler: SamplerName = Field("ddim", description=f"flow and edm are sampled by {' or '.join(ODE_SAMPLERS)}")
     eta: Annotated[float, Field(ge=0, le=1)] = Field(0.0, description="of ddim; 1 adds the noise of ddpm")
     clip: Literal["auto", "on", "off"] = Field(
-        "auto", description="clipping of x0 to [-1, 1]; auto: off where the training images are corrupted"
+        "auto", description="clipping of x0 to [-1, 1]; auto: off where networks learn a corrupted band"
     )
     filtered: bool = Field(False, description="the plain remedy: the corrupted band is filtered out of the samples")
     batch_size: Positive = Field(32, description="samples that are drawn at a time")

@@ -117,7 +117,7 @@ def cost(setting: Setting, source: Pixels | Latents, noise: Noise, world: World)
         moments = {"mean": torch.zeros(source.shape, dtype=torch.float64), "power": torch.ones(source.shape).double()}
         network = choice.network(source.shape, source.classes, 0).to(world.device).eval().requires_grad_(False)
         n = min(how.n, how.batch_size)
-        sampler = replace(setting.sampler, steps=min(STEPS, how.steps))
+        sampler = replace(how.settings(clip=False), steps=min(STEPS, how.steps))
         now()
         draw(network, formulation, noise, sampler, moments, n=n, batch_size=n, seed=0)
         now()

@@ -191,12 +191,16 @@ def mean_image(networks: Networks, schedule, statistics: Path = STATISTICS / "mn
     DataFrame, str
         One row an alpha; and in Markdown how much of the networks' error the start explains.
     """
-    data, frame, sampler = read_tensors(statistics), networks.frame, networks.params.settings[0].sampler
+    data, frame, sampler = (
+        read_tensors(statistics),
+        networks.frame,
+        networks.params.settings[0].sample.settings(clip=False),
+    )
     rows, predicted = [], {}
     for noise, alpha in NOISES.items():
         value, mean = float(alpha), {}
         for start in ("noise", "marginal"):
-            how = replace(sampler, start=start, clip=False)
+            how = replace(sampler, start=start)
             mean[start] = curve(data, schedule, [value], how, dc="floor").curve[value]["mean"]
         predicted[noise] = mean["noise"]
         level, error = (frame.loc[noise].measured[f"pixels_mean{ending}"] for ending in ("", "_se"))

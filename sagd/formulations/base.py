@@ -83,8 +83,13 @@ class Formulation(Protocol):
         """Draw the times of n training examples, (n,)."""
         ...
 
-    def loss(self, predict: Predict, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
-        """The training loss, mean over everything; x0 and eps (B, ...), t (B,)."""
+    def loss(
+        self, predict: Predict, noise: Noise, x0: Tensor, t: Tensor, eps: Tensor, *, project: bool = True
+    ) -> Tensor:
+        """The training loss, mean over everything; x0 and eps (B, ...), t (B,), eps drawn by ``noise.sample``.
+
+        ``project``: see `trained_on`.
+        """
         ...
 
     def check(self, noise: Noise, sampler: Sampler | None = None) -> None:
@@ -172,6 +177,16 @@ class Continuous:
     def start(self, noise: Noise, sampler: Sampler, white: Tensor, data: dict[str, Tensor] | None = None) -> Tensor:
         """Shaped noise, made of white noise (B, ...)."""
         return noise.shape(white)
+
+
+def trained_on(noise: Noise, x0: Tensor, project: bool) -> Tensor:
+    """What a network is shown of the data, and asked for: x0 (B, ...) on the support of the noise (App. D.5).
+
+    A sampler never visits the frequencies that the noise leaves out, so what the data have there is neither input nor
+    target. eps lies on the support, so with x0 projected all that is made of the two is. At full support this is x0.
+    Without ``project`` it is x0, too: the loss as the paper writes it (eq. 26), for comparison.
+    """
+    return noise.project(x0) if project else x0
 
 
 def integrate(slope: Callable[[Tensor, float], Tensor], x: Tensor, times: Tensor, sampler: str) -> Tensor:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from sagd.errors import InputError, one_of
-from sagd.formulations.base import Family, Predict, Sampler, White
+from sagd.formulations.base import Family, Predict, Sampler, White, trained_on
 from sagd.formulations.schedule import PREDICTIONS, Schedule
 from sagd.noise.base import Noise
 from sagd.noise.spectrum import posterior
@@ -22,6 +22,8 @@ from sagd.noise.spectrum import posterior
 
 def eps_loss(predict: Predict, schedule: Schedule, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
     """The training loss, || eps_w - eps_theta(x_t, t) ||^2, mean over everything, un-reweighted (eq. 26).
+
+    `Diffusion.loss` is the same, and projects x0 where the noise leaves frequencies out.
 
     Parameters
     ----------
@@ -79,9 +81,11 @@ class Diffusion:
         """Steps of n training examples, (n,), int64, uniform."""
         return torch.randint(len(self.schedule), (n,), generator=generator, device=device)
 
-    def loss(self, predict: Predict, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
-        """`eps_loss` or `v_loss`."""
-        return LOSSES[self.prediction](predict, self.schedule, x0, t, eps)
+    def loss(
+        self, predict: Predict, noise: Noise, x0: Tensor, t: Tensor, eps: Tensor, *, project: bool = True
+    ) -> Tensor:
+        """`eps_loss` or `v_loss`, on the support of the noise (`trained_on`); eps is drawn by ``noise.sample``."""
+        return LOSSES[self.prediction](predict, self.schedule, trained_on(noise, x0, project), t, eps)
 
     def timesteps(self, sampler: Sampler) -> list[int]:
         """The steps that a sampler visits, from noisy to clean."""
@@ -129,7 +133,11 @@ class Diffusion:
         def denoise(x: Tensor, t: int) -> tuple[Tensor, Tensor]:
             output = noise.project(predict(x, torch.full((len(x),), t, device=x.device)))
             x0, eps = schedule.x0_and_eps(x, t, output, self.prediction)
-            return (x0.clamp(-1, 1) if sampler.clip else x0), eps
+            return clipped(x0), eps
+
+        def clipped(x0: Tensor) -> Tensor:
+            # Clipping is not linear: it puts energy into the frequencies that the noise leaves out.
+            return noise.project(x0.clamp(-1, 1)) if sampler.clip else x0
 
         def drawn() -> Tensor:
             if white is None:
@@ -148,7 +156,8 @@ class Diffusion:
             return there
         # Heun: DDIM again, with the mean of the noises at both ends (Karras et al., arXiv 2206.00364, algorithm 1).
         _, eps_there = denoise(there, t_prev)
-        return ddim_step(schedule, x, t, t_prev, (eps + eps_there) / 2, clip=sampler.clip)
+        eps = (eps + eps_there) / 2
+        return ddim_step(schedule, x, t, t_prev, eps, x0=clipped(schedule.x0_from_eps(x, t, eps)))
 
     def sample(
         self,
@@ -162,9 +171,8 @@ class Diffusion:
     ) -> Tensor:
         """Run a sampler from its start down to clean data.
 
-        The prediction is projected onto the support of w, where the noise that it estimates lies (App. D.5), so a
-        band that the noise leaves out keeps exactly the zero energy that it starts with. At full support that does
-        nothing.
+        The prediction, and x0hat where it is clipped, are projected onto the support of w (App. D.5), so a band that
+        the noise leaves out keeps the zero energy that it starts with. At full support that does nothing.
 
         Parameters
         ----------
@@ -213,7 +221,8 @@ def ddim_step(
     eta
         0 is deterministic; 1 adds the noise of DDPM.
     clip
-        Clip x0hat to [-1, 1]; eps is not derived anew, as in diffusers.
+        Clip x0hat to [-1, 1]; eps is not derived anew, as in diffusers. For noise that leaves frequencies out give
+        ``x0``, clipped and then projected.
     noise
         Shaped noise of the shape of xt, N(0, Sigma_w) and never white (App. D.4); needed for eta > 0.
     """

@@ -13,7 +13,18 @@ import torch
 from torch import Tensor
 
 from sagd.errors import InputError
-from sagd.formulations.base import EMBEDDED, Continuous, Family, Predict, Sampler, White, builder, integrate, like
+from sagd.formulations.base import (
+    EMBEDDED,
+    Continuous,
+    Family,
+    Predict,
+    Sampler,
+    White,
+    builder,
+    integrate,
+    like,
+    trained_on,
+)
 from sagd.noise.base import Noise
 from sagd.noise.spectrum import Spectrum
 
@@ -62,16 +73,23 @@ class EDM(Continuous):
         c_skip, c_out, c_in = data**2 / total, s * data / total.sqrt(), total.rsqrt()
         return c_skip * x + c_out * predict(c_in * x, EMBEDDED / 4 * torch.as_tensor(sigma, device=x.device).log())
 
-    def loss(self, predict: Predict, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+    def loss(
+        self, predict: Predict, noise: Noise, x0: Tensor, t: Tensor, eps: Tensor, *, project: bool = True
+    ) -> Tensor:
         """lambda(sigma) || D(x0 + sigma eps_w; sigma) - x0 ||^2, mean over everything, with lambda = 1 / c_out^2.
 
         Parameters
         ----------
+        noise
+            What eps is drawn from; x0 is taken on its support.
         x0, eps
-            (B, ...); eps is drawn by `Spectrum.sample`.
+            (B, ...); eps is drawn by ``noise.sample``.
         t
             (B,), the noise levels sigma.
+        project
+            See `trained_on`.
         """
+        x0 = trained_on(noise, x0, project)
         sigma, data = like(t, x0), self.sigma_data
         weight = (sigma.square() + data**2) / (sigma * data).square()
         return (weight * (self.denoise(predict, x0 + sigma * eps, t) - x0).square()).mean()
@@ -123,7 +141,8 @@ class EDM(Continuous):
             return noise.project((x - denoised) / sigma)
 
         with torch.set_grad_enabled(gradients and torch.is_grad_enabled()):
-            return integrate(slope, levels[0].item() * x, levels, sampler.name)
+            # What float32 rounds at sigma_max is large beside the data: a band that is left out is emptied again.
+            return noise.project(integrate(slope, levels[0].item() * x, levels, sampler.name))
 
 
 edm = {"edm": Family(("x0",), builder(EDM))}

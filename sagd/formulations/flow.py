@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from sagd.errors import InputError, one_of
-from sagd.formulations.base import EMBEDDED, Continuous, Family, Predict, Sampler, White, integrate, like
+from sagd.formulations.base import EMBEDDED, Continuous, Family, Predict, Sampler, White, integrate, like, trained_on
 from sagd.noise.base import Noise
 from sagd.noise.spectrum import Spectrum
 
@@ -70,8 +70,14 @@ class Flow(Continuous):
         t = like(t, x0)
         return (1 - t) * x0 + t * eps
 
-    def loss(self, predict: Predict, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
-        """|| (eps_w - x0) - v_theta(x_t, t) ||^2, mean over everything; eps drawn by `Spectrum.sample`."""
+    def loss(
+        self, predict: Predict, noise: Noise, x0: Tensor, t: Tensor, eps: Tensor, *, project: bool = True
+    ) -> Tensor:
+        """|| (eps_w - x0) - v_theta(x_t, t) ||^2, mean over everything, on the support of the noise (`trained_on`).
+
+        x0 and eps (B, ...), eps drawn by ``noise.sample``; t (B,).
+        """
+        x0 = trained_on(noise, x0, project)
         return (predict(self.interpolate(x0, t, eps), EMBEDDED * t) - (eps - x0)).square().mean()
 
     def x0_and_eps(self, xt: Tensor, t: Tensor, velocity: Tensor) -> tuple[Tensor, Tensor]:

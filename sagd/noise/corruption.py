@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from sagd.errors import InputError
+from sagd.noise.base import Noise
 from sagd.noise.spectrum import Spectrum
 from sagd.runtime.files import read_tensors, write_tensors
 
@@ -45,6 +46,15 @@ class Corruption:
     def remove(self, x: Tensor) -> Tensor:
         """Images (..., H, W) with nothing in the band."""
         return x - self.spectrum.project(x)
+
+    def reached_by(self, noise: Noise) -> int:
+        """How many frequencies of the band the noise reaches; all of them if it lies on another grid (latents).
+
+        0: the noise leaves the band out, so nothing of it is learnt. A number between 0 and that of the band is a
+        leak: the noise leaves out a part of the band only.
+        """
+        band = self.spectrum.support
+        return int((band & noise.support).sum() if noise.size == self.spectrum.size else band.sum())
 
     def moments(self, mean: Tensor, power: Tensor) -> tuple[Tensor, Tensor]:
         """Mean image and power (C, H, W) of `sagd.spaces.moments.statistics`, as the corruption makes them."""

@@ -5,7 +5,6 @@ last two for images, as in the paper, the last one for signals (..., L), the las
 Leading axes (batch, channel) are independent.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, get_args
@@ -126,7 +125,8 @@ class Spectrum:
         Returns
         -------
         Tensor
-            ``shape``, or its ``rows``; at isotropic, unit-weight noise exactly ``torch.randn`` of the same generator.
+            ``shape``, or its ``rows``: T_w xi with xi the ``torch.randn`` of the same generator, whatever the weight.
+            So noises of weights that differ little differ little themselves, and isotropic noise is xi.
         """
         shape = tuple(shape)
         if shape[-len(self.size) :] != self.size:
@@ -138,29 +138,12 @@ class Spectrum:
             return torch.stack([self.sample(shape[1:], generator=g, device=device, dtype=dtype) for g in asked])
         working = torch.float64 if dtype == torch.float64 else torch.float32
         source = generator.device if generator is not None else torch.device(device or "cpu")
+        white = torch.randn(shape, generator=generator, device=source, dtype=working)
         if self._constant is not None:
-            eps = torch.randn(shape, generator=generator, device=source, dtype=working)
-            eps = eps if rows is None else eps[rows]
+            eps = white if rows is None else white[rows]
             eps = eps if self._constant == 1 else eps * self._constant
         else:
-            # White noise is white in any orthonormal basis, so the spectrum itself is drawn. T_w is real, so one
-            # complex FFT shapes two independent images, its real and its imaginary part.
-            count = math.prod(shape[: -len(self.size)])
-            half = -(-count // 2)
-            z = torch.randn((half, *self.size, 2), generator=generator, device=source, dtype=working)
-            if rows is None:
-                wanted, part = shape, None
-            else:
-                field = torch.arange(count, device=source).unflatten(0, shape[: -len(self.size)])[rows]
-                wanted, part = (*field.shape, *self.size), field.flatten() < half
-                z = z[field.flatten() % half]
-            z *= self._table("complex", source, working)
-            pairs = torch.view_as_real(torch.fft.fftn(torch.view_as_complex(z), dim=self._axes, norm="ortho"))
-            if part is None:
-                eps = pairs.movedim(-1, 0).reshape(-1, *self.size)[:count]
-            else:
-                eps = torch.where(part.reshape(-1, *[1] * len(self.size)), pairs[..., 0], pairs[..., 1])
-            eps = eps.reshape(wanted)
+            eps = self._sqrt_of_pairs(white, rows)
         return self._per_sample(eps).to(device=device or source, dtype=dtype)
 
     def shape(self, white: Tensor, t: int | None = None) -> Tensor:
@@ -220,6 +203,28 @@ class Spectrum:
             with torch.inference_mode(False):  # kept, and used where gradients are wanted
                 self._tables[key] = table.to(device, dtype, copy=True).contiguous()
         return self._tables[key]
+
+    def _sqrt_of_pairs(self, white: Tensor, rows: slice | None) -> Tensor:
+        """T_w of white noise, or of some rows of it. T_w is real, so a complex FFT there and back shapes two images at
+        a time, its real and its imaginary part; the pairs are the same whichever rows are asked for.
+        """
+        fields = white.reshape(-1, *self.size)
+        count = len(fields)
+        half = -(-count // 2)
+        first, second = fields[:half], fields[half:]
+        if count % 2:
+            second = torch.cat([second, torch.zeros_like(first[:1])])
+        wanted, part = tuple(white.shape), None
+        if rows is not None:
+            asked = torch.arange(count, device=white.device).unflatten(0, white.shape[: -len(self.size)])[rows]
+            wanted, part = (*asked.shape, *self.size), asked.flatten() < half
+            first, second = first[asked.flatten() % half], second[asked.flatten() % half]
+        spectra = torch.view_as_real(torch.fft.fftn(torch.complex(first, second), dim=self._axes, norm="ortho"))
+        spectra *= self._table("complex", white.device, white.dtype)
+        pairs = torch.view_as_real(torch.fft.ifftn(torch.view_as_complex(spectra), dim=self._axes, norm="ortho"))
+        if part is None:
+            return pairs.movedim(-1, 0).reshape(-1, *self.size)[:count].reshape(wanted)
+        return torch.where(part.reshape(-1, *[1] * len(self.size)), pairs[..., 0], pairs[..., 1]).reshape(wanted)
 
     def _per_sample(self, eps: Tensor) -> Tensor:
         return eps / eps.std(dim=self._axes, correction=0, keepdim=True) if self.per_sample else eps

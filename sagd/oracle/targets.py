@@ -25,6 +25,9 @@ from sagd.spaces.moments import field_distance
 class Mixture:
     """A mixture of Gaussians, each with a mean and with a covariance that is diagonal in the Fourier basis.
 
+    Channels are independent in it: of colour images the covariance between channels is left out, so what follows for a
+    field of their mean and power ignores that a pixel's colours rise and fall together. A `finite` data set has it.
+
     One component is a Gaussian field (`gaussian_field`); components without variance are a finite data set
     (`finite`). A point of the plane is a signal of two samples, (1, 2).
 
@@ -66,18 +69,19 @@ class Mixture:
         std = self.power.expand_as(self.means)[which].sqrt()
         return self.means[which] + torch.fft.ifftn(torch.fft.fftn(white, dim=self._axes) * std, dim=self._axes).real
 
-    def predict(self, schedule: Schedule, noise: Noise, prediction: str = "eps") -> Predict:
+    def predict(self, schedule: Schedule, noise: Noise, prediction: str = "eps", project: bool = True) -> Predict:
         """The exact eps = (x_t - sqrt(alpha_bar_t) E[x0 | x_t]) / sigma_t, or v, as a network's place takes it.
 
-        Where the noise leaves frequencies out it is that of the projected data, and 0 there (App. D.5). It computes on
-        the device of x_t.
+        It is the optimum of the training loss: where the noise leaves frequencies out that of the projected data, and 0
+        there (App. D.5); or without ``project`` that of the paper's literal loss, whose network sees what the data have
+        there without noise. It computes on the device of x_t.
         """
         one_of("prediction", prediction, PREDICTIONS)
 
         def predict(xt: Tensor, t: float) -> Tensor:
             alpha_bar = schedule.alpha_bar[int(t)].item()
             signal, sigma = alpha_bar**0.5, (1 - alpha_bar) ** 0.5
-            spectra, x0, on = self._posterior(xt, signal, sigma, noise.at(int(t)), noise.support)
+            spectra, x0, on = self._posterior(xt, signal, sigma, noise.at(int(t)), self._seen(noise, project))
             found = (spectra - signal * x0) / sigma * on
             if prediction == "v":
                 found = (signal * found - sigma * x0) * on
@@ -85,20 +89,29 @@ class Mixture:
 
         return _at_each_time(predict)
 
-    def velocity(self, spectrum: Spectrum) -> Predict:
-        """The exact velocity E[eps - x0 | x_t] for `Flow`, t > 0, in the place of a network."""
+    def velocity(self, spectrum: Spectrum, project: bool = True) -> Predict:
+        """The exact velocity E[eps - x0 | x_t] for `Flow`, t > 0, in the place of a network; ``project`` as above."""
 
         def predict(xt: Tensor, t: float) -> Tensor:
             now = t / EMBEDDED
-            spectra, x0, on = self._posterior(xt, 1 - now, now, spectrum, spectrum.support)
+            spectra, x0, on = self._posterior(xt, 1 - now, now, spectrum, self._seen(spectrum, project))
             return self._real(((spectra - (1 - now) * x0) / now - x0) * on, xt)
 
         return _at_each_time(predict)
 
-    def denoised(self, x: Tensor, sigma: float, spectrum: Spectrum) -> Tensor:
-        """E[x0 | x0 + sigma eps_w = x], which EDM's D estimates; x itself where the noise leaves frequencies out."""
-        spectra, x0, on = self._posterior(x, 1.0, sigma, spectrum, spectrum.support)
+    def denoised(self, x: Tensor, sigma: float, spectrum: Spectrum, project: bool = True) -> Tensor:
+        """E[x0 | x0 + sigma eps_w = x], which EDM's D estimates; x itself where the noise leaves frequencies out.
+
+        ``project`` as above: whether x tells anything there.
+        """
+        spectra, x0, on = self._posterior(x, 1.0, sigma, spectrum, self._seen(spectrum, project))
         return self._real(torch.where(on, x0, spectra), x)
+
+    def _seen(self, noise: Noise, project: bool) -> Tensor:
+        """The frequencies of x_t that a network sees (`sagd.formulations.base.trained_on`)."""
+        if not project and (self.power[..., ~noise.support] == 0).any():
+            raise InputError("without project the target needs variance at every frequency that the noise leaves out")
+        return noise.support if project else torch.ones_like(noise.support)
 
     def _posterior(
         self, xt: Tensor, signal: float, sigma: float, spectrum: Spectrum, support: Tensor

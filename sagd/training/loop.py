@@ -137,7 +137,9 @@ def train(
             x0, t, eps, labels = batch.part(slice(start, start + parts.step))
             with unsynchronised(wrapped, last=start == parts[-1]):
                 with precision:
-                    part = formulation.loss(predictor(called, labels), x0.to(memory_format=layout), t, eps)
+                    part = formulation.loss(
+                        predictor(called, labels), noise, x0.to(memory_format=layout), t, eps, project=recipe.project
+                    )
                 part = part * (len(x0) / len(batch.x0))
                 part.backward()
             loss += part.detach()

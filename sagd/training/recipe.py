@@ -31,6 +31,9 @@ class Recipe:
         Largest decay of the running average of the weights; the decay at step k is min(ema, 1 - (1 + k)^-3/4).
     precision
         ``fp32``, ``bf16`` (autocast; weights stay float32), or ``auto``: bf16 on a GPU that has it.
+    project
+        Whether the loss is taken on the support of the noise, as sampling is; false is the paper's literal loss. At
+        full support there is no difference.
     compile
         Whether `torch.compile` makes kernels of the network, in a minute or so; on a CPU with a C++ compiler at hand.
     """
@@ -50,6 +53,7 @@ class Recipe:
     micro_batch_size: int | None = None
     flip: bool = False
     label_dropout: float = 0.1
+    project: bool = True
     compile: bool = False
 
     def lr_at(self, step: int) -> float:

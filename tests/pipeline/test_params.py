@@ -17,6 +17,7 @@ from ruamel.yaml import YAML
 import sagd
 from pipeline import params as parameters
 from pipeline.params import sections
+from pipeline.sample import sampler_of
 from sagd import formulations, operators
 from sagd.errors import InputError
 from sagd.noise.varying import Varying
@@ -115,13 +116,17 @@ def test_a_formulation_has_the_arguments_of_its_section(project, schedule):
 
 def test_a_setting_says_how_it_is_trained_and_sampled(project):
     setting = project(sample__spacing="trailing", sample__start="marginal", train__lr_last=0.001).setting(None)
-    assert setting.sampler == sagd.Sampler("ddim", 25, "trailing", "marginal", 0.0, True)
+    white = sagd.isotropic((16, 16))
+    assert sampler_of(setting, white, None) == sagd.Sampler("ddim", 25, "trailing", "marginal", 0.0, True)
     recipe = setting.train.recipe()
     assert (recipe.steps, recipe.batch_size, recipe.lr, recipe.lr_last) == (520, 32, 0.01, 0.001)
     assert recipe.betas == (0.9, 0.99) and isinstance(recipe.betas, tuple)
-    corrupted = project(corrupt__band=[0.4, 0.5]).setting(None)
-    assert corrupted.sampler.clip is False  # clipping would put energy into the band that was left out
-    assert project(sample__clip="on").setting(None).sampler.clip is True
+    # Corrupted images exceed [-1, 1], and so must the samples of a network that learns the corruption.
+    corrupts = sagd.Corruption(sagd.band_pass((16, 16), (0.4, 0.5)))
+    omitting = sagd.two_band((16, 16), 0.5, (0.0, 0.4), (0.5, 1.0))
+    assert not sampler_of(setting, white, corrupts).clip and sampler_of(setting, omitting, corrupts).clip
+    assert sampler_of(project(sample__clip="on").setting(None), white, corrupts).clip
+    assert not sampler_of(project(sample__clip="off").setting(None), omitting, corrupts).clip
     a, b, other = (setting.train.network((1, 16, 16), 0, seed).state_dict() for seed in (3, 3, 4))
     assert all(torch.equal(a[k], b[k]) for k in a) and not all(torch.equal(a[k], other[k]) for k in a)
 

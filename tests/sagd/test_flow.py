@@ -101,7 +101,7 @@ def test_training_noise_is_the_only_random_thing_in_a_loss():
     spectrum, data, n, t = SPECTRA["low"], field(), 4000, 0.6
     x0 = data.sample(n, generator=torch.Generator().manual_seed(3))
     eps = spectrum.sqrt(white(n, 4))
-    loss = Flow().loss(data.velocity(spectrum), x0, torch.full((n,), t, dtype=torch.float64), eps).item()
+    loss = Flow().loss(data.velocity(spectrum), spectrum, x0, torch.full((n,), t, dtype=torch.float64), eps).item()
     noise, signal = spectrum.weight.square(), data.power[0, 0]
     # Var(eps - x0 | x_t) at each frequency: of two independent Gaussians, given (1 - t) x0 + t eps.
     variance = (noise * signal / ((1 - t) ** 2 * signal + t**2 * noise)).mean().item()
@@ -109,7 +109,7 @@ def test_training_noise_is_the_only_random_thing_in_a_loss():
 
     edm, sigma = EDM(sigma_data=0.7), 1.3
     levels = torch.full((n,), sigma, dtype=torch.float64)
-    weighted = edm.loss(raw(edm, data, spectrum), x0, levels, eps).item()
+    weighted = edm.loss(raw(edm, data, spectrum), spectrum, x0, levels, eps).item()
     remains = (sigma**2 * noise * signal / (signal + sigma**2 * noise)).mean().item()
     assert weighted == pytest.approx(remains * (sigma**2 + 0.49) / (sigma * 0.7) ** 2, rel=0.02)
 

@@ -230,7 +230,7 @@ def test_dit_dh_s_has_196_million_parameters_and_takes_a_step():
     spectrum, source = sagd.power_law((16, 16), -0.04), torch.Generator().manual_seed(0)
     x0 = torch.randn((1, 768, 16, 16), generator=source)
     eps = spectrum.sample(x0.shape, generator=source)
-    loss = Flow().loss(weights.predictor(network, torch.tensor([7])), x0, torch.tensor([0.4]), eps)
+    loss = Flow().loss(weights.predictor(network, torch.tensor([7])), spectrum, x0, torch.tensor([0.4]), eps)
     loss.backward()
     # adaLN-Zero: nothing comes out at first, so the loss is that of predicting 0, and only the last layer learns.
     assert loss.item() == pytest.approx((eps - x0).square().mean().item(), rel=1e-5)

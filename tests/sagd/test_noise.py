@@ -71,15 +71,15 @@ def test_sample_has_exactly_the_covariance(make, size, monkeypatch):
 
     monkeypatch.setattr(torch, "randn", unit_vectors)
     sigma = dense_covariance(spectrum.weight)
-    if len(spectrum.weight.unique()) == 1:
-        a = spectrum.sample((n, *size), generator=None, dtype=torch.float64).reshape(n, n)
-        torch.testing.assert_close(a.T @ a, sigma, atol=1e-12, rtol=1e-9)
-        return
-    # Images come in pairs, from 2 n normals each; those of a pair must be independent of each other, too.
-    a, b = spectrum.sample((4 * n, *size), generator=None, dtype=torch.float64).reshape(2, 2 * n, n)
+    a = spectrum.sample((n, *size), generator=None, dtype=torch.float64).reshape(n, n)
     torch.testing.assert_close(a.T @ a, sigma, atol=1e-12, rtol=1e-9)
-    torch.testing.assert_close(b.T @ b, sigma, atol=1e-12, rtol=1e-9)
-    torch.testing.assert_close(a.T @ b, torch.zeros_like(sigma), atol=1e-12, rtol=0)
+    # Images are shaped in pairs; the other of a pair must not show.
+    monkeypatch.setattr(
+        torch, "randn", lambda shape, **_: torch.eye(n, dtype=torch.float64)[:1].expand(shape[0], n).reshape(shape)
+    )
+    one, *others = (spectrum.sample((k, *size), generator=None, dtype=torch.float64) for k in (1, 2, 5))
+    for several in others:
+        torch.testing.assert_close(several, one.expand_as(several), atol=1e-12, rtol=1e-9)
 
 
 @cases
@@ -216,6 +216,38 @@ def test_isotropic_is_randn(generator):
     for spectrum in (sagd.isotropic((8, 6)), sagd.power_law((8, 6), 0.0), sagd.two_band((8, 6), 0.5)):
         x = spectrum.sample((3, 2, 8, 6), generator=generator)
         assert torch.equal(x, torch.randn((3, 2, 8, 6), generator=same))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("rows", [None, slice(1, 4)], ids=["all", "rows"])
+@pytest.mark.parametrize("one_each", [False, True], ids=["one generator", "one an image"])
+def test_every_operator_shapes_the_same_white_pixels(dtype, rows, one_each):
+    """eps_w = T_w xi (eq. 5): what separates two settings with one seed goes to 0 as their weights come together."""
+    shape, schedule = (7, 2, 16, 16), sagd.Schedule.linear()
+    t = torch.full((7,), 500)
+
+    def draw(noise):
+        source = [torch.Generator().manual_seed(k) for k in range(7)] if one_each else torch.Generator().manual_seed(0)
+        return noise.sample(shape, generator=source, t=t, rows=rows, dtype=dtype).double().flatten()
+
+    def correlation(noise):
+        return torch.corrcoef(torch.stack([draw(sagd.isotropic((16, 16))), draw(noise)]))[0, 1].item()
+
+    assert correlation(sagd.power_law((16, 16), -0.001)) > 0.999
+    assert correlation(sagd.power_law((16, 16), -0.06)) > 0.98
+    mild = sagd.Varying(sagd.power_law((16, 16), -0.001), sagd.isotropic((16, 16)), schedule.alpha_bar)
+    assert correlation(mild) > 0.999
+    omitting = sagd.two_band((16, 16), 0.5, (0.0, 0.4), (0.5, 1.0))
+    share = omitting.support.double().mean().item() ** 0.5  # of white noise that stays
+    assert correlation(omitting) == pytest.approx(share, abs=0.01)
+
+
+@pytest.mark.parametrize("shape", [(16, 16), (3, 16, 16), (8, 1, 16, 16), (5, 3, 16, 16)], ids=str)
+def test_a_draw_is_the_shaped_randn(shape):
+    spectrum = sagd.power_law((16, 16), -0.4)
+    drawn = spectrum.sample(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    white = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    torch.testing.assert_close(drawn, spectrum.shape(white), atol=1e-12, rtol=1e-9)
 
 
 def test_one_generator_an_image():
