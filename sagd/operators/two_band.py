@@ -23,9 +23,9 @@ def two_band(
     """bpm-SAGD (eq. 14): gamma_low on the low band, 1 - gamma_low on the high one, nothing elsewhere.
 
     Bands that touch share no bin: the common edge belongs to the high one. Where they leave a gap, the gap is
-    closed, so that it holds all of `band_pass` over the same edges (selective omission, section 3.3). Normalised to unit
-    pixel variance, noise with a gap is a little stronger outside of it than white noise: without [0.4, 0.5] w is 1.084
-    on the support at 32 pixels, that is 17 % more energy there, and 1.069, 14 %, at 16.
+    closed, so that it holds all of `band_pass` over the same edges (selective omission, section 3.3). Normalised to
+    unit pixel variance, noise with a gap is a little stronger outside of it than white noise: without [0.4, 0.5] w is
+    1.084 on the support at 32 pixels, that is 17 % more energy there, and 1.069, 14 %, at 16.
 
     Parameters
     ----------
