@@ -1,10 +1,11 @@
 """What the pages have in common: figures that are kept beside the page, tables, films."""
 
 import base64
+from html import escape
 from pathlib import Path
 
 import pandas as pd
-from IPython.display import HTML, Image
+from IPython.display import HTML
 
 FIGURES = Path("reports", "figures")  # from the folder that a notebook runs in: the root, paper/ or theory/
 STYLE = (
@@ -13,11 +14,13 @@ STYLE = (
 )
 
 
-def keep(figure, name: str, svg: bool = False) -> Image:
+def keep(figure, name: str, caption: str, alt: str, svg: bool = False) -> HTML:
     """Write a matplotlib figure to `FIGURES`, with the same bytes at every run, and show it.
 
     Parameters
     ----------
+    caption, alt
+        As for `picture`.
     svg
         Also as an SVG file, for print.
     """
@@ -29,12 +32,22 @@ def keep(figure, name: str, svg: bool = False) -> Image:
         with pyplot.rc_context({"svg.hashsalt": name}):
             figure.savefig(FIGURES / f"{name}.svg", metadata={"Date": None})
     pyplot.close(figure)
-    return picture(FIGURES / f"{name}.png", name)
+    return picture(FIGURES / f"{name}.png", caption, alt)
 
 
-def picture(path: Path, alt: str) -> Image:
-    """Show a picture of a file."""
-    return Image(str(path), alt=alt)
+def picture(path: Path, caption: str, alt: str) -> HTML:
+    """Show a PNG file, as part of the page.
+
+    Parameters
+    ----------
+    caption
+        What the figure shows and what to see in it, for those who see it; HTML.
+    alt
+        The same for those who do not; text.
+    """
+    coded = base64.b64encode(path.read_bytes()).decode()
+    said = f'<img src="data:image/png;base64,{coded}" alt="{escape(alt, quote=True)}">'
+    return HTML(f"<figure>{said}<figcaption>{caption}</figcaption></figure>")
 
 
 def table(frame: pd.DataFrame, index: bool = False, text: bool = False) -> HTML:
