@@ -4,11 +4,15 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: repro theory paper show docs env test test-fast wheel smoke bench lint lock clean
+.PHONY: repro verify theory paper show docs env test test-fast wheel smoke bench lint lock clean
 
 repro: env  ## the default study, from data to reports/index.html
 	@dvc repro
+	@python -m pipeline.verify --brief
 	@echo "The report is $(CURDIR)/reports/index.html"
+
+verify: env  ## this run's numbers beside the committed ones: identical, within the standard error, or different
+	@python -m pipeline.verify
 
 show: env  ## the experiments in a table: distances, and what was varied
 	@dvc exp show --only-changed --drop '^(artifacts|reports|pipeline|sagd|extensions|notebooks|params.yaml|grid|Created|State|Executor)'

@@ -2,6 +2,8 @@
 
 import argparse
 
+import numpy as np
+
 from pipeline.params import Params
 from pipeline.run.console import stage
 from sagd.noise.corruption import Corruption, save
@@ -16,7 +18,9 @@ PREVIEW = 24
 
 def main(params: Params, options: argparse.Namespace) -> None:
     for setting in params.chosen(options) if options.setting else params.all_settings:
-        images = read_array(setting.prepared / "train.npy", memory_map=True)[:PREVIEW]
+        images = read_array(setting.prepared / "train.npy", memory_map=True)
+        # Not the first ones: a set may lie in the order of its classes.
+        images = images[np.random.default_rng(0).permutation(len(images))[:PREVIEW]]
         chosen, corruption = setting.corrupt, None
         if chosen.band is not None:
             low, high = chosen.band

@@ -16,7 +16,7 @@ from sagd import images as images_module
 from sagd.errors import InputError
 from sagd.images import Images
 from sagd.metrics.extractors import extractor
-from sagd.metrics.features import features
+from sagd.metrics.features import Extractor, features
 from sagd.metrics.frechet import Moments, chosen_on_half, frechet_distance
 from sagd.metrics.measure import caveats, measure
 from sagd.metrics.rapsd import rapsd
@@ -27,8 +27,9 @@ from sagd.runtime.files import read_array, read_json, scratch, shape_of, write_b
 from sagd.runtime.parallel import blocks
 from sagd.runtime.progress import Bar
 from sagd.spaces.moments import field_distance, statistics
-from sagd.spaces.pixels import corrupted
+from sagd.spaces.pixels import corrupted, from_uint8, to_uint8
 
+FLOORS = ("_of_halves", "_of_real", "_of_filtered")
 COUNTS = ("seeds", "samples_per_seed", "held_out")
 
 
@@ -59,8 +60,8 @@ def evaluate(setting: Setting, world: World) -> None:
     # Where the training images are corrupted, the held-out images are, too, in a second reference.
     corrupts = corruption.load(setting.artifacts("corrupt") / "corruption.safetensors")
     twice = corrupts is not None and not corrupts.filtered
-    found, floors, pixels, spectra = {}, {}, {}, []
-    total = len(held_out) * (1 + twice) + n * len(setting.seeds) * (1 + len(ends))
+    found, floors, filtered, pixels, spectra = {}, {}, {}, {}, []
+    total = len(held_out) * (1 + twice) + n * len(setting.seeds) * (1 + (corrupts is not None) + len(ends))
     with Bar(f"evaluate {setting.title}", total, rank=world.rank, size=world.size) as bar:
         places = {"cache": scratch() / "features", "weights": scratch() / "weights"}
 
@@ -71,9 +72,12 @@ def evaluate(setting: Setting, world: World) -> None:
         if twice:
             references["corrupted_"] = of(corrupted(held_out, corrupts, generator(0, "held out")))
         for seed in setting.seeds:
-            # Real images in the samples' place, as many: the distance that a perfect model would have.
+            # Real images in the samples' place, as many: the distance that a perfect model would have. And without
+            # the corrupted band, of which a model can know nothing.
             images = train[np.random.default_rng(seed).permutation(len(train))[:n]]
             floors[seed] = of(images)
+            if corrupts is not None:
+                filtered[seed] = of(to_uint8(corrupts.remove(from_uint8(images))).numpy())
             if world.main:
                 real = {f"{part}_of_real": value for part, value in _pixels(images, field).items()}
             for end in ends:
@@ -97,14 +101,16 @@ def evaluate(setting: Setting, world: World) -> None:
                 moments=moments[prefix], seed=seed, replicates=choice.bootstrap, folder=EXTENSIONS / "metrics",
             )  # fmt: skip
             values |= {f"{prefix}{name}": value for name, value in distances.items()}
-        floor = Moments.of(floors[seed])
+        for name, of_images in (("real", floors), ("filtered", filtered)):
+            if seed in of_images:
+                values |= _floor(name, of_images[seed], reference, moments[""], network, {"kid"} & set(choice.metrics))
         if given is not None:
+            floor = Moments.of(floors[seed])
             if len(floor.mean) != len(given.mean):
                 raise InputError(f"{choice.reference} is of {len(given.mean)} features, not of {network.name}'s")
             name = f"reference_{network.metric('fid')}"
             values[name] = frechet_distance(Moments.of(found[f"seed_{seed}"]), given)
             values[f"{name}_of_real"] = frechet_distance(floor, given)
-        values[f"{network.metric('fid')}_of_real"] = frechet_distance(floor, moments[""])
         values |= pixels[seed]
         if earlier:
             values |= _checkpoints(
@@ -147,10 +153,18 @@ def given_moments(path: str) -> Moments:
 def _headline(result: dict) -> dict:
     """What `dvc exp show` has columns for: the distances to the held-out images, and their standard errors."""
     left_out = ("corrupted_", "pixels_", "density_", "coverage_")
-    endings = ("_of_halves", "_of_real", "_sample_se", "_fit_se", "_subset_se", "_best_se", "_on_half", "_on_half_se")
+    endings = (*FLOORS, "_sample_se", "_fit_se", "_subset_se", "_best_se", "_on_half", "_on_half_se")
     found = {k: v for k, v in result.items() if not k.startswith(left_out) and not k.endswith(endings)}
     shares = ("precision_", "recall_")
     return {k: v for k, v in found.items() if not (k.endswith("_se") and k.startswith(shares)) and k not in COUNTS}
+
+
+def _floor(
+    name: str, images: np.ndarray, reference: np.ndarray, moments: Moments, network: Extractor, metrics: set[str]
+) -> dict[str, float]:
+    """The Fréchet and perhaps the kernel distance of real images, with the ending ``_of_{name}``."""
+    distances = measure(images, reference, network, {"fid", *metrics}, moments=moments)
+    return {f"{network.metric(metric)}_of_{name}": distances[network.metric(metric)] for metric in ("fid", *metrics)}
 
 
 def _pixels(samples: np.ndarray, held_out: tuple[int, dict]) -> dict[str, float]:
@@ -186,7 +200,7 @@ def _summary(per_seed: list[dict[str, float]]) -> dict[str, float | None]:
             result[key] = float(np.sqrt(np.square(values).sum()) / len(values))
             continue
         result[key] = float(values.mean())
-        if key.endswith(("_of_halves", "_of_real")):
+        if key.endswith(FLOORS):
             continue  # floors
         result[f"{key}_se"] = float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else None
     return result

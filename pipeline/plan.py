@@ -96,6 +96,12 @@ def settings(audit_size: int = 32) -> dict[str, dict]:
         add("audit", f"{units}_bpm", omitting | {"units": units} | reach, **shared)
     add("audit", "filtered_data", isotropic, band=(0.4, 0.5), corrupt={"filtered": True})
     add("audit", "filtered_samples", isotropic, band=(0.4, 0.5), sample={"filtered": True})
+    # The projected loss sees nothing of the band: audit_corner_bpm stands for every strength of the corruption.
+    literal: dict[str, Any] = {"band": (0.4, 0.5), "train": {"project": False}}
+    add("audit", "literal_bpm", omitting, **literal)
+    for name, corrupt in {"half": {"gamma": 0.5}, "bare": {"normalize": "none"}}.items():
+        add("audit", f"{name}_iso", isotropic, band=(0.4, 0.5), corrupt=corrupt)
+        add("audit", f"{name}_literal", omitting, **literal, corrupt=corrupt)
     return found
 
 

@@ -4,6 +4,7 @@ import argparse
 import logging
 import os
 import sys
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,27 @@ from sagd.errors import InputError
 from sagd.runtime.files import write_bytes
 
 ROOT = Path(__file__).parents[1]
+STYLE = ROOT / "pipeline" / "study" / "page.css"
+# The policy lets the browser load nothing but what is in the page, and run nothing.
+SHELL = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy"
+ content="default-src 'none'; style-src 'unsafe-inline'; img-src data:; media-src data:">
+<title>{title}</title>
+<link rel="icon" href="data:,">
+<style>
+{style}</style>
+</head>
+<body>
+<main>
+{body}
+</main>
+</body>
+</html>
+"""
 
 
 def main(params: Params, options: argparse.Namespace) -> None:
@@ -55,15 +77,15 @@ def settle(notebook: Any) -> None:
 
 
 def html(notebook: Any, title: str) -> str:
-    """The page of an executed notebook, without its code; pictures are part of it, and nothing is fetched."""
+    """The page of an executed notebook, without its code; all is part of it, and the browser fetches nothing."""
     from nbconvert import HTMLExporter
+    from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 
-    exporter = HTMLExporter(
-        embed_images=True, exclude_input=True, require_js_url="", mathjax_url="", mermaid_js_url="", theme="light"
-    )
+    markdown = MarkdownWithMath(IPythonRenderer(escape=True, allow_harmful_protocols=False))
+    exporter = HTMLExporter(template_name="basic", exclude_input=True, filters={"markdown2html": markdown.render})
     exporter.exclude_input_prompt = exporter.exclude_output_prompt = True
-    page, _ = exporter.from_notebook_node(notebook, {"metadata": {"name": title}})
-    return page
+    body, _ = exporter.from_notebook_node(notebook)
+    return SHELL.format(title=escape(title), style=STYLE.read_text(), body=body)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from sagd.noise.grid import Units
 from sagd.noise.randomness import seeded
 from sagd.noise.spectrum import Spectrum
 from sagd.noise.varying import Varying
-from sagd.training.recipe import Recipe
+from sagd.training.recipe import Optimizer, Recipe
 
 # A user's own files: operators/mine.py, data/mine.py, metrics/mine.py. DVC tracks these folders.
 EXTENSIONS = Path(__file__).parents[2] / "extensions"
@@ -294,7 +294,7 @@ class DiT(Section):
 class _Train(Section):
     steps: Positive = Field(description="optimiser steps")
     batch_size: Positive = Field(description="images a step")
-    lr: Annotated[float, Field(gt=0)] = Field(description="peak learning rate of AdamW")
+    lr: Annotated[float, Field(gt=0)] = Field(description="peak learning rate")
     warmup: Count = Field(500, description="steps of linear warm-up")
     betas: Annotated[list[Annotated[float, Field(ge=0, lt=1)]], Field(min_length=2, max_length=2)] = Field(
         [0.95, 0.999], description="of AdamW"
@@ -312,6 +312,7 @@ class _Train(Section):
     )
     flip: bool = Field(False, description="mirror half the images")
     label_dropout: Annotated[float, Field(ge=0, lt=1)] = Field(0.1, description="share of labels that are hidden")
+    optimizer: Optimizer = Field("adamw", description="adamw, or muon for the hidden layers' matrices")
     project: bool = Field(
         True, description="the loss on the support of the noise; false: the paper's literal loss (docs/method.md)"
     )

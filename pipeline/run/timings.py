@@ -3,6 +3,7 @@ file, so that a training to the same bits has the same hash wherever it runs.
 """
 
 import platform
+import re
 from importlib.metadata import version
 from pathlib import Path
 
@@ -33,11 +34,19 @@ def machine(world: World) -> dict[str, str]:
     else:
         device = f"CPU, {torch.get_num_threads()} cores, {torch.backends.cpu.get_cpu_capability()}"
     return {
+        "cpu": _cpu(),
         "device": device if world.size == 1 else f"{world.size} x {device}",
         "torch": torch.__version__,
         "python": platform.python_version(),
         "numpy": version("numpy"),
     }
+
+
+def _cpu() -> str:
+    """The processor's name; numbers are the same to the bit only on one kind."""
+    facts = Path("/proc/cpuinfo")
+    named = re.search(r"model name\s*:\s*(.+)", facts.read_text()) if facts.is_file() else None
+    return named[1] if named else platform.processor() or platform.machine()
 
 
 def read() -> dict[str, dict]:

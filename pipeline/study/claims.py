@@ -1,11 +1,14 @@
-"""The paper's claims, each with a verdict that follows from a statistic."""
+"""The paper's claims, each with a verdict that follows from a statistic; and its theorem, checked in numbers."""
 
 import math
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from IPython.display import HTML
 
+from pipeline.study import pages
+from pipeline.study.published import NAMES
 from pipeline.study.verdicts import Interval, interval
 
 
@@ -18,7 +21,7 @@ class Finding:
     claim
         In a sentence.
     verdict
-        ``supported``, ``contradicted``, ``undecided`` or ``not run``.
+        ``supported``, ``contradicted``, ``undecided`` or ``not run``; of a theorem ``holds`` or ``fails``.
     statistic
         What the verdict rests on.
     """
@@ -69,9 +72,10 @@ def best_alphas(ours: pd.DataFrame, published: pd.DataFrame) -> list[Finding]:
         table = table.set_index("alpha")
         best, plain = table.fid_mean.idxmin(), table.fid_mean[0.0]
         helps = table.fid_mean[best] < plain
-        claim = f"{dataset}: alpha {best:g} is better than isotropic noise ({plain:g} to {table.fid_mean[best]:g})."
+        name = NAMES[dataset]
+        claim = f"{name}: alpha {best:g} is better than isotropic noise ({plain:.3g} to {table.fid_mean[best]:.3g})."
         if not helps:
-            claim = f"{dataset}: no alpha is better than isotropic noise ({plain:g})."
+            claim = f"{name}: no alpha is better than isotropic noise ({plain:.3g})."
             tried = [s for a, s in table.setting.items() if a and ours.run[s]]
             values = {s: difference(ours, s, f"{dataset}_iso", len(tried)) for s in tried}
             better = [s for s, v in values.items() if word(v) == "supported"]
@@ -168,28 +172,46 @@ def endpoint() -> Finding:
         told.append(f"alpha {alpha:+g}: {errors[0]:.1e}, {errors[1]:.1e}")
     return Finding(
         claim,
-        "supported" if least > 50 else "contradicted",
+        "holds" if least > 50 else "fails",
         f"Exact scores of a mixture at sigma_t^2 = 0.01 and 0.0001, relative difference from the data's score: "
         f"{'; '.join(told)}.",
     )
 
 
 def findings(ours: pd.DataFrame, alphas: pd.DataFrame, bands: pd.DataFrame) -> list[Finding]:
-    """Every claim; ``alphas`` and ``bands`` are the published tables (`over_alpha`, `over_bands`)."""
+    """Every claim about networks; ``alphas`` and ``bands`` are the published tables (`over_alpha`, `over_bands`)."""
     return [
         follows_the_spectrum(ours),
         *best_alphas(ours, alphas),
         omits(ours, bands),
-        endpoint(),
         costs_little(ours),
     ]
 
 
+def shown(found: list[Finding]) -> HTML:
+    """The claims that could be tested, and below them, folded, those of which too little was run."""
+    run, rest = ([f for f in found if (f.verdict == "not run") is missing] for missing in (False, True))
+    content = pages.table(pd.DataFrame(run), text=True).data if run else ""
+    if rest:
+        frame = pd.DataFrame([{"claim": f.claim, "what was run": f.statistic or "nothing"} for f in rest])
+        content += pages.folded("Not tested", f"{len(rest)} of {len(found)} claims", frame, unfolded=False).data
+    return HTML(content)
+
+
+def theorem(found: Finding) -> str:
+    """A theorem and its check, in Markdown."""
+    return (
+        f"**A theorem, checked in numbers (eq. 30).** {found.claim} It {found.verdict}. {found.statistic} This says "
+        "nothing about trained networks."
+    )
+
+
 def tally(found: list[Finding]) -> str:
     """How many claims have which verdict, and what a verdict means, in Markdown."""
-    counts = pd.Series([finding.verdict for finding in found]).value_counts()
+    verdicts = [finding.verdict for finding in found]
+    order = ("supported", "contradicted", "undecided", "not run")
     return (
-        ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
+        ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in order if verdict in verdicts)
         + ". A claim is supported or contradicted where chance alone gives such a statistic in less than 5 % of cases, "
         "and undecided otherwise. The networks of this profile may be much smaller than the paper's (see above): then "
         "a contradicted claim is contradicted for such networks only."

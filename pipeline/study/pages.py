@@ -8,10 +8,6 @@ import pandas as pd
 from IPython.display import HTML
 
 FIGURES = Path("reports", "figures")  # from the folder that a notebook runs in: the root, paper/ or theory/
-STYLE = (
-    "<style>.text td, .text th {text-align: left !important; vertical-align: top} "
-    ".text td:last-child {overflow-wrap: anywhere}</style>"
-)
 
 
 def keep(figure, name: str, caption: str, alt: str, svg: bool = False) -> HTML:
@@ -32,11 +28,13 @@ def keep(figure, name: str, caption: str, alt: str, svg: bool = False) -> HTML:
         with pyplot.rc_context({"svg.hashsalt": name}):
             figure.savefig(FIGURES / f"{name}.svg", metadata={"Date": None})
     pyplot.close(figure)
-    return picture(FIGURES / f"{name}.png", caption, alt)
+    png = (FIGURES / f"{name}.png").read_bytes()
+    least = int.from_bytes(png[16:20]) // 2  # of the width; the words of a plot that shrinks more can't be read
+    return _figure(png, caption, alt, f'style="min-width: {least}px"')
 
 
 def picture(path: Path, caption: str, alt: str) -> HTML:
-    """Show a PNG file, as part of the page.
+    """Show a PNG file of enlarged images, as part of the page.
 
     Parameters
     ----------
@@ -45,30 +43,35 @@ def picture(path: Path, caption: str, alt: str) -> HTML:
     alt
         The same for those who do not; text.
     """
-    coded = base64.b64encode(path.read_bytes()).decode()
-    said = f'<img src="data:image/png;base64,{coded}" alt="{escape(alt, quote=True)}">'
-    return HTML(f"<figure>{said}<figcaption>{caption}</figcaption></figure>")
+    return _figure(path.read_bytes(), caption, alt, 'class="pixels"')
+
+
+def _figure(png: bytes, caption: str, alt: str, look: str) -> HTML:
+    source = f"data:image/png;base64,{base64.b64encode(png).decode()}"
+    shown = f'<div><img {look} src="{source}" alt="{escape(alt)}"></div>'
+    return HTML(f"<figure>{shown}<figcaption>{caption}</figcaption></figure>")
 
 
 def table(frame: pd.DataFrame, index: bool = False, text: bool = False) -> HTML:
     """Show a table; ``text``: everything is aligned to the left, as sentences are."""
-    html = frame.to_html(border=0, index=index)
-    return HTML(f'{STYLE}<div class="text">{html}</div>' if text else html)
+    if index and frame.index.name:  # it stands above the index, in the row of the other titles
+        frame = frame.rename_axis(index=None, columns=frame.index.name)
+    cells = frame.to_html(border=0, index=index).replace(" ± ", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}")
+    return HTML(f'<div class="table{" left" if text else ""}">{cells}</div>')
 
 
 def folded(title: str, said: str, frame: pd.DataFrame, unfolded: bool) -> HTML:
     """Show a table below a title and a few words, folded or not."""
     state = " open" if unfolded else ""
     content = table(frame, text=True).data
-    return HTML(f"<details{state}><summary><b>{title}</b>: {said}</summary>{content}</details>")
+    return HTML(f"<details{state}><summary><b>{escape(title)}</b>: {escape(said)}</summary>{content}</details>")
 
 
 def films(paths: list[Path]) -> HTML:
     """Show MP4 files side by side, as part of the page."""
-    width = 96 // len(paths)
     coded = (base64.b64encode(path.read_bytes()).decode() for path in paths)
-    options = f'width="{width}%" controls loop autoplay muted playsinline'
-    return HTML("".join(f'<video {options} src="data:video/mp4;base64,{film}"></video>' for film in coded))
+    shown = (f'<video controls loop autoplay muted playsinline src="data:video/mp4;base64,{c}"></video>' for c in coded)
+    return HTML(f'<div class="films">{"".join(shown)}</div>')
 
 
 def sentence(said: str) -> str:

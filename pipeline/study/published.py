@@ -9,12 +9,18 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
+from IPython.display import HTML
+from PIL import Image
+from torch import Tensor
 
 from pipeline.params import Params
 from pipeline.plan import code, digits
 from pipeline.run import timings
-from pipeline.study.pages import folded
+from pipeline.study import earlier
+from pipeline.study.pages import folded, keep, table
 from pipeline.study.verdicts import number
+from sagd.figures import study
 from sagd.runtime.files import read_json
 
 FOLDER = Path("published")  # from paper/
@@ -30,10 +36,17 @@ EXPERIMENTS = {
     "Audits": "^audit_",
 }
 DATASETS = ("mnist", "cifar10", "quickdraw", "wikiart", "ffhq", "imagenet")  # in the order of the paper's Table 1
+NAMES = {  # of the data sets, on figures
+    "mnist": "MNIST", "cifar10": "CIFAR-10", "quickdraw": "QuickDraw", "wikiart": "WikiArt", "ffhq": "FFHQ",
+    "imagenet": "ImageNet", "celeba": "CelebA",
+}  # fmt: skip
 MEASURED = (
-    "fd", "fd_se", "fd_seeds", "kd", "kd_se", "real", "seeds", "samples", "profile", "features", "label",
+    "fd", "fd_se", "fd_seeds", "kd", "kd_se", "real", "seeds", "samples", "measured", "features", "label",
     "images_per_second", "device",
 )  # fmt: skip
+ACROSS = 3  # panels side by side
+COLUMNS, ROWS = 12, 2  # of the grids that stages write, and how many rows of one Fig. 5 shows
+Panels = list[tuple[str, dict[str, pd.DataFrame]]]
 
 
 def cells(params: Params) -> pd.DataFrame:
@@ -45,16 +58,20 @@ def cells(params: Params) -> pd.DataFrame:
         Indexed by setting: group, noise (its parameters), run (bool), command, and of those that were run the
         distances' means, standard errors and lists over the seeds (``fd``, ``fd_se``, ``fd_seeds``; ``kd``; and
         ``corrupted_fd``, to the corrupted held-out images), ``real`` (the distance of real images, as many), seeds,
-        samples a seed, held-out images, features, profile, images a run saw; and from ``reports/timings.json``, which
-        may lack some settings, images a second and device.
+        samples a seed, held-out images, features, ``measured`` (in which profile, and by which version if not by this
+        one), images a run saw; and from ``reports/timings.json``, which may lack some settings, images a second and
+        device.
     """
     rows, stages, timed = [], params.raw.get("stages") or {}, timings.read()
+    old = earlier.results(params)
     for setting in params.settings:
         row: dict[str, Any] = {"setting": setting.name, "group": setting.group, "noise": setting.noise, "run": False}
         row["command"] = f"cd paper && dvc repro measure@{setting.name if setting.name in stages else setting.group}"
         files = [setting.report("evaluate", ending) for ending in ("json", "seeds.json")]
         if all(file.is_file() for file in files):
             row |= {"run": True, **_measured(*map(read_json, files))}
+            if setting.title in old:
+                row["measured"] += f", {old[setting.title]}"
             row["images"] = setting.train.steps * setting.train.batch_size
             row |= {key: timed.get(setting.title, {}).get(key) for key in ("images_per_second", "device")}
         rows.append(row)
@@ -78,7 +95,7 @@ def _measured(result: dict, detail: dict) -> dict:
         "held_out": result["held_out"],
         "features": detail["features"],
         "label": names["fd"],
-        "profile": detail["profile"],
+        "measured": detail["profile"],
     }
     for short, name in names.items():
         if name in result:
@@ -159,8 +176,9 @@ def over_bands() -> pd.DataFrame:
     found = pd.read_csv(FOLDER / "table_2_omission.csv")
     short = found.sampler.map({"isotropic": "iso", "bpm": "bpm"})
     edges = found.band_low.map(digits) + "_" + found.band_high.map(digits)
-    band = [f"{low:g}-{high:g}" for low, high in zip(found.band_low, found.band_high, strict=True)]
-    return found.assign(setting="omission_" + edges + "_" + short, band=band, x=band, kind=found.sampler)
+    pairs = list(zip(found.band_low, found.band_high, strict=True))
+    band, x = ([said.format(*pair) for pair in pairs] for said in ("[{:g},\u00a0{:g}]", "{:g}-{:g}"))
+    return found.assign(setting="omission_" + edges + "_" + short, band=band, x=x, kind=found.sampler)
 
 
 def over_gamma() -> pd.DataFrame:
@@ -189,19 +207,75 @@ def _signed(values) -> list[str]:
     return [f"{v:+g}" if v else "0" for v in values]
 
 
-def panels(tables: dict[str, pd.DataFrame], ours: pd.DataFrame) -> dict[str, dict[str, pd.DataFrame]]:
-    """What `sagd.figures.study.bar_panels` draws: published FIDs above, ours below, a column a table."""
-    published = {
-        name: _bars(table, table.fid_mean.to_numpy(), table.fid_stderr.to_numpy()) for name, table in tables.items()
-    }
-    own = {name: own_bars(table, ours) for name, table in tables.items()}
-    return {"published FID": published, f"ours, {label_of(ours)}": own}
+def panels(tables: dict[str, pd.DataFrame], ours: pd.DataFrame) -> Panels:
+    """What `sagd.figures.study.bar_panels` draws: of each data set published FIDs, and below them ours."""
+    published = {_name(n): _bars(t, t.fid_mean.to_numpy(), t.fid_stderr.to_numpy()) for n, t in tables.items()}
+    own = {_name(name): own_bars(table, ours) for name, table in tables.items()}
+    names, found = list(published), []
+    for start in range(0, len(names), ACROSS):
+        some = names[start : start + ACROSS]
+        found.append(("published FID", {name: published[name] for name in some}))
+        found.append((f"ours, {label_of(ours)}", {name: own[name] for name in some}))
+    return found
 
 
-def own_panels(rows: pd.DataFrame, ours: pd.DataFrame) -> dict[str, dict[str, pd.DataFrame]]:
+def own_panels(rows: pd.DataFrame, ours: pd.DataFrame) -> Panels:
     """The same for `own_sweep`: distances to the clean held-out images, and to the corrupted ones."""
-    kinds = {"clean": "fd", "corrupted": "corrupted_fd"}
-    return {f"ours, {label_of(ours)}": {name: own_bars(rows, ours, quantity) for name, quantity in kinds.items()}}
+    kinds = {"to clean images": "fd", "to corrupted images": "corrupted_fd"}
+    return [(f"ours, {label_of(ours)}", {name: own_bars(rows, ours, quantity) for name, quantity in kinds.items()})]
+
+
+def _name(dataset: str) -> str:
+    return NAMES.get(dataset, dataset)
+
+
+def drawn(name: str, tables: dict[str, pd.DataFrame], ours: pd.DataFrame, caption: str) -> HTML:
+    """The figure of a published table, where two cells or more were run of a data set; the other data sets folded.
+
+    Parameters
+    ----------
+    name
+        Of the file below `FIGURES`; that of the folded figure ends with ``_published``.
+    caption
+        HTML.
+    """
+    compared = {n: t for n, t in tables.items() if ours.run[t.setting].sum() > 1}
+    others = {n: t for n, t in tables.items() if n not in compared}
+    shown = _figure(name, panels(compared, ours), caption) if compared else ""
+    if others:
+        published = [row for row in panels(others, ours) if row[0] == "published FID"]
+        told = ", ".join(map(_name, others))
+        folded_caption = f"The published numbers of {told}, of which nothing was run that could stand beside them."
+        content = _figure(f"{name}_published", published, folded_caption)
+        shown += f"<details><summary><b>Published alone</b>: {told}</summary>{content}</details>"
+    return HTML(shown)
+
+
+def own_drawn(name: str, rows: pd.DataFrame, ours: pd.DataFrame, caption: str) -> HTML:
+    """The same for `own_sweep`; nothing where less than two cells were run."""
+    return HTML(_figure(name, own_panels(rows, ours), caption) if rows.run.sum() > 1 else "")
+
+
+def _figure(name: str, rows: Panels, caption: str) -> str:
+    return keep(study.bar_panels(rows), name, caption, seen(rows), svg=True).data
+
+
+def seen(rows: Panels) -> str:
+    """The bars of a figure in words, for those who do not see them."""
+    told = []
+    for label, tables in rows:
+        for name, frame in tables.items():
+            kinds = frame.groupby("kind", sort=False) if "kind" in frame else [("", frame)]
+            for kind, some in kinds:
+                there = some[some["mean"].notna()]
+                if not len(there):
+                    continue
+                low, high = there.loc[there["mean"].idxmin()], there.loc[there["mean"].idxmax()]
+                told.append(
+                    f"{name}, {label}{f', {kind}' if kind else ''}: {len(there)} of {len(some)} bars, from "
+                    f"{low['mean']:.3g} at {low.x} to {high['mean']:.3g} at {high.x}"
+                )
+    return f"Bar charts. {'; '.join(told)}."
 
 
 def own_bars(table: pd.DataFrame, ours: pd.DataFrame, quantity: str = "fd") -> pd.DataFrame:
@@ -218,48 +292,95 @@ def _bars(table: pd.DataFrame, mean: np.ndarray, error: np.ndarray) -> pd.DataFr
 
 
 def beside(published: pd.DataFrame, ours: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
-    """A table to show: what was published, what was measured here, and for a cell that was not run the command."""
-    run = ours[ours.run]
-    label = run.label.iloc[0] if len(run) else "fd"
-    rows = []
-    for cell in published.itertuples():
+    """The cells of a published table that were run: what was published, and what was measured here."""
+    label, rows = label_of(ours), []
+    for cell in published[ours.run[published.setting].to_numpy(bool)].itertuples():
         own = ours.loc[cell.setting]
-        row = {key: f"{value:g}" if isinstance(value := getattr(cell, key), float) else value for key in keys}
-        row["published FID"] = number(cell.fid_mean, cell.fid_stderr)
-        row["published KID"] = number(cell.kid_mean, cell.kid_stderr) if pd.notna(cell.kid_mean) else "none"
-        row[f"ours, {label}"] = number(own.fd, own.fd_se) if own.run else "not run"
-        row[f"ours, {label.replace('fd', 'kd').replace('fid', 'kid')}"] = number(own.kd, own.kd_se) if own.run else ""
+        row = _published(cell, keys)
+        row[f"ours, {label}"] = number(own.fd, own.fd_se)
+        row[f"ours, {label.replace('fd', 'kd').replace('fid', 'kid')}"] = number(own.kd, own.kd_se)
         if "best" in ours and ours.best.notna().any():
             row["best checkpoint"] = number(own.best, own.best_se) if pd.notna(own.best) else ""
-        row["seeds"], row["samples a seed"] = (f"{v:.0f}" if own.run else "" for v in (own.seeds, own.samples))
-        row["profile, or the command"] = own.profile if own.run else own.command
+        row["seeds"], row["samples a seed"] = f"{own.seeds:.0f}", f"{own.samples:.0f}"
+        row["measured in profile"] = own.measured
         rows.append(row)
     return pd.DataFrame(rows)
 
 
-def folded_beside(name: str, published: pd.DataFrame, ours: pd.DataFrame, keys: list[str]):
-    """`beside`, to show: folded where nothing of it was run."""
-    count = int(ours.run[published.setting].sum())
-    said = f"{count} of {len(published)} cells run"
-    return folded(name, said, beside(published, ours, keys), unfolded=count > 0)
+def not_run(published: pd.DataFrame, ours: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
+    """The cells of a published table that were not run: what was published, and the command that runs them."""
+    missing = published[~ours.run[published.setting].to_numpy(bool)]
+    rows = [{**_published(cell, keys), "command": ours.command[cell.setting]} for cell in missing.itertuples()]
+    return pd.DataFrame(rows)
+
+
+def _published(cell: Any, keys: list[str]) -> dict[str, str]:
+    row = {key: f"{value:g}" if isinstance(value := getattr(cell, key), float) else _name(value) for key in keys}
+    row["published FID"] = number(cell.fid_mean, cell.fid_stderr)
+    row["published KID"] = number(cell.kid_mean, cell.kid_stderr) if pd.notna(cell.kid_mean) else "none"
+    return row
+
+
+def shown(published: pd.DataFrame, ours: pd.DataFrame, keys: list[str]) -> HTML:
+    """A published table beside ours: the cells that were run, and below them the others, folded."""
+    return run_first(beside(published, ours, keys), not_run(published, ours, keys))
+
+
+def run_first(run: pd.DataFrame, missing: pd.DataFrame) -> HTML:
+    """A table of what was run, and below it, folded, one of what was not; of none there is nothing to see."""
+    found = table(run, text=True).data if len(run) else ""
+    if len(missing):
+        said = f"{len(missing)} of {len(run) + len(missing)} cells"
+        found += folded("Not run", said, missing, unfolded=False).data
+    return HTML(found)
 
 
 def own_table(rows: pd.DataFrame, ours: pd.DataFrame, key: str) -> pd.DataFrame:
-    """A table to show of `own_sweep`; ``key`` is the title of its first column."""
+    """The rows of `own_sweep` that were run; ``key`` is the title of the first column."""
+    rows = rows[rows.run.astype(bool)]
     label, shown = label_of(ours), pd.DataFrame({key: list(rows.x)})
     for name, quantity in (("clean", "fd"), ("corrupted", "corrupted_fd")):
         values = own_bars(rows, ours, quantity)
-        pairs = zip(values["mean"], values.error, strict=True)
-        shown[f"ours, {label}, to {name}"] = [f"{m:.2f} ± {e:.2f}" if pd.notna(m) else "not run" for m, e in pairs]
-    shown["seeds"] = [f"{s:.0f}" if pd.notna(s) else "" for s in rows.seeds]
-    shown["samples a seed"] = [f"{s:.0f}" if pd.notna(s) else "" for s in rows.samples]
-    last = zip(rows.run, rows.profile, rows.command, strict=True)
-    shown["profile, or the command"] = [profile if run else command for run, profile, command in last]
+        shown[f"ours, {label}, to {name}"] = [number(*v) for v in zip(values["mean"], values.error, strict=True)]
+    shown["seeds"], shown["samples a seed"] = ([f"{v:.0f}" for v in rows[k]] for k in ("seeds", "samples"))
+    shown["measured in profile"] = list(rows.measured)
     return shown
 
 
-def figure_5(params: Params) -> list[Path]:
-    """The pictures of Fig. 5: corrupted training images, samples of isotropic noise, samples of bpm; [] if not run."""
+def own_shown(rows: pd.DataFrame, ours: pd.DataFrame, key: str) -> HTML:
+    """`own_table`, and below it, folded, the cells that were not run."""
+    missing = rows[~rows.run.astype(bool)]
+    return run_first(own_table(rows, ours, key), pd.DataFrame({key: list(missing.x), "command": list(missing.command)}))
+
+
+def boost(weight: Tensor) -> float:
+    """The weight of the zero frequency over the root mean square of the others; 1: white noise."""
+    return (weight[0, 0] / weight.flatten()[1:].square().mean().sqrt()).item()
+
+
+def zero_frequency(params: Params, setting: str = "mnist_m006") -> str:
+    """On which noise the claim over alpha is tested, and how it differs from the paper's listing, in Markdown."""
+    noise, size = params.setting(setting).noise, params.dataset("mnist").size
+    listed = noise.model_copy(update={"dc": "floor"})
+    ours, theirs = (boost(n.spectrum(torch.ones(size, size), None).at(0).weight) for n in (noise, listed))
+    return (
+        f"**On which noise this is tested:** the cells over alpha have `noise.dc: {noise.dc}`. At alpha "
+        f"{noise.alpha:g} and {size} x {size} the zero frequency then has {ours:.2f} times the weight of the others "
+        f"(their root mean square). In the paper's listing (`noise.dc: floor`) it has {theirs:.2f} times. So what is "
+        "tested here is the tilt of the spectrum, without most of the listing's boost of brightness; the two are "
+        "compared in the audit *Tilt, or brightness?*"
+    )
+
+
+def figure_5(params: Params) -> dict[str, np.ndarray]:
+    """Fig. 5: training images, samples of isotropic noise and of bpm: a label to rows of the grid; {} if not run."""
     isotropic, omitting = (params.setting(f"omission_04_05_{kind}") for kind in ("iso", "bpm"))
-    found = [isotropic.report("corrupt", "png"), isotropic.report("sample", "png"), omitting.report("sample", "png")]
-    return found if all(path.is_file() for path in found) else []
+    files = {
+        "training\nimages": isotropic.report("corrupt", "png"),
+        "isotropic": isotropic.report("sample", "png"),
+        "bpm": omitting.report("sample", "png"),
+    }
+    if not all(path.is_file() for path in files.values()):
+        return {}
+    grids = {label: np.asarray(Image.open(path)) for label, path in files.items()}
+    return {label: grid[: ROWS * grid.shape[1] // COLUMNS] for label, grid in grids.items()}

@@ -68,9 +68,32 @@ def alpha(setting: Setting) -> float | None:
     return alpha_of(setting) if setting.noise.operator == "power_law" else 0.0
 
 
+def arm(setting: Setting) -> str:
+    """Which remedy a setting with corrupted training images is.
+
+    ``isotropic``: none; ``projected``, ``literal``: the noise leaves all of the band out, and the loss is projected or
+    the paper's; ``filtered``: the band is filtered out of the images; ``other``. ``clean``: images without corruption.
+    """
+    if setting.corrupt.band is None:
+        return "clean"
+    if setting.corrupt.filtered:
+        return "filtered"
+    if setting.noise.operator == "isotropic":
+        return "isotropic"
+    reached = read_json(setting.report("encode", "json"))["corrupted_frequencies"]["reached_by_the_noise"]
+    if reached:
+        return "other"
+    return "projected" if setting.train.project else "literal"
+
+
+def data(setting: Setting) -> str:
+    """The images that a setting starts from: settings with the same ones can be compared."""
+    return setting.corrupt.model_dump_json(exclude={"filtered"}) if setting.corrupt.band else "clean"
+
+
 def protocol(setting: Setting) -> str:
-    """How a setting is trained and sampled, without what changes no sample."""
-    left_out = {"repeats", "snapshots"}
+    """How a setting is trained and sampled, without what changes no sample, and without what makes its `arm`."""
+    left_out = {"repeats", "snapshots", "project"}
     return setting.train.model_dump_json(exclude=left_out) + setting.sample.model_dump_json()
 
 
@@ -80,7 +103,7 @@ def table(params: Params, distance: str) -> pd.DataFrame:
     Parameters
     ----------
     distance
-        The name of the Fréchet distance, such as ``fd_efficientnet_lite0``.
+        The name of the Fréchet or of the kernel distance, such as ``fd_efficientnet_lite0``.
     """
     rows = []
     for setting in params.drawn:
@@ -93,18 +116,20 @@ def table(params: Params, distance: str) -> pd.DataFrame:
                 "operator": setting.noise.operator,
                 "alpha": alpha(setting),
                 "corrupted": str(setting.corrupt.band or "no"),
-                "data": setting.corrupt.model_dump_json() if setting.corrupt.band else "clean",
+                "data": data(setting),
+                "arm": arm(setting),
                 "protocol": protocol(setting),
                 "distance": result[distance],
                 "distance_se": result[f"{distance}_se"],
                 "sample_se": result[f"{distance}_sample_se"],
                 "real": result[f"{distance}_of_real"],
-                "halves": result[f"{distance}_of_halves"],
+                "filtered": result.get(f"{distance}_of_filtered"),
                 "per_seed": detail["per_seed"][distance],
                 **{part: detail["per_seed"][part] for part in ("pixels_mean", "pixels_dc", "pixels_rest")},
                 "measured": result,
                 "caveats": detail["caveats"],
                 "seeds": len(detail["seeds"]),
+                "seed_list": detail["seeds"],
                 "samples": result["samples_per_seed"],
             }
         )

@@ -17,6 +17,7 @@ NOISES = {"plw_m006": "-0.06", "iso": "0", "plw_p006": "+0.06"}
 TRAINED = {"": "linear, eps", "_v": "linear, v", "_zero": "zero terminal SNR, v"}
 STARTS = {"": "noise", ", marginal": "marginal", ", trailing": "trailing, noise"}
 PARTS = ("mean", "dc", "rest")
+VERDICTS = {"better": "smaller", "worse": "larger", "within the noise": "within the noise"}
 COMPARISONS = {
     "A right start": [(f"{n}{t}, marginal", f"{n}{t}") for t in ("", "_v") for n in NOISES],
     "Shaping": [
@@ -28,7 +29,19 @@ COMPARISONS = {
     "A schedule that ends in noise": [(f"{n}_zero, trailing", f"{n}_v, trailing") for n in NOISES],
     "Trailing spacing": [(f"{n}{t}, trailing", f"{n}{t}") for t in ("", "_v") for n in NOISES],
 }
+TITLES = {  # what is compared
+    "A right start": "A right start: the marginal, against noise",
+    "Shaping": "Shaping: alpha -0.06 or +0.06, against alpha 0",
+    "Predicting v": "Predicting v, against predicting ε",
+    "A schedule that ends in noise": "Zero terminal SNR, against the linear schedule, both predicting v",
+    "Trailing spacing": "Trailing spacing, against leading, from noise",
+}
 DRAWN = ("A right start", "Shaping", "Predicting v")  # of these, in the figure
+IN_WORDS = (  # the parts of a name
+    {noise: f"alpha {alpha}" for noise, alpha in NOISES.items()},
+    {"": "predicts ε", "_v": "predicts v", "_zero": "predicts v on zero terminal SNR"},
+    {"": "from noise", ", marginal": "from the marginal", ", trailing": "trailing spacing"},
+)
 
 
 @dataclass(frozen=True)
@@ -58,6 +71,19 @@ def read() -> Networks:
     params = parameters.load()
     detail = read_json(params.settings[0].report("evaluate", "seeds.json"))
     return Networks(params, results.table(params, detail["names"]["fid"]), detail)
+
+
+def words(name: str, against: str | None = None) -> str:
+    """The name of a setting in words; beside ``against`` without what differs, but for alpha."""
+    (noise, trained, start), other = _parts(name), _parts(against or name)
+    kept = (True, trained == other[1], start == other[2])
+    found = zip((noise, trained, start), IN_WORDS, kept, strict=True)
+    return ", ".join(said[part] for part, said, keep in found if keep)
+
+
+def _parts(name: str) -> tuple[str, str, str]:
+    """The noise, the training and the start in a setting's name."""
+    return next((n, t, s) for n in NOISES for t in TRAINED for s in STARTS if n + t + s == name)
 
 
 def setup(networks: Networks) -> str:
@@ -97,7 +123,8 @@ def parts_text(networks: Networks) -> str:
 
 
 def differences(networks: Networks, titles: tuple[str, ...] = tuple(COMPARISONS)) -> pd.DataFrame:
-    """Every comparison, seed by seed: comparison, pair, setting, against, difference, half (of the interval), verdict.
+    """Every comparison, seed by seed: comparison, arm (what a pair has in common, in words), setting, against,
+    difference, half (of the interval), verdict.
 
     ``mean_image`` and ``mean_image_verdict`` are the same of the pixels' mean images.
     """
@@ -106,18 +133,34 @@ def differences(networks: Networks, titles: tuple[str, ...] = tuple(COMPARISONS)
         rows, pixels = (paired(networks.frame, COMPARISONS[title], of) for of in ("per_seed", "pixels_mean"))
         shown = [number(d, h, signed=True) for d, h in zip(pixels.difference, pixels["±"], strict=True)]
         rows = rows.rename(columns={"±": "half"})
-        rows = rows.assign(comparison=title, pair=rows.setting, mean_image=shown, mean_image_verdict=pixels.verdict)
+        arms = [words(a, b) for a, b in zip(rows.setting, rows.against, strict=True)]
+        rows = rows.assign(comparison=title, arm=arms, mean_image=shown, mean_image_verdict=pixels.verdict)
         found.append(rows)
     return pd.concat(found, ignore_index=True)
 
 
 def intervals_text(found: pd.DataFrame) -> str:
-    """How to read the figure and the tables of `differences`, in Markdown."""
+    """How to read the tables of `differences`, in Markdown."""
     return (
-        "Differences, seed by seed, with 95 % intervals (Student's, of each row's own few differences, so wide); below "
-        f"zero is better. Blue: better, orange: worse, grey: within the noise. Of {len(found)} such intervals about "
-        "one in twenty excludes 0 by chance."
+        "All differences, seed by seed, with 95 % intervals (Student's, of each row's own few differences, so wide); "
+        f"below zero is better. Of {len(found)} such intervals about one in twenty excludes 0 by chance."
     )
+
+
+def drawn(found: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """What the figure shows of `differences`: a title to the rows of its panel."""
+    return {TITLES[comparison]: found[found.comparison == comparison] for comparison in DRAWN}
+
+
+def seen(found: pd.DataFrame) -> str:
+    """The figure in words, for those who do not see it."""
+    told = []
+    for title, rows in drawn(found).items():
+        counts = {word: (rows.verdict == verdict).sum() for word, verdict in VERDICTS.items()}
+        said = ", ".join(f"{count} {word}" for word, count in counts.items())
+        low, high = rows.difference.min(), rows.difference.max()
+        told.append(f"{title}: {len(rows)} rows, {said}, from {low:+.2g} to {high:+.2g}")
+    return f"Dots with intervals beside a line at zero. {'. '.join(told)}."
 
 
 def differences_table(found: pd.DataFrame, title: str, label: str) -> pd.DataFrame:
@@ -125,8 +168,7 @@ def differences_table(found: pd.DataFrame, title: str, label: str) -> pd.DataFra
     rows = found[found.comparison == title]
     return pd.DataFrame(
         {
-            "setting": rows.setting,
-            "against": rows.against,
+            "networks": rows.arm,
             label: [number(d, h, signed=True) for d, h in zip(rows.difference, rows.half, strict=True)],
             "verdict": rows.verdict,
             "pixels_mean": rows.mean_image,
@@ -174,12 +216,14 @@ def verdicts_text(networks: Networks) -> str:
     frame, found = networks.frame, predictions(networks.frame)
     helps, _, hides, _ = found.values()
     lines = "".join(f"\n- {claim}: **{judged(value)}** ({value})." for claim, value in found.items())
+    best = words(frame.distance.idxmin())
     of_v = ", ".join(f"{difference(frame, f'{n}_v', n)} at {alpha}" for n, alpha in NOISES.items())
     return (
         f"What the explanation predicts, compared with the networks (difference of {networks.label}):\n{lines}\n\n"
-        f"{conclusion(helps, hides)} Predicting v changes the distance by {of_v}. Not clearly different from the least "
-        f"distance: {'; '.join(near_the_best(frame))}. The networks are small and their training is short, so this "
-        "says nothing about the published ones, which were trained for longer."
+        f"{conclusion(helps, hides)} Predicting v changes the distance by {of_v}. The least distance is that of "
+        f"{best}; {len(near_the_best(frame)) - 1} of the other {len(frame) - 1} are not clearly different from it. "
+        "The networks are small and their training is short, so this says nothing about the published ones, which "
+        "were trained for longer."
     )
 
 

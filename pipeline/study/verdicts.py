@@ -1,4 +1,4 @@
-"""What differences between settings say: intervals of paired and of pooled differences, and verdicts in words."""
+"""What differences between settings say: intervals of paired differences, and verdicts in words."""
 
 import itertools
 import math
@@ -11,28 +11,37 @@ from sagd.errors import InputError
 
 
 def comparisons(results: pd.DataFrame) -> pd.DataFrame:
-    """Differences of distance between settings trained on the same data, each against isotropic noise.
+    """Differences of distance between settings that start from the same data, seed by seed (`compared`).
 
-    The standard deviation over seeds is pooled over all settings, because two or three seeds do not give one of their
-    own; the interval is Student's, at 95 %. A difference whose interval holds 0 is within the noise.
+    Each is compared with isotropic noise; and of the remedies for corrupted images, the projected loss with the others.
     """
-    from scipy.stats import t
-
-    freedom = sum(len(v) - 1 for v in results.per_seed)
-    pooled = math.sqrt(sum(np.var(v) * len(v) for v in results.per_seed) / freedom) if freedom else math.nan
     rows = []
-    for a, b in itertools.permutations(results.itertuples(), 2):
-        if a.data != b.data or b.operator != "isotropic" or a.operator == "isotropic":
-            continue
-        difference = a.distance - b.distance
-        half = t.ppf(0.975, freedom) * pooled * math.sqrt(1 / a.seeds + 1 / b.seeds) if freedom else math.nan
-        verdict = "undecided: one seed a setting" if not freedom else "within the noise"
-        if a.protocol != b.protocol:
-            verdict = "not comparable: trained or sampled in another way"
-        elif abs(difference) > half:
-            verdict = f"{a.Index} is {'closer to' if difference < 0 else 'further from'} the held-out images"
-        rows.append({"setting": a.Index, "against": b.Index, "difference": difference, "±": half, "verdict": verdict})
-    return pd.DataFrame(rows, columns=["setting", "against", "difference", "±", "verdict"])
+    for a, b in itertools.permutations(results.index, 2):
+        one, other = results.loc[a], results.loc[b]
+        remedy = one.operator != "isotropic" or one.arm == "filtered"
+        against_none = remedy and other.operator == "isotropic" and other.arm != "filtered"
+        among_remedies = one.arm == "projected" and other.arm in ("literal", "filtered")
+        if one.data == other.data and (against_none or among_remedies):
+            found, seeds = compared(results, a, b)
+            rows.append({"setting": a, "against": b, **found._asdict(), "seeds": seeds})
+    columns = ["setting", "against", "difference", "half", "verdict", "seeds"]
+    return pd.DataFrame(rows, columns=columns).rename(columns={"half": "±"})
+
+
+def compared(results: pd.DataFrame, a: str, b: str) -> tuple["Interval", int]:
+    """The distance of one setting less that of another, over the seeds that both have, and the number of these.
+
+    Settings share with a seed the initial weights, the order of the images, times, white noise and starts of sampling,
+    so that their difference says more than each of their distances. The interval is Student's, at 95 %, from this
+    pair's own differences.
+    """
+    one, other = results.loc[a], results.loc[b]
+    seeds = [seed for seed in one.seed_list if seed in other.seed_list]
+    if one.protocol != other.protocol or not seeds:
+        why = "no seed in common" if one.protocol == other.protocol else "trained or sampled in another way"
+        return Interval(one.distance - other.distance, math.nan, f"not comparable: {why}"), 0
+    a_values, b_values = ([row.per_seed[row.seed_list.index(seed)] for seed in seeds] for row in (one, other))
+    return interval(np.subtract(a_values, b_values)), len(seeds)
 
 
 def paired(results: pd.DataFrame, pairs: list[tuple[str, str]], column: str = "per_seed") -> pd.DataFrame:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sagd.figures.style import BLUE, GREEN, GREY, ORANGE, axes_of, panels
+from sagd.figures.style import BLUE, GREEN, GREY, ORANGE, PURPLE, axes_of, panels
 from sagd.noise.grid import radius
 
 if TYPE_CHECKING:
@@ -33,13 +33,26 @@ def distance_by_alpha(rows: pd.DataFrame, label: str, floor: float) -> Figure:
     return figure
 
 
+def strips(rows: Mapping[str, np.ndarray]) -> Figure:
+    """Pictures of one width below each other, (H, W) or (H, W, 3), uint8, each with its label on the left."""
+    heights = [picture.shape[0] / picture.shape[1] for picture in rows.values()]
+    height = 6.3 * sum(heights) + 0.1 * len(rows)
+    figure, axes = panels(len(rows), 2, 8, height, height_ratios=heights, width_ratios=[1.7, 6.3])
+    for (beside, panel), (label, picture) in zip(axes, rows.items(), strict=True):
+        beside.text(1, 0.5, label, ha="right", va="center", transform=beside.transAxes)
+        panel.imshow(picture, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+        beside.set_axis_off()
+        panel.set_axis_off()
+    return figure
+
+
 def losses(curves: Mapping[str, pd.DataFrame]) -> Figure:
-    """Training loss over steps of each setting (frames with step and loss), smoothed over ten rows."""
-    figure, axes = axes_of(6, 3.6)
+    """Training loss over steps of each setting (frames with step and loss): moving means over ten rows, whole ones."""
+    figure, axes = axes_of(7.2, 3.6)
     for name, curve in curves.items():
-        axes.plot(curve.step, curve.loss.rolling(10, min_periods=1).mean(), label=name, linewidth=1.2)
-    axes.set(xlabel="step", ylabel="eps loss", yscale="log")
-    axes.legend(fontsize=8)
+        axes.plot(curve.step, curve.loss.rolling(10, center=True).mean(), label=name, linewidth=1.2)
+    axes.set(xlabel="step", ylabel="training loss", yscale="log")
+    figure.legend(fontsize=8, loc="outside right upper")
     return figure
 
 
@@ -50,7 +63,7 @@ def spectra(real: pd.DataFrame, samples: Mapping[str, pd.DataFrame], band: list[
     """
     figure, axes = axes_of(6, 3.6)
     axes.plot(real.radius, real.held_out, color="black", label="held-out images", linewidth=2)
-    for (name, frame), color in zip(samples.items(), itertools.cycle((ORANGE, BLUE, GREEN)), strict=False):
+    for (name, frame), color in zip(samples.items(), itertools.cycle((ORANGE, BLUE, GREEN, PURPLE)), strict=False):
         axes.plot(frame.radius, frame.samples, color=color, marker="o", markersize=3, label=name)
     if band is not None:
         axes.axvspan(*band, color=GREY, alpha=0.25, label="corrupted band")
@@ -61,14 +74,14 @@ def spectra(real: pd.DataFrame, samples: Mapping[str, pd.DataFrame], band: list[
 
 def weights(noises: Mapping[str, Noise]) -> Figure:
     """w(f) over the radius of the settings' noises."""
-    figure, axes = axes_of(6, 3.2)
+    figure, axes = axes_of(6, 4)
     for name, noise in noises.items():
         spectrum = noise.at(999)  # a varying one at the end
         r = radius(spectrum.size).flatten()
         order = r.argsort()
         axes.plot(r[order], spectrum.weight.flatten()[order], ".-", markersize=3, linewidth=0.8, label=name)
     axes.set(xlabel="radius (cycles per pixel)", ylabel="w(f)")
-    axes.legend(fontsize=8)
+    figure.legend(fontsize=8, loc="outside upper left")
     return figure
 
 
@@ -102,19 +115,26 @@ def data_spectrum(radii: Tensor, powers: Mapping[str, Tensor], fit: Any) -> Figu
     return figure
 
 
-def bar_panels(rows: Mapping[str, Mapping[str, pd.DataFrame]]) -> Figure:
-    """Bars with their standard errors, one panel a table; a panel without numbers says so.
+def bar_panels(rows: Sequence[tuple[str, Mapping[str, pd.DataFrame]]]) -> Figure:
+    """Bars with their standard errors, one panel a table; below them what the colours say.
 
     Parameters
     ----------
     rows
-        The label of a row of panels, to {title: frame}, as many in each row. A frame has ``x`` (what stands below a
-        bar), ``mean``, ``error`` and perhaps ``kind`` (two kinds stand side by side); without kinds the bar ``0`` or
-        ``0.5``, isotropic noise, is grey and the lowest of several orange. Missing means leave their place empty.
+        Of each row of panels its label, and {title: frame}. A frame has ``x`` (what stands below a bar), ``mean``,
+        ``error`` and perhaps ``kind`` (two kinds stand side by side, the first in grey). Without kinds the bar ``0`` or
+        ``0.5``, isotropic noise, is grey, and the lowest orange where all bars of a panel are there, five or more.
+        Missing means leave their place empty; a panel without numbers is left out, and so is a row without panels.
     """
-    columns = max(map(len, rows.values()))
-    figure, axes = panels(len(rows), columns, 1 + 2.9 * columns, 2.5 * len(rows), font_scale=0.8)
-    for line, (label, tables) in zip(axes, rows.items(), strict=True):
+    from matplotlib.patches import Patch
+
+    shown = [(label, {t: f for t, f in tables.items() if f["mean"].notna().any()}) for label, tables in rows]
+    shown = [(label, tables) for label, tables in shown if tables]
+    columns = max(len(tables) for _, tables in shown)
+    width = max(6.5, 1 + 2.9 * columns)
+    figure, axes = panels(len(shown), columns, width, 2.5 * len(shown) + 0.3, font_scale=0.8)
+    colors: dict[str, str] = {}
+    for line, (label, tables) in zip(axes, shown, strict=True):
         line[0].set_ylabel(label)
         for panel in line[len(tables) :]:
             panel.set_axis_off()
@@ -124,25 +144,27 @@ def bar_panels(rows: Mapping[str, Mapping[str, pd.DataFrame]]) -> Figure:
             ticks = list(dict.fromkeys(frame.x))
             panel.set_xticks(range(len(ticks)), ticks, rotation=90 if len("".join(ticks)) > 26 else 0)
             panel.set_xlim(-0.7, len(ticks) - 0.3)
-            if not frame["mean"].notna().any():
-                panel.text(0.5, 0.5, "not run", ha="center", va="center", transform=panel.transAxes, color=GREY)
-                panel.set_yticks([])
-                continue
-            _bars(panel, frame, ticks)
+            colors |= _bars(panel, frame, ticks)
+    squares = [Patch(color=color, label=name) for name, color in colors.items()]
+    figure.legend(handles=squares, loc="outside lower center", ncols=len(squares), frameon=False)
     return figure
 
 
-def _bars(panel: Axes, frame: pd.DataFrame, ticks: list) -> None:
+def _bars(panel: Axes, frame: pd.DataFrame, ticks: list) -> dict[str, str]:
+    """Draw the bars of a panel; what its colours say."""
     style: dict[str, Any] = {"capsize": 2, "error_kw": {"linewidth": 1}}
     if "kind" in frame:
-        kinds = list(dict.fromkeys(frame.kind))
-        for k, (kind, color) in enumerate(zip(kinds, (GREY, ORANGE, BLUE), strict=False)):
+        colors = dict(zip(dict.fromkeys(frame.kind), (GREY, BLUE), strict=False))
+        for k, (kind, color) in enumerate(colors.items()):
             part = frame[frame.kind == kind].set_index("x").reindex(ticks)
-            places = np.arange(len(ticks)) + (k - (len(kinds) - 1) / 2) * 0.8 / len(kinds)
-            panel.bar(places, part["mean"], 0.8 / len(kinds), yerr=part.error, color=color, label=kind, **style)
-        panel.legend(fontsize=7, loc="lower right", framealpha=0.9)
-        return
+            places = np.arange(len(ticks)) + (k - (len(colors) - 1) / 2) * 0.8 / len(colors)
+            panel.bar(places, part["mean"], 0.8 / len(colors), yerr=part.error, color=color, **style)
+        return colors
     frame = frame.set_index("x").reindex(ticks)
-    lowest = frame["mean"].idxmin() if frame["mean"].count() > 1 else None
-    colors = [ORANGE if x == lowest else GREY if x in ("0", "0.5") else BLUE for x in ticks]
-    panel.bar(range(len(ticks)), frame["mean"], 0.8, yerr=frame.error, color=colors, **style)
+    # Of two bars one is always the lower: that says nothing.
+    lowest = frame["mean"].idxmin() if frame["mean"].notna().all() and len(ticks) >= 5 else None
+    kinds = ["isotropic" if x in ("0", "0.5") else "shaped" for x in ticks]
+    kinds = ["lowest of the panel" if x == lowest else kind for x, kind in zip(ticks, kinds, strict=True)]
+    colors = {"isotropic": GREY, "shaped": BLUE, "lowest of the panel": ORANGE}
+    panel.bar(range(len(ticks)), frame["mean"], 0.8, yerr=frame.error, color=[colors[k] for k in kinds], **style)
+    return {name: color for name, color in colors.items() if name in kinds}

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sagd.errors import needs
-from sagd.runtime.files import writing
 
 if TYPE_CHECKING:
     import numpy as np
@@ -14,7 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # Wong's palette: distinct to colour-blind readers, and in grey print.
-BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#999999"
+BLUE, ORANGE, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#999999"
 
 
 def panels(
@@ -33,19 +31,3 @@ def axes_of(width: float, height: float) -> tuple[Figure, Axes]:
     """A figure of width x height inches with one panel, and that panel's axes."""
     figure, axes = panels(1, 1, width, height)
     return figure, axes[0, 0]
-
-
-def save_stack(path: Path, pictures: list[Path], height: int, gap: int = 12) -> None:
-    """Write one PNG of pictures of equal width, the top ``height`` pixels of each, one below the other."""
-    with needs("figures"):
-        from PIL import Image
-
-    opened = [Image.open(p).convert("RGB") for p in pictures]
-    opened = [p.crop((0, 0, p.width, min(p.height, height))) for p in opened]
-    canvas = Image.new("RGB", (opened[0].width, sum(p.height + gap for p in opened) - gap), "white")
-    top = 0
-    for picture in opened:
-        canvas.paste(picture, (0, top))
-        top += picture.height + gap
-    with writing(path) as beside:
-        canvas.save(beside, format="PNG", optimize=True)

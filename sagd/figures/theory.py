@@ -320,7 +320,9 @@ def sampler_errors(errors: dict[str, dict[str, dict[int, float]]]) -> Figure:
                 curve.keys(), curve.values(), color=color, linestyle=style, marker="o", markersize=3, label=sampler
             )
         panel.set(xscale="log", yscale="log", xlabel="steps", title=name)
-        panel.xaxis.set_major_formatter("{x:g}")
+        steps = list(next(iter(samplers.values())))
+        panel.set_xticks(steps, map(str, steps))
+        panel.set_xticks([], minor=True)
     axes[0, 0].set_ylabel("squared distance to the data")
     axes[0, 0].legend(fontsize=8.5)
     return figure
@@ -367,32 +369,33 @@ def explanation(curves: Mapping[str, Mapping[str, Suggestion]], published: Mappi
         below.set(title=f"{name}: trained networks (published)", xlabel="alpha", ylim=(0, None))
     axes[0, 0].set_ylabel("squared distance\nof the pixels")
     axes[1, 0].set_ylabel("FID (768 features)")
-    axes[0, 0].legend(fontsize=8, loc="upper left")
-    axes[1, 0].legend(fontsize=8, loc="lower right")
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
     return figure
 
 
-def start_study(table: pd.DataFrame, label: str) -> Figure:
-    """Differences of distance between trained networks, with their intervals, a panel a comparison.
+def start_study(comparisons: Mapping[str, pd.DataFrame], label: str) -> Figure:
+    """Differences of distance between trained networks, with their intervals; a panel a comparison, each to its scale.
 
     Parameters
     ----------
-    table
-        Columns ``comparison`` (a panel), ``pair`` (a row of it), ``difference``, ``half`` (of the interval).
+    comparisons
+        The title of a panel, to its rows from top to bottom: ``arm`` (what is compared, in words), ``difference``,
+        ``half`` (of the interval).
+    label
+        The name of the distance.
     """
-    comparisons = list(dict.fromkeys(table.comparison))
-    figure, axes = _packed(1, len(comparisons), 11, 2.9)
-    for panel, name in zip(axes[0], comparisons, strict=True):
-        rows = table[table.comparison == name].iloc[::-1]
-        clear = rows.difference.abs() > rows.half
-        for k, (row, certain) in enumerate(zip(rows.itertuples(), clear, strict=True)):
-            color = GREY if not certain else BLUE if row.difference < 0 else ORANGE
+    counts = [len(rows) for rows in comparisons.values()]
+    height = 0.26 * sum(counts) + 0.75 * len(counts)
+    figure, axes = panels(len(counts), 1, 8, height, height_ratios=[n + 0.7 for n in counts])
+    for panel, (title, rows) in zip(axes[:, 0], comparisons.items(), strict=True):
+        for k, row in enumerate(rows.itertuples()):
+            color = GREY if abs(row.difference) <= row.half else BLUE if row.difference < 0 else ORANGE
             panel.errorbar(row.difference, k, xerr=row.half, fmt="o", color=color, capsize=3, markersize=4)
         panel.axvline(0, color="black", linewidth=1)
-        panel.set(title=name, yticks=range(len(rows)), yticklabels=rows.pair, ylim=(-0.6, len(rows) - 0.4))
-        panel.set_xscale("symlog", linthresh=1)
+        panel.set(yticks=range(len(rows)), yticklabels=rows.arm, ylim=(len(rows) - 0.4, -0.6))
+        panel.set_title(title, loc="left", fontsize=10.5)
         panel.grid(False, axis="y")
-    figure.supxlabel(f"change of {label} (linear up to 1, then logarithmic)", fontsize=10)
+    figure.supxlabel(f"change of {label}: left of zero is better, right of it worse", fontsize=10)
     return figure
 
 

@@ -9,12 +9,14 @@ import hashlib
 import math
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from sagd.errors import InputError, one_of
 from sagd.formulations.base import Family, Predict, Sampler, White, trained_on
+from sagd.formulations.edm import EDM
 from sagd.formulations.schedule import PREDICTIONS, Schedule
 from sagd.noise.base import Noise
 from sagd.noise.spectrum import posterior
@@ -46,6 +48,7 @@ def v_loss(predict: Predict, schedule: Schedule, x0: Tensor, t: Tensor, eps: Ten
     return (predict(schedule.q_sample(x0, t, eps), t) - (signal * eps - sigma * x0)).square().mean()
 
 
+Times = Literal["uniform", "log_normal"]
 LOSSES = {"eps": eps_loss, "v": v_loss}
 
 
@@ -59,13 +62,18 @@ class Diffusion:
         Of its variances.
     prediction
         What the network predicts, ``eps`` or ``v``.
+    times
+        How steps are drawn in training: ``uniform``, as in the paper; or ``log_normal``, so that sigma_t /
+        sqrt(alpha_bar_t) is about as EDM draws it (`EDM`), more often where most is learnt in a short training.
     """
 
     schedule: Schedule
     prediction: str = "eps"
+    times: Times = "uniform"
 
     def __post_init__(self) -> None:
         one_of("prediction", self.prediction, PREDICTIONS)
+        one_of("times", self.times, get_args(Times))
 
     @property
     def alpha_bar(self) -> Tensor:
@@ -75,11 +83,15 @@ class Diffusion:
     def to_dict(self) -> dict:
         """What tells one from another, ready for JSON."""
         digest = hashlib.sha256(self.alpha_bar.numpy().tobytes()).hexdigest()
-        return {"prediction": self.prediction, "alpha_bar_sha256": digest}
+        return {"prediction": self.prediction, "alpha_bar_sha256": digest, "times": self.times}
 
     def draw_times(self, n: int, *, generator: torch.Generator, device: torch.device | str = "cpu") -> Tensor:
-        """Steps of n training examples, (n,), int64, uniform."""
-        return torch.randint(len(self.schedule), (n,), generator=generator, device=device)
+        """Steps of n training examples, (n,), int64."""
+        if self.times == "uniform":
+            return torch.randint(len(self.schedule), (n,), generator=generator, device=device)
+        levels = EDM.log_mean + EDM.log_std * torch.randn(n, generator=generator, device=device)
+        log_sigma = 0.5 * torch.log((1 - self.alpha_bar) / self.alpha_bar).to(device)
+        return torch.searchsorted(log_sigma, levels.double()).clamp(max=len(self.schedule) - 1)
 
     def loss(
         self, predict: Predict, noise: Noise, x0: Tensor, t: Tensor, eps: Tensor, *, project: bool = True
@@ -307,8 +319,16 @@ def _check_gaussian(noise: Noise) -> None:
         raise InputError("start marginal needs Gaussian noise; normalize=sample divides each draw by its own deviation")
 
 
+def _linear(prediction: str, shape: tuple[int, ...], *, times: Times = Diffusion.times) -> Diffusion:
+    return Diffusion(Schedule.linear(), prediction, times)
+
+
+def _zero_terminal_snr(prediction: str, shape: tuple[int, ...], *, times: Times = Diffusion.times) -> Diffusion:
+    return Diffusion(Schedule.zero_terminal_snr(), prediction, times)
+
+
 diffusion = {
-    "linear": Family(("eps", "v"), lambda prediction, shape: Diffusion(Schedule.linear(), prediction)),
+    "linear": Family(("eps", "v"), _linear),
     # Where alpha_bar is 0, at the end, an eps says nothing of x0.
-    "zero_terminal_snr": Family(("v",), lambda prediction, shape: Diffusion(Schedule.zero_terminal_snr(), prediction)),
+    "zero_terminal_snr": Family(("v",), _zero_terminal_snr),
 }

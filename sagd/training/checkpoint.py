@@ -17,7 +17,7 @@ class State:
 
     parameters: dict[str, Tensor]
     averaged: dict[str, Tensor]
-    optimizer: torch.optim.Optimizer
+    optimizers: list[torch.optim.Optimizer]
     losses: Tensor
     describe: str
     world: World
@@ -28,7 +28,7 @@ class State:
             tensors |= {f"weights.{name}": p, f"ema.{name}": self.averaged[name]}
             if not p.requires_grad:
                 continue
-            moments = self.optimizer.state[p]
+            moments = next((each.state[p] for each in self.optimizers if p in each.state), self.optimizers[0].state[p])
             if not moments:  # as AdamW makes them in its first step
                 moments["step"] = torch.zeros((), dtype=torch.float32, device=p.device)
                 moments["exp_avg"], moments["exp_avg_sq"] = torch.zeros_like(p), torch.zeros_like(p)

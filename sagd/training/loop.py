@@ -1,4 +1,4 @@
-"""The training loop: loss, AdamW, EMA, and checkpoints; a resumed run ends with the same bits."""
+"""The training loop: loss, optimiser, EMA, and checkpoints; a resumed run ends with the same bits."""
 
 import json
 import os
@@ -23,6 +23,7 @@ from sagd.spaces.latents import Latents
 from sagd.spaces.pixels import Pixels
 from sagd.training.batches import draw_batch, read_ahead
 from sagd.training.checkpoint import State
+from sagd.training.optimizer import optimizers
 from sagd.training.recipe import Recipe
 
 AGREE = 10  # steps, at most, between the questions whether to save or to stop, where processes have to agree
@@ -106,16 +107,13 @@ def train(
     called = _compiled(wrapped, device) if recipe.compile else wrapped
     parameters: dict[str, Tensor] = dict(network.named_parameters())
     averaged = {name: p.detach().clone() for name, p in parameters.items()}
-    optimizer = torch.optim.AdamW(
-        [p for p in parameters.values() if p.requires_grad],
-        lr=recipe.lr, betas=recipe.betas, weight_decay=recipe.weight_decay, fused=True,
-    )  # fmt: skip
+    optimising = optimizers(network, recipe)
     losses = torch.full((recipe.steps,), float("nan"), device=device)
     use_bf16 = _use_bf16(recipe.precision, device)
     formulation.check(noise)
     noises = [fingerprint(noise.tensors()), fingerprint(corruption.tensors()) if corruption else None]
     describe = json.dumps([asdict(recipe), seed, use_bf16, len(source), *source.shape, formulation.to_dict(), *noises])
-    state = State(parameters, averaged, optimizer, losses, describe, world)
+    state = State(parameters, averaged, optimising, losses, describe, world)
     started = state.resume(checkpoint)
     if started:
         resumed(started)
@@ -125,12 +123,12 @@ def train(
     clock = saved = time.monotonic()
     question, pause = started + 1, checkpoint_seconds
     for step, stored in enumerate(read_ahead(source, recipe, seed, started, rows), started):
-        for group in optimizer.param_groups:
-            group["lr"] = recipe.lr_at(step)
+        for optimizer in optimising:
+            optimizer.param_groups[0]["lr"] = recipe.lr_at(step)
+            optimizer.zero_grad()
         batch = draw_batch(
             source, formulation, noise, corruption, recipe, seed, step, classes=classes, rows=rows, stored=stored
         )
-        optimizer.zero_grad()
         loss = torch.zeros((), device=device)
         parts = range(0, len(batch.x0), recipe.micro_batch_size or len(batch.x0))
         for start in parts:
@@ -144,7 +142,8 @@ def train(
                 part.backward()
             loss += part.detach()
         nn.utils.clip_grad_norm_(parameters.values(), recipe.clip_norm, foreach=True)
-        optimizer.step()
+        for optimizer in optimising:
+            optimizer.step()
         with torch.no_grad():
             decay = min(recipe.ema, 1 - (1 + step) ** -0.75)
             torch._foreach_lerp_(ema, trained, 1 - decay)

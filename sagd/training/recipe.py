@@ -2,6 +2,10 @@
 
 import math
 from dataclasses import dataclass
+from typing import Literal, get_args
+
+Optimizer = Literal["adamw", "muon"]
+OPTIMIZERS: tuple[str, ...] = get_args(Optimizer)
 
 
 @dataclass(frozen=True)
@@ -17,8 +21,11 @@ class Recipe:
     decay, decay_from, lr_last
         From the end of the warm-up, or from step ``decay_from`` if that is later, ``cosine`` or ``linear`` to
         ``lr_last`` at the end.
+    optimizer
+        ``adamw``; or ``muon``, which orthogonalises the updates of the hidden layers' matrices and leaves the rest to
+        AdamW: a short training gets further, a step takes a little longer (docs/recipe.md).
     betas, weight_decay
-        Of AdamW.
+        Of AdamW; the decay of both.
     micro_batch_size
         How many images of its batch a device takes at a time, to save memory; None for all of them.
     flip
@@ -53,6 +60,7 @@ class Recipe:
     micro_batch_size: int | None = None
     flip: bool = False
     label_dropout: float = 0.1
+    optimizer: str = "adamw"
     project: bool = True
     compile: bool = False
 

@@ -2,8 +2,10 @@
 
 import json
 import re
+from html import escape
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,11 +14,14 @@ import torch
 import sagd
 from pipeline import params as parameters
 from pipeline import plan
-from pipeline.params.sections import Noise
-from pipeline.study import audits, claims, published
+from pipeline.params.sections import GridSetting, Noise
+from pipeline.study import audits, claims, earlier, published
 from sagd.errors import InputError
+from sagd.previews import save_grid
+from sagd.runtime.download import digest
 from sagd.runtime.files import read_json, write_json
 
+matplotlib.use("Agg")
 AUDIT_ROWS = [row for audit in audits.AUDITS for row in audit.rows]
 PROFILES = sorted(p.stem for p in Path("paper/profiles").glob("*.yaml"))
 
@@ -61,7 +66,7 @@ def test_every_profile_is_valid_and_its_stages_fill_every_setting(profile, tmp_p
     write_json(Path("params.json"), content)
     params, stages = parameters.load(), content["stages"]
     assert params.profile == profile and params.section("evaluate").metrics
-    assert len(params.settings) == 171
+    assert len(params.settings) == 176
     for setting in params.settings:
         assert params.dataset(setting.prepared.name)
     taken = [s for name in stages for s in params.chosen(Asked(name))]
@@ -100,26 +105,26 @@ def cells(seeds=3, **distances):
             "command": f"run {name}",
         }
         rows[name] |= {"fd_seeds": values, "fd": np.mean(values), "fd_se": 0.1 if run else np.nan}
-        rows[name] |= {"kd": 0.01, "kd_se": 0.001, "label": "fd_x", "seeds": seeds, "samples": 9, "profile": "quick"}
+        rows[name] |= {"kd": 0.01, "kd_se": 0.001, "label": "fd_x", "seeds": seeds, "samples": 9, "measured": "quick"}
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
 def test_a_cell_that_was_not_run_names_its_command(in_paper):
-    table = published.over_alpha()
-    shown = published.beside(table[table.dataset == "mnist"], cells(mnist_iso=[2.0, 2.2]), ["alpha"]).set_index("alpha")
-    assert shown.loc["0", "ours, fd_x"] == "2.10 ± 0.10" and shown.loc["0", "profile, or the command"] == "quick"
-    missing = shown.loc["-0.06"]
-    assert missing["profile, or the command"] == "run mnist_m006" and missing["ours, fd_x"] == "not run"
-    assert shown.loc["-0.06", "published FID"] == "0.280 ± 0.020"
-    assert "best checkpoint" not in shown
-    ours = cells(mnist_iso=[2.0, 2.2]).assign(best=1.5, best_se=0.2)
-    shown = published.beside(table[table.dataset == "mnist"], ours, ["alpha"]).set_index("alpha")
-    assert shown.loc["0", "best checkpoint"] == "1.50 ± 0.20"
+    table, ours = published.by_dataset(published.over_alpha())["mnist"], cells(mnist_iso=[2.0, 2.2])
+    run = published.beside(table, ours, ["dataset", "alpha"])
+    assert len(run) == 1 and run.alpha[0] == "0" and run.dataset[0] == "MNIST"
+    assert run["ours, fd_x"][0] == "2.10 ± 0.10" and run["measured in profile"][0] == "quick"
+    assert "best checkpoint" not in run
+    missing = published.not_run(table, ours, ["alpha"]).set_index("alpha")
+    assert len(missing) == 12 and missing.loc["-0.06", "command"] == "run mnist_m006"
+    assert missing.loc["-0.06", "published FID"] == "0.280 ± 0.020"
+    run = published.beside(table, ours.assign(best=1.5, best_se=0.2), ["alpha"])
+    assert run["best checkpoint"][0] == "1.50 ± 0.20"
 
 
 def finding(ours, dataset):
     found = claims.best_alphas(ours, published.over_alpha())
-    return next(f for f in found if f.claim.startswith(dataset))
+    return next(f for f in found if f.claim.startswith(published.NAMES[dataset]))
 
 
 @pytest.mark.parametrize(
@@ -174,8 +179,11 @@ def test_learning_follows_the_spectrum_where_the_ranks_do(slope, verdict):
     assert claims.follows_the_spectrum(cells(**some)).verdict == "not run"
 
 
-def test_the_endpoint_score_is_the_datas():
-    assert claims.endpoint().verdict == "supported"
+def test_the_endpoint_score_is_the_datas_which_is_no_claim_about_networks(in_paper):
+    found = claims.endpoint()
+    assert found.verdict == "holds" and "It holds." in claims.theorem(found)
+    listed = claims.findings(cells(), published.over_alpha(), published.over_bands())
+    assert found.claim not in {f.claim for f in listed}
 
 
 @pytest.mark.parametrize(("rate", "verdict"), [(99, "supported"), (50, "contradicted"), (92, "undecided")])
@@ -221,15 +229,53 @@ def test_an_audit_compares_seed_by_seed():
     assert shown.loc["tilt alone", "that is"] == "smaller" and shown.loc["tilt alone", "compared with"] == "isotropic"
     assert shown.loc["tilt alone", "difference"].startswith("-1.000 ±")
     assert shown.loc["the same boost alone", "that is"] == "within the noise"
-    listing = shown.loc["tilt and boost, the listing"]
-    assert listing["profile, or the command"] == "run audit_m006_floor" and listing["ours, fd_x"] == "not run"
-    assert listing["difference"] == ""
-    assert listing["that is"] == "" and shown.loc["isotropic", "difference"] == ""
+    assert shown.loc["isotropic", "difference"] == "" and shown.loc["isotropic", "that is"] == ""
+    missing = audits.not_run(ours, audit).set_index("noise").command
+    assert missing["tilt and boost, the listing"] == "run audit_m006_floor" and len(missing) == 2
+    assert set(missing.index) & set(shown.index) == set()
+
+
+def test_audits_that_say_something_come_first_and_the_others_are_folded():
+    ours = cells(audit_iso=[2.0, 3.0], audit_m006=[1.0, 2.0])
+    opened, closed = audits.shown(ours).data.split("<b>Audits not run</b>")
+    titles = [[a.title for a in audits.AUDITS if f"<h3>{escape(a.title)}</h3>" in part] for part in (opened, closed)]
+    assert titles[0] == ["Tilt, or brightness?", "Shape, or energy?"]
+    assert titles[1] == [a.title for a in audits.AUDITS if a.title not in titles[0]]
+    assert ": 4 of 6<" in closed and "run audit_g03" in closed
+    # Settings of no use without the other one: an audit compares.
+    assert not audits.answered(cells(audit_iso=[2.0], audit_corner_bpm=[2.0]), audits.AUDITS[1])
+    everything = audits.shown(cells(**{s: [1.0, 2.0] for _, s, _ in AUDIT_ROWS})).data
+    assert "run audit_" not in everything and "<details" not in everything
+
+
+def test_the_literal_loss_is_audited_where_the_strength_of_the_corruption_matters():
+    settings = plan.settings(16)
+    plain, literal = (settings[f"audit_{name}_bpm"] for name in ("corner", "literal"))
+    assert literal["train"] == {"project": False} and "train" not in plain
+    assert GridSetting(**literal | {"train": {}}) == GridSetting(**plain)
+    for strength, changes in (("half", {"gamma": 0.5}), ("bare", {"normalize": "none"})):
+        pair = [settings[f"audit_{strength}_{kind}"] for kind in ("iso", "literal")]
+        assert all(s["corrupt"] == {"band": [0.4, 0.5], **changes} for s in pair)
+        assert pair[1] == literal | {"corrupt": pair[1]["corrupt"]}
+    # The projected loss sees nothing of the band, whatever its strength, so that one setting stands for all.
+    strong = sagd.Corruption(sagd.band_pass((16, 16), (0.4, 0.5)))
+    assert strong.reached_by(Noise(**plain["noise"]).spectrum(torch.ones(16, 16), None)) == 0
+
+
+@pytest.mark.parametrize("profile", ["quick", "smoke"])
+def test_a_setting_of_the_plan_trains_with_its_own_loss(profile, tmp_path, monkeypatch):
+    content = plan.parameters(profile)
+    monkeypatch.chdir(tmp_path)
+    write_json(Path("params.json"), content)
+    settings = {s.name: s.train.project for s in parameters.load().settings}
+    assert {name for name, project in settings.items() if not project} == {
+        "audit_literal_bpm", "audit_half_literal", "audit_bare_literal"
+    }  # fmt: skip
 
 
 def test_every_setting_is_of_an_experiment():
     shown = published.overview(cells(mnist_iso=[2.0], audit_iso=[2.0]), "quick")
-    assert shown["settings run"].tolist()[:-1] == ["1 of 72", "0 of 13", "0 of 16", "1 of 45", "0 of 9", "1 of 20"]
+    assert shown["settings run"].tolist()[:-1] == ["1 of 72", "0 of 13", "0 of 16", "1 of 45", "0 of 9", "1 of 25"]
     patterns = "|".join(published.EXPERIMENTS.values())
     assert all(re.match(patterns, name) for name in plan.settings())
 
@@ -259,7 +305,7 @@ def some_run(tmp_path, monkeypatch):
 
 def test_cells_are_read_for_every_setting_and_speeds_from_their_own_file(some_run):
     ours = published.cells(some_run)
-    assert len(ours) == 171 and ours.run.sum() == 2
+    assert len(ours) == 176 and ours.run.sum() == 2
     assert ours.fd["mnist_iso"] == pytest.approx(2.1) and ours.fd_seeds["mnist_m006"] == [1.0, 1.4]
     assert ours.images_per_second["mnist_iso"] == 1000 and np.isnan(ours.images_per_second["mnist_m006"])
     assert ours.command["mnist_m008"] == "cd paper && dvc repro measure@mnist_m008"
@@ -278,22 +324,22 @@ def test_the_summary_says_what_was_run_and_how_long_it_took_as_far_as_known(some
     text = published.summary(some_run, ours)
     first = some_run.settings[0].train
     hours = first.steps * first.batch_size * 2 / 1000 / 3600
-    assert "2 of 171 settings run" in text and "its distances are not FIDs" in text
+    assert "2 of 176 settings run" in text and "its distances are not FIDs" in text
     assert f"Training took {hours:.1f} hours (1 of the settings" in text and "on an abacus" in text
     nothing = published.summary(some_run, ours.assign(run=False))
-    assert "0 of 171 settings run" in nothing and "hours" not in nothing
+    assert "0 of 176 settings run" in nothing and "hours" not in nothing
     unknown = published.summary(some_run, ours.assign(images_per_second=np.nan))
     assert "How long training took is not known" in unknown
 
 
 def test_bars_of_a_table_and_of_ours_stand_at_the_same_places(in_paper):
     table = published.by_dataset(published.over_alpha(), published.DATASETS)["mnist"]
-    (theirs, ours) = published.panels({"mnist": table}, cells(mnist_m006=[2.0, 2.2])).values()
-    assert list(theirs["mnist"].x) == list(ours["mnist"].x) and "-0.06" in list(theirs["mnist"].x)
-    own = ours["mnist"].set_index("x")["mean"]
+    [(_, theirs), (_, ours)] = published.panels({"mnist": table}, cells(mnist_m006=[2.0, 2.2]))
+    assert list(theirs["MNIST"].x) == list(ours["MNIST"].x) and "-0.06" in list(theirs["MNIST"].x)
+    own = ours["MNIST"].set_index("x")["mean"]
     assert own["-0.06"] == pytest.approx(2.1) and own.notna().sum() == 1
-    bands = published.panels({"MNIST": published.over_bands()}, cells())["published FID"]["MNIST"]
-    assert set(bands.kind) == {"isotropic", "bpm"}
+    [(label, bands), _] = published.panels({"mnist": published.over_bands()}, cells())
+    assert label == "published FID" and set(bands["MNIST"].kind) == {"isotropic", "bpm"}
 
 
 def test_a_sweep_without_a_published_table_is_sorted_by_its_key():
@@ -303,29 +349,110 @@ def test_a_sweep_without_a_published_table_is_sorted_by_its_key():
     shown = published.own_table(rows, ours, "gamma_l").set_index("gamma_l")
     assert shown.loc["0.1", "ours, fd_x, to clean"] == "2.10 ± 0.10"
     assert shown.loc["0.1", "ours, fd_x, to corrupted"] == "1.50 ± 0.25"
-    assert shown.loc["0.2", "profile, or the command"] == "run cifar10_high_g02"
+    assert list(shown.index) == ["0.1"]
+    page = published.own_shown(rows, ours, "gamma_l").data
+    assert page.index("2.10") < page.index("<details>") < page.index("run cifar10_high_g02")
     low = published.own_sweep(ours, "cifar10_low", "alpha")
     assert list(low.alpha) == sorted(low.alpha) and "0" in list(low.x)
 
 
 def test_a_table_is_folded_where_nothing_of_it_was_run(in_paper):
     table = published.by_dataset(published.over_alpha())["mnist"]
-    assert "<details open>" in published.folded_beside("mnist", table, cells(mnist_iso=[2.0]), ["alpha"]).data
-    folded = published.folded_beside("mnist", table, cells(cifar10_iso=[2.0]), ["alpha"]).data
-    assert "<details>" in folded and "0 of 13 cells run" in folded
+    some = published.shown(table, cells(mnist_iso=[2.0]), ["alpha"]).data
+    assert some.index("2") < some.index("<details>") < some.index("12 of 13 cells") < some.index("run mnist_m008")
+    none = published.shown(table, cells(cifar10_iso=[2.0]), ["alpha"]).data
+    assert none.startswith("<details>") and "13 of 13 cells" in none
+    every = published.shown(table, cells(**{s: [2.0] for s in table.setting}), ["alpha"]).data
+    assert "<details" not in every and "run mnist" not in every
+
+
+def test_a_figure_has_the_data_sets_that_were_run_and_folds_the_others(in_paper, tmp_path, monkeypatch):
+    tables = published.by_dataset(published.over_alpha(), published.DATASETS)
+    low = published.own_sweep(cells(), "cifar10_low", "alpha")
+    monkeypatch.chdir(tmp_path)
+    some = published.drawn("some", tables, cells(mnist_iso=[2.0], mnist_m006=[1.0], cifar10_iso=[1.0]), "Here.").data
+    opened, closed = some.split("<details>")
+    assert "Here." in opened and "MNIST, ours, fd_x: 2 of 13 bars, from 1 at -0.06 to 2 at 0" in opened
+    assert "CIFAR-10" not in opened and "WikiArt, published FID: 13 of 13 bars" in closed and "ours" not in closed
+    texts = re.findall(r'alt="([^"]*)"', some) + re.findall(r"<figcaption>(.*?)</figcaption>", some)
+    assert len(set(texts)) == 4
+    nothing = published.drawn("nothing", tables, cells(mnist_iso=[2.0]), "Here.").data
+    assert nothing.startswith("<details>") and "Here." not in nothing
+    every = published.drawn("all", tables, cells(**{s: [2.0] for t in tables.values() for s in t.setting}), "Here.")
+    assert "<details" not in every.data and "ImageNet, ours, fd_x: 7 of 7 bars" in every.data
+    assert published.own_drawn("low", low, cells(), "There.").data == ""
+    made = {path.name for path in Path("reports/figures").glob("*.png")}
+    assert made == {"some.png", "some_published.png", "nothing_published.png", "all.png"}
 
 
 def test_fig_5_is_shown_once_its_settings_were_run(some_run):
-    assert published.figure_5(some_run) == []
+    assert published.figure_5(some_run) == {}
+    images = np.random.default_rng(0).integers(0, 256, (60, 1, 16, 16), dtype=np.uint8)
     names = ("omission_04_05_iso", "omission_04_05_bpm")
     for path in [some_run.setting(n).report(s, "png") for n in names for s in ("corrupt", "sample")]:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-    assert [p.name for p in published.figure_5(some_run)] == ["corrupt.png", "sample.png", "sample.png"]
+        save_grid(path, images, columns=12)
+    found = published.figure_5(some_run)
+    assert list(found) == ["training\nimages", "isotropic", "bpm"]
+    # Whole rows of images: the last one of the second row, whole, at the lower right.
+    factor = found["bpm"].shape[1] // (12 * 16)
+    assert found["bpm"].shape == (2 * 16 * factor, 12 * 16 * factor)
+    assert (found["bpm"][::factor, ::factor][-16:, -16:] == images[23, 0]).all()
 
 
 def test_the_claims_are_counted_by_verdict(in_paper):
     found = claims.findings(cells(), published.over_alpha(), published.over_bands())
-    assert [f.verdict for f in found].count("not run") == len(found) - 1  # the endpoint needs no training
-    text = claims.tally(found)
-    assert f"{len(found) - 1} not run" in text and "1 supported" in text
+    assert {f.verdict for f in found} == {"not run"}
+    assert claims.tally(found).startswith(f"{len(found)} not run. ")
+    some = bands(1.0).loc[lambda rows: rows.run.astype(bool)]
+    some = pd.concat([some, cells().drop(some.index)])
+    found = claims.findings(some, published.over_alpha(), published.over_bands())
+    assert claims.tally(found).startswith(f"1 supported, {len(found) - 1} not run. ")
+    page = claims.shown(found).data
+    assert page.index("on all 8 bands") < page.index("<details>") < page.index("CIFAR-10: no alpha is better")
+
+
+def test_the_noise_of_the_table_over_alpha_is_not_that_of_the_listing(some_run):
+    """A law: w(0) / w(lowest radius) is 1 by default, and (1e-10)^alpha / (1/32)^alpha in the listing."""
+    text = published.zero_frequency(some_run)
+    assert "`noise.dc: lowest`" in text and "32 x 32" in text
+    ours, theirs = (float(n) for n in re.findall(r"([\d.]+) times", text))
+    assert theirs / ours == pytest.approx((1e-10 * 32) ** -0.06, rel=0.01)
+    assert published.boost(torch.full((8, 8), 3.0)) == pytest.approx(1.0)
+
+
+def test_the_numbers_in_the_docs_are_those_of_the_code(some_run):
+    text = (Path(__file__).parents[2] / "docs" / "paper.md").read_text()
+    said = " ".join(text.split())
+    ours, theirs = re.findall(r"([\d.]+) times", published.zero_frequency(some_run))
+    assert f"its zero frequency has {ours} times the weight of the rest, the listing's {theirs} times" in said
+    edges = {"low": (0.0, 0.4), "high": (0.5, 1.0)}
+    band = sagd.Corruption(sagd.band_pass((32, 32), (0.4, 0.5)))
+    reached = band.reached_by(sagd.two_band((32, 32), 0.5, **edges, grid="linspace"))
+    assert f"still reaches {reached} of its {int(band.spectrum.support.sum())} frequencies" in said
+    bare = [sagd.band_pass((32, 32), b, normalize="none").weight.square().mean().sqrt().item() for b in plan.BANDS]
+    assert f"its standard deviation is {min(bare):.2f} to {max(bare):.2f}" in said
+    assert f"{len(plan.settings())} settings on seven data sets" in said
+
+
+def test_results_of_an_earlier_version_say_so_until_they_are_measured_anew(some_run):
+    assert earlier.note(some_run) == "" and earlier.results(some_run) == {}
+    file = some_run.setting("mnist_m006").report("evaluate", "seeds.json")
+    entry = {"sha256": digest(file), "measured": "version 0.1.0"}
+    gone = {"sha256": "0" * 64, "measured": "version 0.1.0"}  # of a setting that was not run
+    noted = {"version": "0.1.0", "differs": "Another loss.", "results": {"mnist_m006": entry, "mnist_p006": gone}}
+    write_json(Path("reports/quick/earlier.json"), noted)
+    assert earlier.note(some_run).startswith("**Not measured with the present code:** 1 of the 2 results")
+    assert "version 0.1.0. Another loss. " in earlier.note(some_run)
+    ours = published.cells(some_run)
+    assert ours.measured["mnist_m006"] == "quick, version 0.1.0" and ours.measured["mnist_iso"] == "quick"
+    written(some_run, "mnist_m006", [1.0, 1.5])
+    assert earlier.note(some_run) == "" and published.cells(some_run).measured["mnist_m006"] == "quick"
+
+
+@pytest.mark.parametrize("folder", ["paper", "theory"])
+def test_what_is_noted_as_earlier_is_of_a_setting_with_shaped_noise(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    params = parameters.load()
+    noise = {s.title: s.noise.operator for s in params.drawn}
+    assert all(noise[title] != "isotropic" for title in earlier.results(params))

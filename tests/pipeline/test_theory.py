@@ -2,17 +2,20 @@
 
 from types import SimpleNamespace
 
+import matplotlib
 import pandas as pd
 import pytest
 import torch
+from matplotlib import pyplot
 
 import sagd
 from pipeline.study import start, theory
 from pipeline.study.verdicts import interval
-from sagd.figures.theory import toy
+from sagd.figures.theory import start_study, toy
 from sagd.oracle import Suggestion
 from sagd.runtime.files import write_tensors
 
+matplotlib.use("Agg")
 SCHEDULE = sagd.Schedule.linear(100, beta_end=0.2)
 ALPHAS = [-0.06, 0.0, 0.06]
 SIZE = (8, 8)
@@ -137,11 +140,38 @@ def test_every_network_is_a_row_of_the_table():
 def test_differences_are_those_of_the_comparisons():
     found = start.differences(networks(iso__marginal=[90.0, 91.5, 89.0]))
     assert len(found) == 28 and list(dict.fromkeys(found.comparison)) == list(start.COMPARISONS)
-    row = found[found.pair == "iso, marginal"].iloc[0]
+    row = found[found.setting == "iso, marginal"].iloc[0]
     assert row.verdict == "smaller" and row.difference == pytest.approx(-9.8333, abs=1e-3)
     assert row.mean_image == "+0" and "Of 28 such intervals" in start.intervals_text(found)
     shown = start.differences_table(found, "A right start", "fd_x")
     assert len(shown) == 6 and "verdict on the mean image" in shown
+    assert shown.networks.iloc[1] == "alpha 0, predicts ε"
+    assert set(start.TITLES) == set(start.COMPARISONS)
+
+
+def test_the_names_of_settings_in_words():
+    assert start.words("plw_m006_v, marginal") == "alpha -0.06, predicts v, from the marginal"
+    assert start.words("iso_zero, trailing") == "alpha 0, predicts v on zero terminal SNR, trailing spacing"
+    # Beside another one, what the two have in common; and the noise, which a row must name.
+    assert start.words("plw_p006, marginal", "plw_p006") == "alpha +0.06, predicts ε"
+    assert start.words("plw_p006_v", "iso_v") == "alpha +0.06, predicts v, from noise"
+    frame = networks().frame
+    assert len({start.words(name) for name in frame.index}) == len(frame)
+
+
+def test_the_figure_of_the_networks_names_each_arm_beside_zero():
+    found = start.differences(networks(iso__marginal=[90.0, 91.5, 89.0], plw_m006=[120.0, 121.0, 119.5]))
+    figure = start_study(start.drawn(found), "fd_x")
+    assert [panel.get_title(loc="left") for panel in figure.axes] == [start.TITLES[name] for name in start.DRAWN]
+    first = figure.axes[0]
+    assert [t.get_text() for t in first.get_yticklabels()] == list(found.arm[found.comparison == "A right start"])
+    # From top to bottom; at zero a line.
+    assert first.yaxis_inverted() and any(list(line.get_xdata()) == [0, 0] for line in first.lines)
+    text = figure.get_supxlabel()
+    assert "fd_x" in text and "left of zero is better" in text
+    pyplot.close(figure)
+    said = start.seen(found)
+    assert f"{start.TITLES['A right start']}: 6 rows, 2 better, 0 worse, 4 within the noise, from -20 to" in said
 
 
 @pytest.mark.parametrize(
@@ -160,6 +190,7 @@ def test_hiding_the_wrong_start_is_judged_by_the_interaction(shaped, after, judg
     assert said in start.conclusion(helps, hides)
     text = start.verdicts_text(found)
     assert f"(it hides the wrong start): **{judged}**" in text
+    assert "The least distance is that of alpha " in text
 
 
 def test_a_conclusion_says_whether_shaping_helps_in_total():
@@ -180,8 +211,8 @@ def test_settings_near_the_best_are_those_not_clearly_worse():
 def test_the_share_of_the_start_is_predicted_and_measured(data, tmp_path):
     write_tensors(tmp_path / "moments.safetensors", data)
     found = networks(iso__marginal=[90.0, 91.5, 89.0])
-    setting = SimpleNamespace(sampler=sagd.Sampler(steps=20, clip=True))
-    found = start.Networks(SimpleNamespace(settings=[setting]), found.frame, found.detail)
+    sample = SimpleNamespace(settings=lambda clip: sagd.Sampler(steps=20, clip=clip))
+    found = start.Networks(SimpleNamespace(settings=[SimpleNamespace(sample=sample)]), found.frame, found.detail)
     shown, text = start.mean_image(found, sagd.Schedule.linear(100), tmp_path / "moments.safetensors")
     assert list(shown.alpha) == ["-0.06", "0", "+0.06"] and shown["measured error, from noise"][0] == "50.00 ± 0.50"
     assert all(float(change) < 0 for change in shown["predicted change"])

@@ -154,21 +154,51 @@ def test_a_missing_package_is_named_with_the_extra_that_brings_it(monkeypatch, w
         animate({"alpha = 0": tmp_path / "x"}, target, SCHEDULE, spectra, white, frames=2, pixels=96)
 
 
-def test_bars_mark_isotropic_noise_and_the_lowest_and_say_what_was_not_run():
-    nothing = pd.DataFrame({"x": ["0", "+0.1"], "mean": [np.nan] * 2, "error": [np.nan] * 2})
-    some = nothing.assign(mean=[2.0, 1.0], error=[0.1, 0.1])
-    figure = study.bar_panels({"ours": {"run": some, "other": nothing}})
-    run, other = figure.axes
-    colors = [matplotlib.colors.to_hex(bar.get_facecolor()).upper() for bar in run.patches]
-    assert colors == [style.GREY, style.ORANGE]
-    assert [text.get_text() for text in other.texts] == ["not run"]
-    assert run.get_ylabel() == "ours"
+def bars(count, **means):
+    x = [f"{k:+d}" if k else "0" for k in range(count)]
+    return pd.DataFrame({"x": x, "mean": [means.get(f"x{k}", np.nan) for k in range(count)], "error": 0.1})
 
 
-def test_a_stack_is_of_the_tops_of_pictures(tmp_path):
-    for name, grey in (("a", 10), ("b", 200)):
-        Image.new("L", (20, 30), grey).save(tmp_path / f"{name}.png")
-    style.save_stack(tmp_path / "stack.png", [tmp_path / "a.png", tmp_path / "b.png"], height=8, gap=2)
-    pixels = np.asarray(Image.open(tmp_path / "stack.png").convert("L"))
-    assert pixels.shape == (18, 20)
-    assert (pixels[:8] == 10).all() and (pixels[8:10] == 255).all() and (pixels[10:] == 200).all()
+def colors_of(panel):
+    return [matplotlib.colors.to_hex(bar.get_facecolor()).upper() for bar in panel.patches]
+
+
+def test_the_lowest_bar_is_marked_where_there_is_something_to_compare():
+    whole = bars(5, x0=2.0, x1=1.0, x2=3.0, x3=4.0, x4=5.0)
+    partly, two = bars(6, x0=2.0, x1=1.0, x2=3.0, x3=4.0, x4=5.0), bars(2, x0=2.0, x1=1.0)
+    figure = study.bar_panels([("ours", {"whole": whole, "partly": partly, "two": two})])
+    found = [colors_of(panel) for panel in figure.axes]
+    assert found[0] == [style.GREY, style.ORANGE, *[style.BLUE] * 3]
+    assert style.ORANGE not in found[1] and found[2] == [style.GREY, style.BLUE]
+    assert figure.axes[0].get_ylabel() == "ours"
+
+
+def test_panels_and_rows_without_bars_are_left_out():
+    rows = [("published", {"a": bars(2, x0=1.0), "b": bars(2, x1=1.0)}), ("ours", {"a": bars(2), "b": bars(2, x0=1.0)})]
+    figure = study.bar_panels([*rows, ("nothing", {"a": bars(2)})])
+    drawn = [(panel.get_ylabel(), panel.get_title()) for panel in figure.axes if panel.axison]
+    assert drawn == [("published", "a"), ("", "b"), ("ours", "b")]
+
+
+def test_the_legend_lies_over_no_bar():
+    table = bars(4, x0=9.0, x1=9.0, x2=9.0, x3=9.0).assign(x=["a", "a", "b", "b"], kind=["isotropic", "bpm"] * 2)
+    figure = study.bar_panels([("ours", {"run": table})])
+    figure.draw_without_rendering()
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["isotropic", "bpm"]
+    assert colors_of(figure.axes[0]) == [style.GREY] * 2 + [style.BLUE] * 2
+    assert legend.get_window_extent().y1 < figure.axes[0].get_tightbbox().y0
+    assert figure.axes[0].get_legend() is None
+
+
+def test_strips_are_rows_with_their_labels_on_the_left():
+    rows = {"first\nrow": np.full((8, 48), 10, np.uint8), "second": np.full((16, 48, 3), 200, np.uint8)}
+    figure = study.strips(rows)
+    figure.draw_without_rendering()
+    shown = [axes for axes in figure.axes if axes.images]
+    labels = [text for axes in figure.axes for text in axes.texts]
+    assert [text.get_text() for text in labels] == list(rows)
+    assert [axes.images[0].get_array().shape[:2] for axes in shown] == [(8, 48), (16, 48)]
+    for text, axes in zip(labels, shown, strict=True):
+        box, picture = text.get_window_extent(), axes.get_window_extent()
+        assert 0 <= box.x0 and box.x1 < picture.x0 and picture.y0 < (box.y0 + box.y1) / 2 < picture.y1

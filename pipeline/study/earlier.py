@@ -1,0 +1,40 @@
+"""Results that an earlier version measured, and that this one does not give: pages say so until they are measured anew.
+
+``reports/PROFILE/earlier.json`` (of a study without profiles ``reports/grid/earlier.json``) is written by hand when a
+change of the code changes numbers. It names the results by their content, so a new measurement is never taken for an
+old one.
+"""
+
+from pathlib import Path
+
+from pipeline.params import Params
+from sagd.runtime.download import digest
+from sagd.runtime.files import read_json
+
+
+def results(params: Params) -> dict[str, str]:
+    """The titles of the settings whose results are an earlier version's, to what tells them: ``version 0.1.0``."""
+    noted, found = _noted(params).get("results", {}), {}
+    for setting in params.drawn:
+        entry, file = noted.get(setting.title), setting.report("evaluate", "seeds.json")
+        if entry and file.is_file() and digest(file) == entry["sha256"]:
+            found[setting.title] = entry["measured"]
+    return found
+
+
+def note(params: Params) -> str:
+    """Which results on a page are an earlier version's, and in what that differs, in Markdown; empty if none is."""
+    earlier, noted = results(params), _noted(params)
+    if not earlier:
+        return ""
+    run = sum(setting.report("evaluate", "seeds.json").is_file() for setting in params.drawn)
+    return (
+        f"**Not measured with the present code:** {len(earlier)} of the {run} results of trained networks on this page "
+        f"were measured with version {noted['version']}. {noted['differs']} The numbers will change when they are "
+        f"measured anew ([CHANGELOG.md](../../CHANGELOG.md))."
+    )
+
+
+def _noted(params: Params) -> dict:
+    file = Path("reports", params.profile or "grid", "earlier.json")
+    return read_json(file) if file.is_file() else {}
