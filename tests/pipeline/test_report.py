@@ -279,7 +279,8 @@ def test_the_tables_of_the_page(study):
     assert "10 held-out images" in text and "Neither is an FID" in text and "Few samples." in text
     assert "6 samples for each of the seeds 0, 1" in text and "power law, alpha -0.07" in text
     assert "[timings.json](timings.json)" in default.data_text(study)
-    assert default.differences(study).set_index("setting").verdict["focus"] == "can't be told"
+    verdicts_of = default.differences(study).set_index(["setting", "against"]).verdict
+    assert verdicts_of["focus", "iso"] == "can't be told"
 
 
 def test_settings_on_the_same_corrupted_images_stand_together(study):
