@@ -88,10 +88,13 @@ def sample(setting: Setting, world: World) -> None:
 
 
 def sampler_of(setting: Setting, noise: Noise, corrupts: Corruption | None) -> Sampler:
-    """How a setting is sampled; `clip: auto` is off where the networks learn a corruption, which exceeds [-1, 1]."""
+    """How a setting is sampled; `clip: auto` is on where what the networks learn lies in [-1, 1].
+
+    That is, clean images, whole: with noise in a band they exceed it, and without a band, too.
+    """
     how = setting.sample.clip
-    learnt = corrupts is not None and corrupts.reached_by(noise) > 0
-    return setting.sample.settings(clip=not learnt if how == "auto" else how == "on")
+    within = corrupts is None and bool(noise.support.all())
+    return setting.sample.settings(clip=within if how == "auto" else how == "on")
 
 
 def decoder_of(setting: Setting, device: torch.device) -> Callable[[torch.Tensor], torch.Tensor]:

@@ -406,7 +406,7 @@ class Sample(Section):
     sampler: SamplerName = Field("ddim", description=f"flow and edm are sampled by {' or '.join(ODE_SAMPLERS)}")
     eta: Annotated[float, Field(ge=0, le=1)] = Field(0.0, description="of ddim; 1 adds the noise of ddpm")
     clip: Literal["auto", "on", "off"] = Field(
-        "auto", description="clipping of x0 to [-1, 1]; auto: off where networks learn a corrupted band"
+        "auto", description="clipping of x0 to [-1, 1]; auto: on for clean images and noise of full support"
     )
     filtered: bool = Field(False, description="the plain remedy: the corrupted band is filtered out of the samples")
     batch_size: Positive = Field(32, description="samples that are drawn at a time")

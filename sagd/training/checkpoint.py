@@ -28,7 +28,9 @@ class State:
             tensors |= {f"weights.{name}": p, f"ema.{name}": self.averaged[name]}
             if not p.requires_grad:
                 continue
-            moments = next((each.state[p] for each in self.optimizers if p in each.state), self.optimizers[0].state[p])
+            adamw, *others = self.optimizers
+            moments = next((each.state[p] for each in others if p in each.state), None)
+            moments = adamw.state[p] if moments is None else moments
             if not moments:  # as AdamW makes them in its first step
                 moments["step"] = torch.zeros((), dtype=torch.float32, device=p.device)
                 moments["exp_avg"], moments["exp_avg_sq"] = torch.zeros_like(p), torch.zeros_like(p)

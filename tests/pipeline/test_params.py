@@ -55,8 +55,11 @@ def everything(params):
 
 def test_the_default_study_is_valid(project):
     titles = [s.title for s in everything(project())]
-    assert titles == ["focus", "iso", "plw_p006", "omit_iso", "omit_bpm"]
-    assert len({s.train.model_dump_json(exclude={"repeats"}) for s in everything(project())}) == 1
+    assert titles == ["focus", "iso", "plw_p006", "omit_iso", "omit_literal", "omit_bpm", "omit_filtered"]
+    # They differ by noise and data alone, but for the one arm that says it by its name.
+    assert len({s.train.model_dump_json(exclude={"repeats", "project"}) for s in everything(project())}) == 1
+    assert [s.title for s in everything(project()) if not s.train.project] == ["omit_literal"]
+    assert len({s.sample.model_dump_json() for s in everything(project())}) == 1
 
 
 def test_every_operator_makes_a_spectrum(project):
@@ -118,15 +121,16 @@ def test_a_setting_says_how_it_is_trained_and_sampled(project):
     setting = project(sample__spacing="trailing", sample__start="marginal", train__lr_last=0.001).setting(None)
     white = sagd.isotropic((16, 16))
     assert sampler_of(setting, white, None) == sagd.Sampler("ddim", 25, "trailing", "marginal", 0.0, True)
-    recipe = setting.train.recipe()
-    assert (recipe.steps, recipe.batch_size, recipe.lr, recipe.lr_last) == (520, 32, 0.01, 0.001)
+    recipe, train = setting.train.recipe(), YAML().load(ROOT / "params.yaml")["train"]
+    assert (recipe.steps, recipe.lr, recipe.lr_last, recipe.optimizer) == (train["steps"], train["lr"], 0.001, "muon")
     assert recipe.betas == (0.9, 0.99) and isinstance(recipe.betas, tuple)
-    # Corrupted images exceed [-1, 1], and so must the samples of a network that learns the corruption.
+    # Images with noise in a band, or without a band, exceed [-1, 1], and so must samples.
     corrupts = sagd.Corruption(sagd.band_pass((16, 16), (0.4, 0.5)))
     omitting = sagd.two_band((16, 16), 0.5, (0.0, 0.4), (0.5, 1.0))
-    assert not sampler_of(setting, white, corrupts).clip and sampler_of(setting, omitting, corrupts).clip
+    for noise, corruption in ((white, corrupts), (omitting, corrupts), (omitting, None)):
+        assert not sampler_of(setting, noise, corruption).clip
     assert sampler_of(project(sample__clip="on").setting(None), white, corrupts).clip
-    assert not sampler_of(project(sample__clip="off").setting(None), omitting, corrupts).clip
+    assert not sampler_of(project(sample__clip="off").setting(None), white, None).clip
     a, b, other = (setting.train.network((1, 16, 16), 0, seed).state_dict() for seed in (3, 3, 4))
     assert all(torch.equal(a[k], b[k]) for k in a) and not all(torch.equal(a[k], other[k]) for k in a)
 
@@ -165,7 +169,7 @@ def test_small_learning_rates_are_numbers(project):
         ({"train__unet__widths": [8, "x"]}, r"train\.unet\.widths\.1 is 'x'; it must be a whole number"),
         ({"train__unet__width": [8]}, r"unknown key train\.unet\.width; allowed: widths, layers, attention, groups"),
         ({"train__unet": None}, r"train: one of unet and dit describes the network"),
-        ({"train__snapshots": 521}, r"train\.snapshots is 521; there are 520 steps"),
+        ({"train__snapshots": 9001}, r"train\.snapshots is 9001; there are \d+ steps"),
         ({"train__prediction": "x0"}, r"train\.prediction is 'x0'; schedule linear is for eps or v"),
         ({"train__schedule": "cosine"}, r"train\.schedule is 'cosine'; allowed: linear, zero_terminal_snr, edm, flow"),
         ({"train__flow": {"shift": "no"}}, r"train\.flow\.shift is 'no'; it must be a number, or auto"),
@@ -212,7 +216,7 @@ def test_what_an_operator_refuses_names_its_key(project):
 
 def test_a_bad_value_that_dvc_has_written_stays_and_is_told(project, monkeypatch):
     monkeypatch.setenv("DVC_STAGE", "train")
-    for change in ({"train__steps": 0}, {"seed": -1}, {"train__snapshots": 900}):
+    for change in ({"train__steps": 0}, {"seed": -1}, {"train__snapshots": 9001}):
         with pytest.raises(InputError, match=r"The invalid value stays in the file; reset it with -S or an editor$"):
             everything(project(**change))
         shutil.copy(ROOT / "params.yaml", ".")

@@ -23,7 +23,7 @@ from sagd.spaces.moments import statistics
 from sagd.spaces.pixels import Pixels
 from sagd.training.batches import batch_indices, draw_batch
 from sagd.training.loop import Interrupted, train
-from sagd.training.recipe import Recipe
+from sagd.training.recipe import OPTIMIZERS, Recipe
 
 SCHEDULE = sagd.Schedule.linear()
 DIFFUSION = Diffusion(SCHEDULE)
@@ -70,14 +70,16 @@ def test_a_compiled_network_trains_as_it_is(make_unet, monkeypatch):
         run(make_unet, replace(RECIPE, compile=True))
 
 
-def test_stopped_and_resumed_run_ends_in_the_same_bits(make_unet, tmp_path):
-    whole = run(make_unet)
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_stopped_and_resumed_run_ends_in_the_same_bits(make_unet, tmp_path, optimizer):
+    recipe = replace(RECIPE, optimizer=optimizer)
+    whole = run(make_unet, recipe)
     file, steps = tmp_path / "run.safetensors", iter(range(100))
     with pytest.raises(Interrupted):
-        run(make_unet, checkpoint=file, stop=lambda: next(steps) == 4)
+        run(make_unet, recipe, checkpoint=file, stop=lambda: next(steps) == 4)
     assert int(read_tensors(file)["step"]) == 5
     begun = []
-    assert_same(run(make_unet, checkpoint=file, resumed=begun.append), whole)
+    assert_same(run(make_unet, recipe, checkpoint=file, resumed=begun.append), whole)
     assert begun == [5]
 
 
@@ -121,7 +123,7 @@ from sagd.networks.unet import unet
 from sagd.runtime.files import write_tensors
 from sagd.spaces.pixels import Pixels
 from sagd.training.loop import train
-from sagd.training.recipe import Recipe
+from sagd.training.recipe import OPTIMIZERS, Recipe
 
 torch.set_num_threads(1)
 images = torch.randint(0, 256, (40, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(3))
@@ -251,6 +253,18 @@ def test_timesteps_are_uniform_and_corruption_is_drawn_anew():
     added = draws[0] - clean
     torch.testing.assert_close(added, band.project(added), atol=1e-5, rtol=0)
     assert 1.5 < added.std() < 2.5
+
+
+@pytest.mark.parametrize("schedule", [SCHEDULE, sagd.Schedule.zero_terminal_snr()], ids=["linear", "zero_terminal"])
+def test_log_normal_times_have_the_noise_levels_of_edm(schedule):
+    """ln (sigma_t / sqrt(alpha_bar_t)) has the mean and the deviation of Karras et al., as far as steps reach."""
+    t = Diffusion(schedule, "v", "log_normal").draw_times(40_000, generator=torch.Generator().manual_seed(0))
+    assert t.dtype == torch.int64 and t.min() >= 0 and t.max() < len(schedule)
+    levels = 0.5 * ((1 - schedule.alpha_bar) / schedule.alpha_bar).log()[t]
+    assert levels.mean().item() == pytest.approx(-1.2, abs=0.05)
+    assert levels.std().item() == pytest.approx(1.2, abs=0.05)
+    with pytest.raises(InputError, match="times is 'often'"):
+        Diffusion(schedule, "v", "often")
 
 
 def test_streams_do_not_collide():
