@@ -64,5 +64,5 @@ def test_what_cannot_be_optimised_is_refused(monkeypatch):
     with pytest.raises(InputError, match="optimizer is 'sgd'"):
         optimizers(network, Recipe(steps=1, batch_size=1, optimizer="sgd"))
     monkeypatch.setattr(optimizer, "hasattr", lambda p, name: name == "to_local", raising=False)
-    with pytest.raises(InputError, match="muon.*FSDP"):
+    with pytest.raises(InputError, match=r"muon.*FSDP"):
         optimizers(network, RECIPE)
