@@ -80,6 +80,18 @@ def noise() -> None:
         for name, peer in (("torch.randn", randn), ("a bare rfft2, irfft2 pair", pair), ("the paper's NumPy", listing)):
             tell(f"  {shape}: {name}", ratio(ours, peer, 5 if white.numel() > 1e7 else 31))
 
+    shape, spectrum, source = (16, 3, 32, 32), sagd.power_law((32, 32), -0.06), torch.Generator().manual_seed(0)
+    network, x = unet((32, 32), 3, **PAPER_UNET), torch.randn(shape)
+
+    def step():
+        network(x, torch.zeros(len(x))).square().mean().backward()
+
+    def hundred():
+        for _ in range(100):
+            spectrum.sample(shape, generator=source)
+
+    tell(f"  {shape}: a forward and backward pass of the paper's U-Net, in %", ratio(hundred, step, 5))
+
 
 def theirs_of(network: torch.nn.Module) -> torch.nn.Module:
     """diffusers' network of the same settings and weights."""

@@ -31,8 +31,9 @@ def main() -> None:
 
     digits = read("mnist_5k", None, SIZE[0])  # (5000, 1, 16, 16), uint8
     corruption = sagd.Corruption(sagd.band_pass(SIZE, BAND))
-    diffusion, sampler = sagd.Diffusion(sagd.Schedule.linear(), "v"), sagd.Sampler("ddim", 25)
-    recipe = Recipe(options.steps, batch_size=32, lr=0.005, warmup=options.steps // 10, betas=(0.9, 0.99), ema=0.99)
+    diffusion, sampler = sagd.Diffusion(sagd.Schedule.linear(), "v", "log_normal"), sagd.Sampler("ddim", 25)
+    warmup = options.steps // 10
+    recipe = Recipe(options.steps, 16, 0.006, warmup, betas=(0.9, 0.99), ema=0.99, optimizer="muon")
     noises = {
         "isotropic": sagd.isotropic(SIZE),
         "two-band": sagd.two_band(SIZE, 0.5, low=(0.0, BAND[0]), high=(BAND[1], 1.0)),
@@ -41,7 +42,7 @@ def main() -> None:
     inside = band_masks(SIZE, [BAND])[1]
     for name, noise in noises.items():
         torch.manual_seed(0)  # the same initial weights for both
-        network = unet(SIZE, 1, widths=[16, 16, 32], layers=1, attention=[False] * 3, groups=8)
+        network = unet(SIZE, 1, widths=[16, 32], layers=1, attention=[False] * 2, groups=8)
         trained = train(
             network, Pixels(torch.from_numpy(digits)), noise, diffusion, recipe, seed=0, corruption=corruption
         )
