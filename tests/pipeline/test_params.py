@@ -118,7 +118,8 @@ def test_a_formulation_has_the_arguments_of_its_section(project, schedule):
 
 
 def test_a_setting_says_how_it_is_trained_and_sampled(project):
-    setting = project(sample__spacing="trailing", sample__start="marginal", train__lr_last=0.001).setting(None)
+    changes = {"sample__spacing": "trailing", "sample__start": "marginal", "sample__clip": "auto"}
+    setting = project(**changes, train__lr_last=0.001).setting(None)
     white = sagd.isotropic((16, 16))
     assert sampler_of(setting, white, None) == sagd.Sampler("ddim", 25, "trailing", "marginal", 0.0, True)
     recipe, train = setting.train.recipe(), YAML().load(ROOT / "params.yaml")["train"]
