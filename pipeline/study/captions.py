@@ -12,7 +12,8 @@ def omission(study: Study, found: Omission) -> Texts:
     power = powers_in(found.band, found.curves)
     rows = "; ".join(label.replace("\n", " ") for label in found.strips)
     return (
-        f"What networks learn from images with noise in {found.edges} (top row): the first {ROWS * COLUMNS} samples of "
+        f"What networks learn from images with noise in {found.edges} in {found.units} units, {found.band[0]:.3f} to "
+        f"{found.band[1]:.3f} cycles per pixel (top row): the first {ROWS * COLUMNS} samples of "
         "each setting's first seed, not selected. Isotropic noise learns the corruption; noise without the band leaves "
         "it out. Samples in one place begin with the same white noise.",
         f"Rows of images: {rows}. Power in the band over that of clean images: "
@@ -24,8 +25,9 @@ def spectra(found: Omission) -> Texts:
     """Of the power spectra beside the corrupted band."""
     low, high = found.band
     return (
-        "Radially averaged power of the samples and of clean held-out images. Grey: the corrupted band. A setting that "
-        "omits the band lies far below isotropic noise there, and with the held-out images elsewhere.",
+        "Radially averaged power of the samples and of clean held-out images. Grey: the corrupted band. What omits the "
+        "band lies far below isotropic noise there. Samples are cut to the range of pixels when they are stored, which "
+        "spreads a little of the power of noisy ones over all frequencies.",
         f"Power over radius, on a logarithmic axis, of {', '.join(found.curves)} and of the held-out images; the band "
         f"from {low:.3f} to {high:.3f} cycles per pixel is shaded",
     )

@@ -85,8 +85,10 @@ def how_measured(study: Study) -> str:
         f"grid. Distances are those of one seed's samples to the **{study.data['held_out']} held-out images**, in the "
         f"features of {detail['features']} ({detail['preprocessing']}), averaged over the seeds; lower is better. "
         f"There are {counts} (a setting may have others). *{kernel}* is the squared kernel distance (MMD²), unbiased "
-        f"at any number of samples; *{frechet}* the Fréchet distance.{no_fid} ± is one standard error over the seeds, "
-        f"itself a rough number where they are few; *± over samples* is that of {_short(study, study.label)} over the "
+        "at any number of samples, and no measure of legibility: a texture, or the lack of one, may count for more "
+        f"than a broken digit; *{frechet}* the Fréchet distance.{no_fid} ± is one standard error over the seeds, "
+        f"itself a rough number where they are few (*of each seed*: {_short(study, study.label)}); *± over samples* is "
+        f"that of {_short(study, study.label)} over the "
         "samples, for fixed networks. The floors: *real* is the distance of real training images, as many as there are "
         "samples; *real without the band* the same with the corrupted band filtered out, of which no network here can "
         "know anything." + "".join(f"\n\n{sentence(text)}" for text in frame.caveats.explode().dropna().unique())
@@ -105,9 +107,9 @@ def _column(frame: pd.DataFrame, name: str, digits: int) -> list[str]:
     return [shown(measured) for measured in frame.measured]
 
 
-def _written(study: Study, values: pd.Series) -> list[str]:
+def _written(study: Study, values: pd.Series, digits: int = 4) -> list[str]:
     """Distances without errors, empty where there is none; kernel distances are small."""
-    digits = 1 if study.label == study.detail["names"]["fid"] else 4
+    digits = 1 if study.label == study.detail["names"]["fid"] else digits
     return [f"{value:.{digits}f}" if pd.notna(value) else "" for value in values]
 
 
@@ -124,6 +126,7 @@ def distances(study: Study) -> pd.DataFrame:
             "noise": [f"{n}{losses.get(arm, '')}" for n, arm in zip(frame.noise, frame.arm, strict=True)],
             "training images": images,
             _short(study, names["kid"]): _column(frame, names["kid"], 3),
+            "of each seed": [", ".join(_written(study, pd.Series(values), 3)) for values in frame.per_seed],
             _short(study, names["fid"]): _column(frame, names["fid"], 1),
             "± over samples": _written(study, frame.sample_se),
             "real": _written(study, frame.real),
@@ -181,7 +184,7 @@ class Omission:
     ----------
     name
         Of files, such as ``04_05``.
-    edges
+    edges, units
         Of the band, as params.yaml has them.
     strips
         The corrupted training images, samples of each setting, and the floor: a label to rows of the grid.
@@ -195,6 +198,7 @@ class Omission:
 
     name: str
     edges: list[float]
+    units: str
     strips: dict[str, np.ndarray]
     curves: dict[str, pd.DataFrame]
     band: list[float]
@@ -217,7 +221,10 @@ def _omission(study: Study, data: str) -> Omission:
     first = next(iter(settings.values()))
     edges = first.corrupt.band
     assert edges is not None  # as the data are not clean
-    curves = {name: pd.read_csv(s.report("evaluate", "rapsd.csv")) for name, s in settings.items()}
+    curves = {
+        f"{_line(REMEDIES[frame.arm[name]])} ({name})": pd.read_csv(s.report("evaluate", "rapsd.csv"))
+        for name, s in settings.items()
+    }
     band = [edge * cycles(first.corrupt.units) for edge in edges]
     ratios = ", ".join(f"{name} {ratio:.2f}" for name, ratio in powers_in(band, curves).items())
     rows = {name: (REMEDIES[frame.arm[name]], s.report("sample", "png")) for name, s in settings.items()}
@@ -231,11 +238,16 @@ def _omission(study: Study, data: str) -> Omission:
     return Omission(
         name="_".join(f"{edge:g}" for edge in edges).replace(".", ""),
         edges=edges,
+        units=first.corrupt.units,
         strips=_strips(study, rows, before, after),
         curves=curves,
         band=band,
         power=f"Power in the band, divided by that of the held-out images: {ratios}.{_energy(settings)}",
     )
+
+
+def _line(label: str) -> str:
+    return label.replace("\n", " ")
 
 
 def _energy(settings: Mapping[str, Setting]) -> str:

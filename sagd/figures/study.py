@@ -28,7 +28,7 @@ def distance_by_alpha(rows: pd.DataFrame, label: str, floor: float) -> Figure:
         axes.annotate(row.setting, (row.alpha, row.distance), (6, 6), textcoords="offset points", fontsize=8)
     axes.axhline(floor, color=GREY, linestyle="--", label="real images, as many")
     axes.set(xlabel="alpha", ylabel=label, ylim=(0, None))
-    axes.margins(x=0.15, y=0.15)
+    axes.margins(x=0.25, y=0.15)
     axes.legend()
     return figure
 

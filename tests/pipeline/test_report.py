@@ -98,11 +98,16 @@ def test_the_findings_say_what_is_better_by_how_much_and_what_cannot_be_told():
     table = pd.concat([arms(**REMEDIES), frame(iso=[0.05, 0.06], plw=[0.06, 0.05], low=[0.02, 0.031], one=[0.04])])
     omission, shaping = findings.findings(table, "kd_x").split("\n\n")
     assert "noise in the band [0.4, 0.5]" in omission and "kernel distance" in omission
-    assert "it is 0.245 ± 0.100 with the band left out" in omission.replace("0.24 ± 0.10", "0.245 ± 0.100")
+    assert omission.startswith("**Selective omission works.**")
+    assert "is 0.695 with isotropic noise" in omission and "it is 0.245 with the band left out" in omission
     assert "which is better (-0.45 ± 0.13 at 95 %, paired over 2 seeds)" in omission
     assert "projection is better (-0.245 ± 0.064" in omission
     assert "whether that makes a difference can't be told from 2 seeds (-0.00 ± 0.13" in omission
-    assert "below 0.16" in omission
+    assert "real images without the band are at 0.160, with it at 0.0002" in omission
+    harm = arms(isotropic=[0.2, 0.21], projected=[0.7, 0.72])
+    assert findings.findings(harm, "kd_x").startswith("**Selective omission does harm.**")
+    unclear = arms(isotropic=[0.2, 0.21], projected=[0.3, 0.1])
+    assert findings.findings(unclear, "fd_x").startswith("**Selective omission can't be judged from these seeds.**")
     assert "(*low*) it is" in shaping and "which is better (-0.029" in shaping
     assert "(*plw*)" in shaping and "can't be told from 2 seeds" in shaping
     assert "can't be told from one seed" in shaping and "0.0002" in shaping
@@ -267,6 +272,7 @@ def test_a_study_without_facts_of_the_machine_is_a_table(study):
 def test_the_tables_of_the_page(study):
     shown = default.distances(study)
     assert shown.loc["iso", "fd"] == "9.0 ± 0.2" and shown.loc["iso", "kd"] == "0.012 ± 0.250"
+    assert shown.loc["iso", "of each seed"] == "0.012, 0.013"
     assert shown.loc["omit", "training images"] == "noise in [0.4, 0.5]"
     assert shown.loc["omit", "noise"].endswith(", projected loss")
     assert (shown.loc["omit", "real without the band"], shown.loc["iso", "real without the band"]) == ("0.1604", "")
@@ -290,7 +296,8 @@ def test_settings_on_the_same_corrupted_images_stand_together(study):
     assert [row for row in rows if row not in omission.strips] == []
     assert all(strip.shape == (16, 96) for strip in omission.strips.values())  # whole rows: a cell is 8 pixels
     assert omission.band == pytest.approx([0.4 / 2**0.5, 0.5 / 2**0.5])
-    assert "omit_iso 3.00" in omission.power and "omit 0.50" in omission.power
+    assert "isotropic noise (omit_iso) 3.00" in omission.power and "projected loss (omit) 0.50" in omission.power
+    assert omission.units == "corner"
     more = 100 * (1 / sagd.two_band((8, 8), 0.5, (0.0, 0.4), (0.5, 1.0)).support.double().mean().item() - 1)
     assert f"by {more:.0f} % (omit)" in omission.power
 
