@@ -68,7 +68,7 @@ def spectra(real: pd.DataFrame, samples: Mapping[str, pd.DataFrame], band: list[
     if band is not None:
         axes.axvspan(*band, color=GREY, alpha=0.25, label="corrupted band")
     axes.set(xlabel="radius (cycles per pixel)", ylabel="power", yscale="log")
-    axes.legend(fontsize=8)
+    axes.legend(fontsize=8, loc="lower left")
     return figure
 
 
