@@ -61,14 +61,14 @@ def spectra(real: pd.DataFrame, samples: Mapping[str, pd.DataFrame], band: list[
 
     The corrupted band, in cycles per pixel, is shaded.
     """
-    figure, axes = axes_of(6, 3.6)
+    figure, axes = axes_of(6, 4)
     axes.plot(real.radius, real.held_out, color="black", label="held-out images", linewidth=2)
     for (name, frame), color in zip(samples.items(), itertools.cycle((ORANGE, BLUE, GREEN, PURPLE)), strict=False):
         axes.plot(frame.radius, frame.samples, color=color, marker="o", markersize=3, label=name)
     if band is not None:
         axes.axvspan(*band, color=GREY, alpha=0.25, label="corrupted band")
     axes.set(xlabel="radius (cycles per pixel)", ylabel="power", yscale="log")
-    axes.legend(fontsize=8, loc="lower left")
+    figure.legend(fontsize=8, loc="outside upper left", ncols=2)
     return figure
 
 
