@@ -15,6 +15,7 @@ from sagd.errors import InputError
 from sagd.runtime.files import read_json, write_json
 
 FILE = Path("reports", "reference.json")
+ROUNDING = 1e-3
 ERRORS = 2.0  # standard errors of the difference, up to which a number counts as within the error
 
 
@@ -54,15 +55,20 @@ def measured(params: Params) -> dict[str, dict]:
     for setting in params.drawn:
         detail = read_json(setting.report("evaluate", "seeds.json"))
         result = read_json(setting.report("evaluate", "json"))
-        errors = {name: result.get(f"{name}_se") for name in detail["per_seed"]}
-        over_samples = {name: result.get(f"{name}_sample_se") for name in detail["per_seed"]}
+        numbers = {k: v for k, v in detail["per_seed"].items() if not k.endswith("_se")}  # results, not their errors
         found[setting.title] = {
             "made": _made(setting),
             "seeds": detail["seeds"],
-            "numbers": detail["per_seed"],
-            "errors": {name: math.hypot(errors[name] or 0, over_samples[name] or 0) for name in errors},
+            "numbers": numbers,
+            "errors": {name: _error(name, numbers[name], result) for name in numbers},
         }
     return found
+
+
+def _error(name: str, values: list[float], result: dict) -> float:
+    """Over seeds and samples; of floors, which have neither, a thousandth, for what another processor rounds."""
+    found = [result.get(f"{name}{ending}") or 0.0 for ending in ("_se", "_sample_se")]
+    return math.hypot(*found) or ROUNDING * abs(sum(values)) / len(values)
 
 
 def _made(setting: Setting) -> dict:
