@@ -95,7 +95,7 @@ def trials(params: Params) -> dict[str, Trial]:
     filtered = replace(omission["corruption"], filtered=True)
     white = sagd.isotropic((16, 16))
     return {
-        "the default study": base,
+        "the default study, but clipped": base,
         "AdamW": with_recipe(optimizer="adamw"),
         "uniform times": with_formulation(sagd.Diffusion(LINEAR, "v")),
         "eps": with_formulation(sagd.Diffusion(LINEAR, "eps", "log_normal")),
