@@ -1,16 +1,22 @@
 #!/usr/bin/env bash
-# The study through DVC, several settings at a time: paper/run.sh JOBS [PATTERN]. PATTERN (an extended regular
-# expression) chooses among the names, such as '^mnist'. To resume after an interruption, run it again. GPUs are dealt
-# out to the jobs.
+# A study through DVC, several settings at a time: paper/run.sh JOBS [PATTERN [STUDY]]. PATTERN (an extended regular
+# expression) chooses among the names, such as '^mnist'; STUDY is paper or decide. To resume after an interruption, run
+# it again. GPUs are dealt out to the jobs, and so are cores.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-jobs=${1:-1} pattern=${2:-.}
+jobs=${1:-1} pattern=${2:-.} study=${3:-paper}
 GPUS=$(nvidia-smi --list-gpus 2>/dev/null | wc -l || true)
 export GPUS
-chosen=$(python -m pipeline.plan --stages "$pattern")  # lines of data set, group, stage
+if [ "$jobs" -gt 1 ]; then
+  cores=$(nproc)
+  export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((cores > jobs ? cores / jobs : 1))}
+fi
+chosen=$(python -m pipeline.plan --study "$study" --stages "$pattern")  # lines of data set, group, stage
 [ -n "$chosen" ] || { echo "no setting matches $pattern" >&2; exit 1; }
-cd paper
+case $study in paper) folder=paper page=paper ;; *) folder=paper/$study page=claims ;; esac
+cd "$folder"
 failed=0
+[ "$study" = paper ] || dvc repro --quiet classifier
 # Without its data, or its noise, none of a group's settings can run; the others can.
 for group in $(cut -d' ' -f2 <<<"$chosen" | sort -u); do
   if dvc repro --quiet "encode@$group"; then
@@ -24,5 +30,5 @@ done
 xargs -P "$jobs" --process-slot-var=SLOT -I{} bash -c '
   if [ "$GPUS" -gt 0 ]; then export CUDA_VISIBLE_DEVICES=$((SLOT % GPUS)); fi
   dvc --wait-for-lock repro --quiet --single-item "train@$1" "measure@$1" || exit 1' setting {} <<<"${ready-}" || failed=1
-dvc repro --quiet --single-item paper  # of what is there
+dvc repro --quiet --single-item "$page"  # of what is there
 exit $failed

@@ -89,8 +89,11 @@ def write(
     corrupts = corruption.load(setting.artifacts("corrupt") / "corruption.safetensors")
     if corrupts is not None and place.get("latents"):
         raise InputError(f"{setting.title}: corrupt.band is noise in images; latents need encode.on_the_fly for it")
-    if corrupts is not None and normalization is None:
+    if corrupts is not None and setting.encode.kind == "pixel":
         data = dict(zip(("mean", "power"), corrupts.moments(data["mean"], data["power"]), strict=True))
+    if setting.encode.centre:
+        place, normalization = place | {"centred": True}, {"mean": data["mean"]}
+        data = data | {"mean": torch.zeros_like(data["mean"])}
     folder = setting.artifacts("encode")
     write_tensors(folder / "statistics.safetensors", data)
     if normalization is not None:

@@ -14,22 +14,30 @@ from pipeline.params.sections import EXTENSIONS
 from pipeline.run.console import stage
 from sagd import images as images_module
 from sagd.errors import InputError
+from sagd.formulations.diffusion import Diffusion
+from sagd.formulations.schedule import Schedule
 from sagd.images import Images
+from sagd.metrics.denoising import DENOISING, SNRS, denoising_errors
 from sagd.metrics.extractors import extractor
 from sagd.metrics.features import Extractor, features
 from sagd.metrics.frechet import Moments, chosen_on_half, frechet_distance
 from sagd.metrics.measure import caveats, measure
 from sagd.metrics.rapsd import rapsd
-from sagd.noise import corruption
+from sagd.networks import weights
+from sagd.networks.weights import predictor
+from sagd.noise import corruption, stored
+from sagd.noise.corruption import Corruption
+from sagd.noise.grid import radius, ring_means
 from sagd.noise.randomness import generator
 from sagd.runtime.distributed import World
-from sagd.runtime.files import read_array, read_json, scratch, shape_of, write_bytes, write_json
+from sagd.runtime.files import read_array, read_json, read_tensors, scratch, shape_of, write_bytes, write_json
 from sagd.runtime.parallel import blocks
 from sagd.runtime.progress import Bar
 from sagd.spaces.moments import field_distance, statistics
 from sagd.spaces.pixels import corrupted, from_uint8, to_uint8
 
 FLOORS = ("_of_halves", "_of_real", "_of_filtered")
+DENOISED = 512  # held-out images
 COUNTS = ("seeds", "samples_per_seed", "held_out")
 
 
@@ -45,7 +53,7 @@ def evaluate(setting: Setting, world: World) -> None:
     run = read_json(setting.artifacts("train") / "run.json")
     archive = setting.artifacts("sample") / "samples.npz"
     *earlier, _ = run["checkpoints"]
-    ends = ["", *(f"_step_{step}" for step in earlier)]
+    ends = setting.sample.drawn(earlier)
     held_out = read_array(setting.prepared / "held_out.npy", memory_map=True)
     train = read_array(setting.prepared / "train.npy", memory_map=True)
     n = shape_of(archive, f"seed_{setting.seeds[0]}")[0]
@@ -54,14 +62,14 @@ def evaluate(setting: Setting, world: World) -> None:
             f"{n} samples a seed (sample.n), {len(held_out)} held-out images (dataset.held_out): 6 or more are needed, "
             f"and sample.n may not exceed the {len(train)} training images"
         )
-    world.check_alike(f"{setting.title} {setting.seeds} {ends} {n}")
+    world.check_alike(f"{setting.title} {setting.seeds} {ends}")
     network = extractor(choice.features)
     given = given_moments(choice.reference) if choice.reference else None
     # Where the training images are corrupted, the held-out images are, too, in a second reference.
     corrupts = corruption.load(setting.artifacts("corrupt") / "corruption.safetensors")
     twice = corrupts is not None and not corrupts.filtered
     found, floors, filtered, pixels, spectra = {}, {}, {}, {}, []
-    total = len(held_out) * (1 + twice) + n * len(setting.seeds) * (1 + (corrupts is not None) + len(ends))
+    total = len(held_out) * (1 + twice) + len(setting.seeds) * (n * (1 + (corrupts is not None)) + sum(ends.values()))
     with Bar(f"evaluate {setting.title}", total, rank=world.rank, size=world.size) as bar:
         places = {"cache": scratch() / "features", "weights": scratch() / "weights"}
 
@@ -97,7 +105,7 @@ def evaluate(setting: Setting, world: World) -> None:
         values: dict[str, float] = {}
         for prefix, to in references.items():
             distances = measure(
-                found[f"seed_{seed}"], to, network, {"fid", *choice.metrics},
+                found[f"seed_{seed}"], to, network, {"fid", *choice.of_samples},
                 moments=moments[prefix], seed=seed, replicates=choice.bootstrap, folder=EXTENSIONS / "metrics",
             )  # fmt: skip
             values |= {f"{prefix}{name}": value for name, value in distances.items()}
@@ -112,10 +120,15 @@ def evaluate(setting: Setting, world: World) -> None:
             values[name] = frechet_distance(Moments.of(found[f"seed_{seed}"]), given)
             values[f"{name}_of_real"] = frechet_distance(floor, given)
         values |= pixels[seed]
-        if earlier:
-            values |= _checkpoints(
-                [found[f"seed_{seed}{end}"] for end in ends], moments[""], network.metric("fid"), seed
-            )
+        if len(ends) > 1:
+            checkpoints = {end: found[f"seed_{seed}{end}"] for end in ends}
+            if setting.sample.earlier is None:
+                values |= _best(list(checkpoints.values()), moments[""], network.metric("fid"), seed)
+            for end, x in list(checkpoints.items())[1:]:
+                distances = measure(x, reference, network, {"fid", "kid"} & set(choice.metrics), moments=moments[""])
+                values |= {
+                    f"{name}{end}": distances[name] for name in map(network.metric, ("fid", "kid")) if name in distances
+                }
         per_seed.append(values)
 
     counts = dict(zip(COUNTS, (len(setting.seeds), n, len(held_out)), strict=True))
@@ -140,6 +153,44 @@ def evaluate(setting: Setting, world: World) -> None:
     }
     write_json(setting.report("evaluate", "seeds.json"), detail)
     write_bytes(setting.report("evaluate", "rapsd.csv"), _spectra(held_out, spectra))
+    if DENOISING in choice.metrics and setting.variant is None:
+        write_bytes(setting.report("evaluate", "denoising.csv"), denoising(setting, held_out, corrupts, world.device))
+
+
+def denoising(setting: Setting, held_out: np.ndarray, corrupts: Corruption | None, device: torch.device) -> bytes:
+    """CSV of `denoising_errors` of each seed's networks, on the first held-out images as the networks know images."""
+    trained, encoded = setting.artifacts("train"), setting.artifacts("encode")
+    shape = tuple(read_json(encoded / "manifest.json")["shape"])
+    alpha_bar = setting.train.formulation(shape).alpha_bar
+    if setting.encode.kind != "pixel" or alpha_bar is None:
+        raise InputError(f"{setting.title}: the metric denoising is for pixels and discrete schedules (train.schedule)")
+    diffusion = Diffusion(Schedule(alpha_bar), setting.train.prediction)
+    x0 = from_uint8(held_out[:DENOISED], device)
+    if corrupts is not None:
+        x0 = corrupts(x0, generator(0, "denoising corruption"))
+    if setting.encode.centre:
+        x0 = x0 - read_tensors(encoded / "normalization.safetensors")["mean"].to(x0)
+    noise = stored.load(trained / "noise.safetensors")
+    radii = ring_means(radius(shape[-2:])).tolist()
+    checkpoints = read_json(trained / "run.json")["checkpoints"]
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(["seed", "step", "snr", "radius", "error"])
+    most = len(x0) * len(radii) * len(SNRS)  # rings may share a step
+    with Bar(f"denoise {setting.title}", len(setting.seeds) * len(checkpoints) * most) as bar:
+        for seed in setting.seeds:
+            for step in checkpoints:
+                name = f"seed_{seed}" if step == checkpoints[-1] else f"seed_{seed}_step_{step}"
+                network = predictor(weights.load(trained / name).to(device))
+                before = bar.done
+                errors = denoising_errors(
+                    network, diffusion, noise, x0, generator=generator(0, "denoising"), report=bar.update
+                )
+                bar.skip(before + most - bar.done)
+                for snr, row in zip(SNRS, errors.tolist(), strict=True):
+                    known = [(r, e) for r, e in zip(radii, row, strict=True) if not math.isnan(e)]
+                    writer.writerows([seed, step, snr, f"{r:.6g}", f"{e:.6g}"] for r, e in known)
+    return table.getvalue().encode()
 
 
 def given_moments(path: str) -> Moments:
@@ -180,7 +231,7 @@ def _pixels(samples: np.ndarray, held_out: tuple[int, dict]) -> dict[str, float]
     return {f"pixels_{part}": value for part, value in parts.items()}
 
 
-def _checkpoints(found: list[np.ndarray], reference: Moments, name: str, seed: int) -> dict[str, float]:
+def _best(found: list[np.ndarray], reference: Moments, name: str, seed: int) -> dict[str, float]:
     """The best of a run's checkpoints; and the one that half the samples choose, and the last, on half the samples."""
     order = np.random.default_rng(seed).permutation(len(found[0]))
     halves = np.array([[frechet_distance(Moments.of(x[order[k::2]]), reference) for x in found] for k in range(2)])

@@ -16,6 +16,7 @@ from sagd.errors import InputError
 from sagd.runtime.files import read_json, write_json
 
 FOLDER = Path("paper")
+DECIDE = "decide"  # the profile of a study of its own, in paper/decide
 ALPHAS = (-0.08, -0.06, -0.04, -0.02, -0.01, -0.001, 0.001, 0.01, 0.02, 0.04, 0.06, 0.08)  # Table 1, F.1, F.2
 IMAGENET_ALPHAS = (-0.06, -0.04, -0.02, -0.01, -0.001, 0.01)  # Fig. 4
 GAMMAS = (0.1, 0.2, 0.3, 0.4, 0.6, 0.7, 0.8, 0.9)  # the workshop paper's Table 1; 0.5 is isotropic
@@ -105,6 +106,35 @@ def settings(audit_size: int = 32) -> dict[str, dict]:
     return found
 
 
+def decided() -> dict[str, dict]:
+    """The settings of the study `decide`: the arms that paper/decide/contrasts.yaml writes down, group by group.
+
+    A group with ``bands`` has each of its arms for each band, whose edges stand for LOW and HIGH; ``common`` is what
+    its settings share.
+    """
+    found: dict[str, dict] = {}
+    for group, described in _yaml(FOLDER / "decide" / "contrasts.yaml")["arms"].items():
+        common = {"dataset": "mnist", "group": group, **described.get("common", {})}
+        common |= {"seeds": described["seeds"]} if "seeds" in described else {}
+        for low, high in described.get("bands", [(None, None)]):
+            place = "" if low is None else f"{digits(low)}_{digits(high)}_"
+            for name, setting in described["settings"].items():
+                found[f"{group}_{place}{name}"] = common | _with_edges(setting, {"LOW": low, "HIGH": high})
+    return found
+
+
+def _with_edges(content: Any, edges: dict[str, float]) -> Any:
+    if isinstance(content, dict):
+        return {key: _with_edges(value, edges) for key, value in content.items()}
+    if isinstance(content, list):
+        return [_with_edges(value, edges) for value in content]
+    return edges.get(content, content) if isinstance(content, str) else content
+
+
+def _yaml(path: Path) -> Any:
+    return YAML(typ="safe").load(path.read_bytes())
+
+
 def code(alpha: float) -> str:
     """-0.06 as m006: a name has no dots and no signs."""
     return ("m" if alpha < 0 else "p") + digits(abs(alpha))
@@ -114,15 +144,20 @@ def digits(value: float) -> str:
     return f"{value:g}".replace(".", "")
 
 
-def stages(per: str) -> dict:
+def stages(per: str, chosen: dict[str, dict]) -> dict:
     """What DVC makes stages of: for each the data set, the folder that it fills, and the key of its settings."""
     if per == "group":
-        groups = {s["group"]: s["dataset"] for s in settings().values()}
+        groups = {s["group"]: s["dataset"] for s in chosen.values()}
         return {g: {"dataset": d, "place": g, "settings": "grid.settings"} for g, d in groups.items()}
     return {
         name: {"dataset": s["dataset"], "place": f"{s['group']}/{name}", "settings": f"grid.settings.{name}"}
-        for name, s in settings().items()
+        for name, s in chosen.items()
     }
+
+
+def place_of(profile: str) -> Path:
+    """The folder of the study that a profile is of."""
+    return FOLDER / DECIDE if profile == DECIDE else FOLDER
 
 
 def parameters(profile: str) -> dict:
@@ -131,33 +166,38 @@ def parameters(profile: str) -> dict:
     if not source.is_file():
         names = ", ".join(sorted(p.stem for p in source.parent.glob("*.yaml")))
         raise InputError(f"no profile {profile!r} in {source.parent}; there are {names}")
-    content = YAML(typ="safe").load(source.read_bytes())
+    content = _yaml(source)
     per = content.pop("stage")
-    datasets = YAML(typ="safe").load((FOLDER / "datasets.yaml").read_bytes()) | content.pop("datasets", {})
-    chosen, changed = settings(datasets["audit"]["size"]), content.pop("groups", {})
+    datasets = content.pop("datasets", {})
+    if profile == DECIDE:
+        chosen = decided()
+    else:
+        datasets = _yaml(FOLDER / "datasets.yaml") | datasets
+        chosen = settings(datasets["audit"]["size"])
+    changed = content.pop("groups", {})
     for setting in chosen.values():
         for section, changes in changed.get(setting["group"], {}).items():
             setting[section] = {**changes, **setting.get(section, {})}
     grid = {"variants": {}, **content.pop("grid"), "settings": chosen}
     groups = {s["group"]: {"dataset": s["dataset"]} for s in chosen.values()}
-    return {
-        "profile": profile, "datasets": datasets, "groups": groups, "stages": stages(per), **content, "grid": grid
-    }  # fmt: skip
+    made = {"datasets": datasets, "groups": groups, "stages": stages(per, chosen)}
+    return {"profile": profile, **made, **content, "grid": grid}
 
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m pipeline.plan", description=__doc__)
     which = parser.add_mutually_exclusive_group(required=True)
-    which.add_argument("profile", nargs="?", help="smoke, quick, gpu or paper")
+    which.add_argument("profile", nargs="?", help="smoke, quick, gpu or paper; or decide")
     which.add_argument(
         "--stages", metavar="PATTERN", help="print the stages whose names match, each after its data set and its group"
     )
+    parser.add_argument("--study", choices=["paper", DECIDE], default="paper", help="whose stages are printed")
     options = parser.parse_args(arguments)
     try:
         if options.profile:
-            write_json(FOLDER / "params.json", parameters(options.profile))
+            write_json(place_of(options.profile) / "params.json", parameters(options.profile))
             return
-        for name, stage in read_json(FOLDER / "params.json")["stages"].items():
+        for name, stage in read_json(place_of(options.study) / "params.json")["stages"].items():
             if re.search(options.stages, name):
                 print(stage["dataset"], stage["place"].split("/")[0], name)
     except InputError as error:

@@ -29,10 +29,11 @@ def main(params: Params, options: argparse.Namespace) -> None:
     labels = pictures.labels() if dataset.labels else None  # before the work: there may be none
     channels = dataset.channels or channels_of(dataset.name)
     content = prepare(pictures, held_out, dataset.size, channels, place)
-    if labels is None:
-        (place / "labels.npy").unlink(missing_ok=True)
-    else:
-        write_array(place / "labels.npy", labels[~held_out])
+    for name, rows in (("labels.npy", ~held_out), ("held_out_labels.npy", held_out)):
+        if labels is None:
+            (place / name).unlink(missing_ok=True)
+        else:
+            write_array(place / name, labels[rows])
     record = {
         "source": pictures.source,
         "sha256": content,

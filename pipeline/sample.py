@@ -21,7 +21,7 @@ from sagd.noise.corruption import Corruption
 from sagd.previews import save_grid
 from sagd.runtime.distributed import World
 from sagd.runtime.download import digest
-from sagd.runtime.files import read_array, read_json, read_tensors, scratch, sources, write_array, writing
+from sagd.runtime.files import read_array, read_json, read_tensors, scratch, sources, write_array, write_json, writing
 from sagd.runtime.progress import Bar
 from sagd.sampling import draw_batches
 from sagd.spaces.pixels import to_uint8
@@ -43,31 +43,37 @@ def sample(setting: Setting, world: World) -> None:
     key = _key(setting, trained, encoded, setting.artifacts("corrupt"))
     world.check_alike(key)
     place = scratch() / "sample" / key
-    picture = setting.report("sample", "png")
+    picture, drawn_with = setting.report("sample", "png"), folder / "samples.json"
+    if drawn_with.exists() and (folder / "samples.npz").exists() and read_json(drawn_with)["key"] == key:
+        if world.main:  # dvc.yaml kept them (persist)
+            first = read_array(folder / "samples.npz", member=f"seed_{setting.seeds[0]}")
+            save_grid(picture, first[:PREVIEW], columns=12)
+        return
     noise = stored.load(trained / "noise.safetensors")
     data = read_tensors(encoded / "statistics.safetensors")
     formulation = setting.train.formulation(tuple(data["mean"].shape))
     decode = decoder_of(setting, world.device)
     *earlier, _ = read_json(trained / "run.json")["checkpoints"]
-    names = {f"seed_{seed}{at}": seed for seed in setting.seeds for at in ("", *(f"_step_{s}" for s in earlier))}
+    counts = choice.drawn(earlier)
+    names = {f"seed_{seed}{at}": (seed, n) for seed in setting.seeds for at, n in counts.items()}
     corrupts = corruption.load(setting.artifacts("corrupt") / "corruption.safetensors")
     sampler = sampler_of(setting, noise, corrupts)
     parts = {}
     with (
         world.holding(place),
-        Bar(f"sample {setting.title}", choice.n * len(names), rank=world.rank, size=world.size) as bar,
+        Bar(f"sample {setting.title}", sum(n for _, n in names.values()), rank=world.rank, size=world.size) as bar,
     ):
-        for name, seed in names.items():
-            firsts = range(0, choice.n, choice.batch_size)
+        for name, (seed, n) in names.items():
+            firsts = range(0, n, choice.batch_size)
             parts[name] = [place / f"{name}_{first:07d}.npy" for first in firsts]
             # Each batch is kept as it comes: a process that was killed need not draw it.
             missing = world.most(*(world.main and not part.exists() for part in parts[name]))
             todo = [k for k, absent in enumerate(missing) if absent]
-            bar.skip(choice.n - sum(min(choice.batch_size, choice.n - firsts[k]) for k in todo))
+            bar.skip(n - sum(min(choice.batch_size, n - firsts[k]) for k in todo))
             mine = todo[world.rank :: world.size]
             batches = draw_batches(
                 weights.load(trained / name).to(world.device), formulation, noise, sampler, data,
-                [firsts[k] for k in mine], n=choice.n, seed=seed, batch_size=choice.batch_size, decode=decode,
+                [firsts[k] for k in mine], n=n, seed=seed, batch_size=choice.batch_size, decode=decode,
             )  # fmt: skip
             for k, x in zip(mine, batches, strict=True):
                 if not torch.isfinite(x).all():
@@ -78,10 +84,12 @@ def sample(setting: Setting, world: World) -> None:
         if not world.main:
             return
         drawn: dict[str, Any] = {
-            name: _together(files, choice.n, place / f"{name}.npy") for name, files in parts.items()
+            name: _together(files, names[name][1], place / f"{name}.npy") for name, files in parts.items()
         }
+        drawn_with.unlink(missing_ok=True)
         with writing(folder / "samples.npz") as beside, open(beside, "wb") as file:
             np.savez_compressed(file, **drawn)
+        write_json(drawn_with, {"key": key})
         save_grid(picture, drawn[f"seed_{setting.seeds[0]}"][:PREVIEW], columns=12)
         for part in place.glob("*.npy"):
             part.unlink()
@@ -93,7 +101,7 @@ def sampler_of(setting: Setting, noise: Noise, corrupts: Corruption | None) -> S
     That is, clean images, whole: with noise in a band they exceed it, and without a band, too.
     """
     how = setting.sample.clip
-    within = corrupts is None and bool(noise.support.all())
+    within = corrupts is None and bool(noise.support.all()) and not setting.encode.centre
     return setting.sample.settings(clip=within if how == "auto" else how == "on")
 
 
@@ -102,7 +110,10 @@ def decoder_of(setting: Setting, device: torch.device) -> Callable[[torch.Tensor
     folder = setting.artifacts("encode")
     manifest = read_json(folder / "manifest.json")
     if manifest["kind"] == "pixel":
-        return lambda x: x
+        if not manifest.get("centred"):
+            return lambda x: x
+        mean = read_tensors(folder / "normalization.safetensors")["mean"].float().to(device)
+        return lambda x: x + mean
     from sagd.spaces.autoencoder import Autoencoder
     from sagd.spaces.latents import decoder
 

@@ -76,7 +76,7 @@ def train_setting(setting: Setting, asked: threading.Event) -> None:
 
         plan(setting, source, noise, world)
 
-    earlier = [choice.steps * k // choice.snapshots for k in range(1, choice.snapshots)]
+    earlier = choice.earlier
     images = choice.steps * choice.batch_size * len(setting.seeds)
     with world.holding(run), _listening(asked), Bar(f"train {setting.title}", images, rank=world.rank) as bar:
 
@@ -144,7 +144,10 @@ def source_of(setting: Setting, manifest: dict, device: torch.device) -> Pixels 
         torch.from_numpy(read_array(manifest["images"])).to(device) if in_memory else images, setting.labels(), device
     )
     if manifest["kind"] == "pixel":
-        return pixels
+        if not manifest.get("centred"):
+            return pixels
+        mean = read_tensors(setting.artifacts("encode") / "normalization.safetensors")["mean"].float().to(device)
+        return Encoded(pixels, lambda x0: x0 - mean, pixels.shape)
     from sagd.spaces.autoencoder import Autoencoder
     from sagd.spaces.latents import encoder
 

@@ -90,6 +90,10 @@ class Setting:
             raise InputError(
                 f"{self.title}: sample.filtered takes the corrupted band out; there is none (corrupt.band)"
             )
+        if self.sample.clip == "on" and self.encode.centre:
+            raise InputError(
+                f"{self.title}: sample.clip is on, which is for images in [-1, 1]; encode.centre moves them"
+            )
         try:
             with naming("sample", Sample):
                 self.train.formulation(shape).check(noise, self.sample.settings(clip=False))
@@ -200,7 +204,7 @@ class Params:
                 if changes := getattr(s, which):
                     return _parse(models[which], common[which]() | changes, f"grid.settings.{name}.{which}")
                 return getattr(grid, which) if which in ("train", "sample") else self.section(which)
-            return grid.seeds if which == "seeds" else getattr(s, which)
+            return s.seeds or grid.seeds if which == "seeds" else getattr(s, which)
 
         for which in ("train", "sample"):
             section(which)  # refused at once, as the rest of the grid is
@@ -218,12 +222,14 @@ class Params:
         return [variant for setting in self.all_settings for variant in self.variants(setting)]
 
     def variants(self, setting: Setting) -> list[Setting]:
-        """A setting of the grid, and the same networks sampled in the grid's other ways; the focus has none."""
+        """A setting of the grid, and the same networks sampled in other ways, the grid's and its own; not the focus."""
         if setting.name is None:
             return [setting]
         found = [setting]
-        for name, changes in self.grid.variants.items():
-            sample = _parse(Sample, setting.sample.model_dump() | changes, f"grid.variants.{name}")
+        own = self.grid.settings[setting.name].variants
+        for name, changes in (self.grid.variants | own).items():
+            where = f"grid.settings.{setting.name}.variants" if name in own else "grid.variants"
+            sample = _parse(Sample, setting.sample.model_dump() | changes, f"{where}.{name}")
             found.append(replace(setting, section=_with_sample(setting, sample), variant=name))
         return found
 

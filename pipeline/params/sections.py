@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from sagd import data, formulations, operators
 from sagd.errors import InputError
 from sagd.formulations.base import ODE_SAMPLERS, Formulation, Sampler, SamplerName, Spacing, Start
+from sagd.metrics.classifier import Fit
+from sagd.metrics.denoising import DENOISING
 from sagd.metrics.distances import METRICS
 from sagd.metrics.extractors import EXTRACTORS
 from sagd.networks.dit import dit
@@ -44,6 +46,12 @@ def _ordered(band: list[float]) -> list[float]:
     if not 0 <= band[0] < band[1]:
         raise ValueError("a band is [low, high] with 0 <= low < high")
     return band
+
+
+def _rising(shares: list[float]) -> list[float]:
+    if sorted(set(shares)) != shares:
+        raise ValueError("shares must rise")
+    return shares
 
 
 def _exponent(alpha: Any) -> Any:
@@ -249,6 +257,7 @@ class Encode(Section):
     )
     on_the_fly: bool = Field(False, description="encode inside training, and store nothing")
     flips: bool = Field(False, description="also store the latents of mirrored images")
+    centre: bool = Field(False, description="pixel: networks see images less the mean image; samples get it back")
     dtype: Literal["float16", "bfloat16"] = Field("float16", description="of stored latents")
     per_shard: Positive = Field(1024, description="latents in a file")
     batch_size: Positive = Field(64, description="images that are encoded at a time")
@@ -259,6 +268,8 @@ class Encode(Section):
             raise ValueError(f"kind {self.kind} needs encode.path, the autoencoder's folder or its name on the hub")
         if self.on_the_fly and (self.kind == "pixel" or self.flips):
             raise ValueError("on_the_fly is for rae and vae, and needs no flips: it mirrors images, not latents")
+        if self.centre and self.kind != "pixel":
+            raise ValueError(f"centre is for kind pixel; latents of {self.kind} are normalised")
         return self
 
     @property
@@ -318,8 +329,10 @@ class _Train(Section):
     )
     compile: bool = Field(False, description="torch.compile the network")
     repeats: Positive = Field(1, description="runs, from seed, seed + 1, ..., for the standard error")
-    snapshots: Positive = Field(
-        1, description="checkpoints of a run that are sampled and measured, evenly spaced, the last among them"
+    snapshots: Positive | Annotated[list[Annotated[float, Field(gt=0, lt=1)]], AfterValidator(_rising)] = Field(
+        1,
+        description="checkpoints of a run that are sampled and measured, evenly spaced, the last among them; or the "
+        "shares of the training at which, such as [0.25, 0.5], the end is added",
     )
     schedule: Annotated[str, _named(formulations.families)] = Field(
         "linear", description="linear, zero_terminal_snr (needs v and sample.spacing trailing), flow, edm"
@@ -332,10 +345,22 @@ class _Train(Section):
     def _check(self):
         if (self.unet is None) == (self.dit is None):
             raise ValueError("one of unet and dit describes the network, and the other is left out (or null)")
-        if self.snapshots > self.steps:
+        if len({0, *self.earlier, self.steps}) < len(self.earlier) + 2:
             raise ValueError(f"snapshots is {self.snapshots}; there are {self.steps} steps")
         self.formulation((1, 8, 8))
         return self
+
+    @property
+    def earlier(self) -> list[int]:
+        """The steps of the snapshots before the last."""
+        if isinstance(self.snapshots, list):
+            return [round(self.steps * share) for share in self.snapshots]
+        return [self.steps * k // self.snapshots for k in range(1, self.snapshots)]
+
+    @property
+    def checkpoints(self) -> int:
+        """How many networks of a run are sampled and measured."""
+        return len(self.earlier) + 1
 
     @property
     def architecture(self) -> UNet | DiT:
@@ -400,6 +425,9 @@ class Sample(Section):
     """How samples are drawn."""
 
     n: Positive = Field(description="samples for each seed")
+    earlier: Count | None = Field(
+        None, description="samples of each snapshot before the last (train.snapshots): by default n; 0: none are drawn"
+    )
     steps: Annotated[int, Field(ge=1, le=1000)] = Field(description="steps of the sampler")
     spacing: Spacing = Field("leading", description="of a discrete schedule's steps; diffusers' default")
     start: Start = Field("noise", description="the paper's start; `marginal` adds the data's own share of x_T")
@@ -416,6 +444,11 @@ class Sample(Section):
         self.settings(clip=False)
         return self
 
+    def drawn(self, earlier: list[int]) -> dict[str, int]:
+        """Number of samples of each snapshot: "" is the last, "_step_40" one before it."""
+        n = self.n if self.earlier is None else self.earlier
+        return {"": self.n} | {f"_step_{step}": n for step in earlier if n}
+
     def settings(self, clip: bool) -> Sampler:
         """The sampler of these keys; ``clip`` has been decided."""
         return Sampler(self.sampler, self.steps, self.spacing, self.start, self.eta, clip)
@@ -427,37 +460,68 @@ def _features(name: str) -> str:
     return name
 
 
+class Classifier(Section):
+    """A small classifier, whose features `evaluate.features` can take (docs/measuring.md)."""
+
+    dataset: Name | None = Field(
+        None, description="one of `datasets` with labels, on whose training images it is trained; null: `dataset`"
+    )
+    features: Positive = Field(Fit.features, description="dimensions of the features")
+    epochs: Positive = Field(Fit.epochs, description="passes over the training images")
+    batch_size: Positive = Field(Fit.batch_size, description="images a step")
+    lr: Annotated[float, Field(gt=0)] = Field(Fit.lr, description="peak learning rate of AdamW")
+    seed: Count = Field(Fit.seed, description="of its weights and the order of images")
+
+    def how(self) -> Fit:
+        """As the library takes it."""
+        return Fit(**self.model_dump(exclude={"dataset"}))
+
+
+def _measures() -> list[str]:
+    return [*METRICS, DENOISING]
+
+
 class Evaluate(Section):
     """How samples are measured."""
 
     features: Annotated[str, AfterValidator(_features)] = Field(
         description="the network whose features are compared (docs/measuring.md), or a .pt or .onnx file"
     )
-    metrics: Annotated[list[Annotated[str, _named(lambda: METRICS, own=True)]], Field(min_length=1)] = Field(
-        ["fid", "kid"], description="fid, kid, prdc, fid_infinity, or your own `mine.py:function`"
+    metrics: Annotated[list[Annotated[str, _named(_measures, own=True)]], Field(min_length=1)] = Field(
+        ["fid", "kid"],
+        description="fid, kid, prdc, fid_infinity, sliced, denoising (of the networks: their error on held-out images, "
+        "ring by ring), or your own `mine.py:function`",
     )
     bootstrap: Annotated[int, Field(ge=2)] = Field(50, description="resamples, for the standard error over samples")
     reference: str | None = Field(
         None, description="an npz file with mu and sigma, such as ADM's reference batch, as a second reference"
     )
 
+    @property
+    def of_samples(self) -> list[str]:
+        """The metrics that compare samples with images."""
+        return [metric for metric in self.metrics if metric != DENOISING]
+
 
 class GridSetting(Section):
     """One setting of the grid: a noise, on data, and where it differs from the rest, how.
 
-    ``encode``, ``train``, ``sample`` and ``evaluate`` give whole keys that replace those of the grid (of the sections
-    of those names, for ``encode`` and ``evaluate``): a ``unet`` replaces the other one.
-    In a study of several data sets (`datasets`) each setting names its own, and the group that it is compared within.
+    ``seeds`` take the place of the grid's, ``variants`` are added to the grid's. ``encode``, ``train``, ``sample`` and
+    ``evaluate`` give whole keys that replace those of the grid (of the sections of those names, for ``encode`` and
+    ``evaluate``): a ``unet`` replaces the other one. In a study of several data sets (`datasets`) each setting names
+    its own, and the group that it is compared within.
     """
 
     dataset: Name | None = None
     group: Name | None = None
+    seeds: Annotated[list[Count], Field(min_length=1), AfterValidator(_distinct)] | None = None
     noise: Noise
     corrupt: Corrupt = Corrupt()
     encode: dict[str, Any] = {}
     train: dict[str, Any] = {}
     sample: dict[str, Any] = {}
     evaluate: dict[str, Any] = {}
+    variants: dict[Name, dict[str, Any]] = {}
 
 
 class Grid(Section):
@@ -483,6 +547,7 @@ SECTIONS: dict[str, type[Section]] = {
     "noise": Noise,
     "corrupt": Corrupt,
     "encode": Encode,
+    "classifier": Classifier,
     "train": Train,
     "sample": Sample,
     "evaluate": Evaluate,

@@ -1,6 +1,7 @@
 """MNIST."""
 
 import gzip
+import math
 
 import numpy as np
 
@@ -14,20 +15,22 @@ def _open(source: Source, path: str | None, size: int) -> Pictures:
     folder, parts = root_of(path), []
     unpacked = [(folder / file.name).with_suffix("") for file in source.files]
     source.fetch(folder, *(file for file, raw in zip(source.files, unpacked, strict=True) if not raw.exists()))
-    for file, raw, count in zip(source.files, unpacked, (60_000, 10_000), strict=True):
+    shapes = ((60_000, 28, 28), (10_000, 28, 28), (60_000,), (10_000,))
+    for file, raw, shape in zip(source.files, unpacked, shapes, strict=True):
         place = raw if raw.exists() else folder / file.name
         content = read_bytes(place)
         try:
             content = content if place == raw else gzip.decompress(content)
         except (OSError, EOFError, ValueError) as error:
             raise InputError(f"cannot unpack {place}: {error}; remove it to download it again") from error
-        header = np.array([2051, count, 28, 28], dtype=">i4").tobytes()
-        if content[:16] != header or len(content) != 16 + count * 784:
+        header = np.array([2048 + len(shape), *shape], dtype=">i4").tobytes()
+        if not content.startswith(header) or len(content) != len(header) + math.prod(shape):
             raise InputError(
                 f"{place} is not a file of MNIST, or incomplete ({len(content)} bytes); remove it to download it again"
             )
-        parts.append(np.frombuffer(content[16:], dtype=np.uint8).reshape(count, 28, 28))
-    return of_array(np.concatenate(parts), f"mnist: {folder / 'MNIST' / 'raw'}", np.arange(70_000) >= 60_000)
+        parts.append(np.frombuffer(content[len(header) :], dtype=np.uint8).reshape(shape))
+    images, labels = np.concatenate(parts[:2]), np.concatenate(parts[2:])
+    return of_array(images, f"mnist: {folder / 'MNIST' / 'raw'}", np.arange(70_000) >= 60_000, labels)
 
 
 _MIRRORS = (
@@ -56,6 +59,17 @@ mnist = Source(
             1_648_877,
             "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
         ),
+        _file(
+            "train-labels-idx1-ubyte.gz",
+            28_881,
+            "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
+        ),
+        _file(
+            "t10k-labels-idx1-ubyte.gz",
+            4_542,
+            "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
+        ),
     ),
     channels=1,
+    classes=10,
 )

@@ -62,6 +62,12 @@ def test_the_default_study_is_valid(project):
     assert len({s.sample.model_dump_json() for s in everything(project())}) == 1
 
 
+def test_snapshots_are_evenly_spaced_or_at_shares_of_the_training(project):
+    assert project(train__snapshots=4).section("train").earlier == [200, 400, 600]
+    found = project(train__snapshots=[0.25, 0.5]).section("train")
+    assert found.earlier == [200, 400] and found.checkpoints == 3
+
+
 def test_every_operator_makes_a_spectrum(project):
     power, alpha_bar = torch.rand((16, 16), dtype=torch.float64), sagd.Schedule.linear().alpha_bar
     for operator in operators.OPERATORS:
@@ -186,6 +192,10 @@ def test_small_learning_rates_are_numbers(project):
         ({"encode__kind": "wavelet"}, r"encode\.kind is 'wavelet'; allowed: pixel, rae, vae"),
         ({"encode__kind": "rae"}, r"encode\.kind rae needs encode\.path"),
         ({"dataset__name": "imagnet"}, r"dataset\.name is 'imagnet'; allowed: .*imagenet"),
+        ({"train__snapshots": [0.5, 0.25]}, r"train\.snapshots is \[0\.5, 0\.25\]; .*shares must rise"),
+        ({"train__snapshots": [0.0001, 0.5]}, r"train\.snapshots is \[0\.0001, 0\.5\]; there are 800 steps"),
+        ({"train__snapshots": [1.0]}, r"train\.snapshots is \[1\.0\]; it must be a whole number, or it must be below 1"),
+        ({"encode__kind": "vae", "encode__path": "x", "encode__centre": True}, "centre is for kind pixel"),
         ({"dataset__labels": "yes"}, r"dataset\.labels is 'yes'; it must be true or false"),
         ({"dataset__path": 3}, r"dataset\.path is 3; it must be text"),
         ({"dataset": [1]}, r"dataset is \[1\]; it must be a mapping of keys to values"),
@@ -197,7 +207,7 @@ def test_small_learning_rates_are_numbers(project):
         ({"grid__train__repeats": 2}, r"grid\.train\.repeats has no meaning here; grid\.seeds names the runs"),
         ({"grid__settings__iso__noise__slope": 1}, r"unknown key grid\.settings\.iso\.noise\.slope; allowed: operator"),
         ({"grid__settings": {"plw_-0.06": {"noise": {}}}}, r"lower-case words and digits joined by single underscores"),
-        ({"nose": {}}, r"unknown section 'nose'; there are corrupt, dataset"),
+        ({"nose": {}}, r"unknown section 'nose'; there are classifier, corrupt, dataset"),
     ],
 )
 def test_bad_values_are_told_in_one_line(project, change, says):

@@ -58,7 +58,12 @@ def digits(count):
 
 
 def mnist():
-    return {f"MNIST/raw/{n}-images-idx3-ubyte.gz": digits(c) for n, c in (("train", 60_000), ("t10k", 10_000))}
+    parts = (("train", 60_000), ("t10k", 10_000))
+    names = {
+        n: gzip.compress(np.array([2049, c], dtype=">i4").tobytes() + bytes([0, 1]) * (c // 2), 1) for n, c in parts
+    }
+    labels = {f"MNIST/raw/{n}-labels-idx1-ubyte.gz": content for n, content in names.items()}
+    return {f"MNIST/raw/{n}-images-idx3-ubyte.gz": digits(c) for n, c in parts} | labels
 
 
 def cifar10():
@@ -170,6 +175,12 @@ def test_a_set_is_fetched_and_split_as_its_source_does(serve, name, capsys):
     assert ("is incomplete" in told) == (name != "mnist")
     shutil.rmtree(served)  # what has come is used again
     assert find(name, str(folder), 64).names == pictures.names
+
+
+def test_digits_have_their_labels(serve):
+    _, folder = serve("mnist")
+    labels = find("mnist", str(folder), 16).labels()
+    np.testing.assert_array_equal(labels, np.arange(70_000) % 2)
 
 
 def test_a_local_copy_is_used_unpacked(serve, tmp_path):
@@ -337,7 +348,7 @@ def test_digits_are_grey_and_some_classes_are_known():
     assert {name: channels_of(name) for name in SOURCES} == {n: 1 if "mnist" in n else 3 for n in SOURCES}
     assert channels_of("mine.py:reader") == 3
     known = {name: source.classes for name, source in SOURCES.items() if source.classes}
-    assert known == {"mnist_5k": 10, "cifar10": 10, "imagenet": 1000}
+    assert known == {"mnist": 10, "mnist_5k": 10, "cifar10": 10, "imagenet": 1000}
 
 
 def test_what_is_not_here_is_told_where_nothing_may_be_fetched(tmp_path):

@@ -10,6 +10,7 @@ from sagd import InputError
 from sagd.metrics.frechet import Moments, bootstrap_error, chosen_on_half, frechet_distance, frechet_distance_infinity
 from sagd.metrics.kernel import kernel_distance, kernel_distance_of_subsets
 from sagd.metrics.neighbours import precision_recall_density_coverage as prdc
+from sagd.metrics.sliced import sliced_distance
 
 RNG = np.random.default_rng(0)
 
@@ -261,3 +262,19 @@ def test_a_checkpoint_is_chosen_on_one_half_and_measured_on_the_other():
 def test_bad_input_is_told(call, says):
     with pytest.raises(InputError, match=says):
         call()
+
+
+def test_the_sliced_distance_of_a_shift_is_its_square_over_the_dimensions():
+    a, rng = np.random.default_rng(0).standard_normal((500, 4)), np.random.default_rng(1)
+    shifted = a + np.array([3.0, 0, 0, 0])
+    # Along a unit vector u the shift is 3 u_1, and u_1 squared is 1/4 on average.
+    assert sliced_distance(a, shifted, rng=rng, directions=4000) == pytest.approx(9 / 4, rel=0.05)
+    assert sliced_distance(a, a, rng=rng) == 0
+
+
+def test_the_sliced_distance_of_unequal_counts_is_that_of_the_quantiles():
+    a, b = np.array([[0.0], [1.0], [2.0]]), np.array([[0.0], [0.0], [1.0], [1.0], [2.0], [2.0]])
+    assert sliced_distance(a, b, rng=np.random.default_rng(0)) == pytest.approx(0, abs=1e-20)
+    c = np.array([[0.0], [1.0], [2.0], [3.0]])
+    # By hand: a and c differ by 1 on the quantiles [1/4, 1/3], [1/2, 2/3] and [3/4, 1].
+    assert sliced_distance(a, c, rng=np.random.default_rng(0)) == pytest.approx(1 / 12 + 1 / 6 + 1 / 4)

@@ -13,7 +13,7 @@ import pytest
 from ruamel.yaml import YAML
 
 ROOT = Path(__file__).parents[2]
-STUDIES = ("dvc.yaml", "theory/dvc.yaml", "paper/dvc.yaml")
+STUDIES = ("dvc.yaml", "theory/dvc.yaml", "paper/dvc.yaml", "paper/decide/dvc.yaml")
 # What no number depends on; and the schema, of which a stage depends on the values (and on the folder itself).
 PLUMBING = ("sagd/errors.py", "sagd/runtime", "sagd/__init__.py", "pipeline/run", "pipeline/__init__.py")
 
@@ -199,7 +199,7 @@ EDITS = {
     "sagd/training/loop.py": {"train", "grid_train"},
     "sagd/data/mnist.py": {"prepare"},
     "sagd/oracle/suggest.py": {"encode"},
-    "sagd/networks/unet.py": {"train", "grid_train", "sample", "grid_sample"},
+    "sagd/networks/unet.py": {"train", "grid_train", "sample", "grid_sample", "evaluate", "grid_evaluate"},
     "sagd/sampling.py": {"sample", "grid_sample"},
     "extensions/operators/ring.py": {"encode"},
     "sagd/runtime/progress.py": set(),

@@ -1,0 +1,226 @@
+"""When a question counts as answered: the rules, which are stated before the runs and tried on data of known truth.
+
+An effect is one number a seed, such as the logarithm of the ratio of two distances. Seeds are independent, and what is
+compared shares all random numbers of a seed. The rules are Student's tests of those numbers.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+LEVEL = 0.05
+SUPPORTED, CONTRADICTED, EQUIVALENT, UNDECIDED = "supported", "contradicted", "equivalent", "undecided"
+MEANINGS = {
+    SUPPORTED: "the effect lies on the side that was expected (two-sided test, 5 %)",
+    CONTRADICTED: "it lies on the other side (two-sided test, 5 %)",
+    EQUIVALENT: "it is smaller than the margin, which was stated before (two one-sided tests, 5 % each)",
+    UNDECIDED: "none of these can be told from so few seeds",
+}
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What the effects of the seeds say.
+
+    Parameters
+    ----------
+    verdict
+        A key of `MEANINGS`.
+    mean, low, high
+        Of the effect; ``low`` and ``high`` are its 95 % interval.
+    p_difference, p_equivalence
+        Of the two-sided test against 0, and of the two one-sided tests against the margin (1 without one).
+    effects
+        One a seed.
+    """
+
+    verdict: str
+    mean: float
+    low: float
+    high: float
+    p_difference: float
+    p_equivalence: float
+    effects: tuple[float, ...]
+
+
+def decide(effects: Sequence[float], expected: str, margin: float | None = None) -> Decision:
+    """The verdict on one effect.
+
+    Equivalent comes first: an effect that is surely smaller than the margin does not matter, if it is not 0 either.
+
+    Parameters
+    ----------
+    effects
+        One a seed; two or more.
+    expected
+        ``below`` or ``above``: the side of 0 on which the claim puts the effect.
+    margin
+        The smallest effect that matters, above 0; None where none was stated.
+    """
+    from scipy.stats import t
+
+    x = np.asarray(effects, dtype=float)
+    mean, error, free = _student(x)
+    half = float(t.ppf(1 - LEVEL / 2, free)) * error
+    p_difference = 2 * float(t.sf(abs(mean) / error, free)) if error > 0 else float(mean == 0)
+    p_equivalence = 1.0
+    if margin is not None:
+        distance = margin - abs(mean)
+        p_equivalence = float(t.sf(distance / error, free)) if error > 0 else float(distance <= 0)
+    verdict = _word(mean, p_difference, p_equivalence, expected)
+    return Decision(verdict, mean, mean - half, mean + half, p_difference, p_equivalence, tuple(x.tolist()))
+
+
+@dataclass(frozen=True)
+class Joint:
+    """What several effects say of a claim about every one of them.
+
+    Parameters
+    ----------
+    p_support, p_against
+        Of the intersection-union test of the claim, and of the test that some effect lies on the other side.
+    parts
+        The effects, each by itself.
+    """
+
+    verdict: str
+    p_support: float
+    p_against: float
+    parts: tuple[Decision, ...]
+
+
+def every(effects: Sequence[Sequence[float]], expected: Sequence[str]) -> Joint:
+    """The verdict on a claim about every one of several effects (intersection-union).
+
+    Supported if each of them lies on its expected side, one-sided at 5 % each: the claim of all is then wrongly
+    supported in at most 5 % of the cases, without any correction. Contradicted if one lies on the other side, after
+    Holm's correction.
+    """
+    found = tuple(decide(x, side) for x, side in zip(effects, expected, strict=True))
+    ones = [
+        d.p_difference / 2 if _side(d.mean, side) else 1 - d.p_difference / 2
+        for d, side in zip(found, expected, strict=True)
+    ]
+    support, against = max(ones), min(holm([1 - p for p in ones]))
+    return Joint(_joint_word(support, against), support, against, found)
+
+
+def corrected(found: Sequence[Decision | Joint], expected: Sequence[str]) -> list[Decision | Joint]:
+    """Verdicts on secondary contrasts: both tests of each, all corrected together by Holm's method."""
+    tests = [(d.p_support, d.p_against) if isinstance(d, Joint) else (d.p_difference, d.p_equivalence) for d in found]
+    adjusted = holm([p for pair in tests for p in pair])
+    return [
+        replace(d, verdict=_joint_word(one, other), p_support=one, p_against=other)
+        if isinstance(d, Joint)
+        else replace(d, verdict=_word(d.mean, one, other, side), p_difference=one, p_equivalence=other)
+        for d, side, one, other in zip(found, expected, adjusted[::2], adjusted[1::2], strict=True)
+    ]
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """Adjusted p-values, so that all tests together are wrong in at most 5 % of the cases (Holm 1979)."""
+    order, found, largest = np.argsort(p), np.empty(len(p)), 0.0
+    for rank, k in enumerate(order):
+        largest = max(largest, min(1.0, (len(p) - rank) * p[k]))
+        found[k] = largest
+    return found.tolist()
+
+
+def seeds_needed(spread: float, effect: float, power: float = 0.9, margin: float | None = None) -> int:
+    """How many seeds decide: the least number, from 3 on, with the given power.
+
+    Parameters
+    ----------
+    spread
+        Standard deviation of the effect over the seeds.
+    effect
+        The true effect that shall be found by the two-sided test; or with a margin the true effect (such as 0) that
+        shall be told to be smaller.
+    """
+    return next((n for n in range(3, 200) if power_of(spread, effect, n, margin) >= power), 200)
+
+
+def power_of(spread: float, effect: float, seeds: int, margin: float | None = None) -> float:
+    """The probability that ``seeds`` seeds tell an effect from 0, or (margin) that they tell it to be smaller."""
+    from scipy.stats import nct, t
+
+    free, error = seeds - 1, spread / math.sqrt(seeds)
+    if margin is None:
+        limit = t.ppf(1 - LEVEL / 2, free)
+        return float(nct.sf(limit, free, effect / error) + nct.cdf(-limit, free, effect / error))
+    # The probability that both one-sided tests reject is at least this (Bonferroni's inequality), and near it.
+    limit = t.ppf(1 - LEVEL, free)
+    each = [nct.sf(limit, free, (margin - side * effect) / error) for side in (1, -1)]
+    return float(max(0.0, sum(each) - 1))
+
+
+def error_rates(
+    seeds: int = 8, margin: float = 1.0, spread: float = 0.75, trials: int = 4000, seed: int = 0
+) -> dict[str, dict[str, float]]:
+    """How often each verdict comes out on simulated effects of known truth; normal, independent.
+
+    Parameters
+    ----------
+    seeds
+        Effects in a trial.
+    margin, spread
+        Of the rule, and the standard deviation of an effect over the seeds.
+
+    Returns
+    -------
+    dict
+        For each truth (in words) the share of each verdict.
+    """
+    rng = np.random.default_rng(seed)
+    words = tuple(MEANINGS)
+
+    def shares(verdicts: list[str]) -> dict[str, float]:
+        return {word: verdicts.count(word) / len(verdicts) for word in words}
+
+    def one(true: float) -> dict[str, float]:
+        found = (rng.normal(true, spread, seeds).tolist() for _ in range(trials))
+        return shares([decide(x, "below", margin).verdict for x in found])
+
+    def all_of(true: list[float]) -> dict[str, float]:
+        found = ([rng.normal(m, spread, seeds).tolist() for m in true] for _ in range(trials // 4))
+        return shares([every(x, ["below"] * len(x)).verdict for x in found])
+
+    return {
+        "no effect": one(0.0),
+        "an effect of exactly the margin, as expected": one(-margin),
+        "twice the margin, as expected": one(-2 * margin),
+        "twice the margin, the other way": one(2 * margin),
+        "every one of 8: true of 7, no effect in one": all_of([-2 * margin] * 7 + [0.0]),
+        "every one of 8: true": all_of([-2 * margin] * 8),
+        "every one of 8: the other way in one": all_of([-2 * margin] * 7 + [2 * margin]),
+    }
+
+
+def _student(x: np.ndarray) -> tuple[float, float, int]:
+    """Mean, its standard error, degrees of freedom."""
+    return float(x.mean()), float(x.std(ddof=1) / math.sqrt(len(x))), len(x) - 1
+
+
+def _side(mean: float, expected: str) -> bool:
+    return mean < 0 if expected == "below" else mean > 0
+
+
+def _word(mean: float, p_difference: float, p_equivalence: float, expected: str) -> str:
+    if p_equivalence < LEVEL:
+        return EQUIVALENT
+    if p_difference < LEVEL:
+        return SUPPORTED if _side(mean, expected) else CONTRADICTED
+    return UNDECIDED
+
+
+def _joint_word(support: float, against: float) -> str:
+    return SUPPORTED if support < LEVEL else CONTRADICTED if against < LEVEL else UNDECIDED
+
+
+def slope(alphas: Sequence[float], values: Sequence[float]) -> float:
+    """The least-squares slope of values over exponents."""
+    a = np.asarray(alphas, dtype=float)
+    a = a - a.mean()
+    return float(a @ np.asarray(values, dtype=float) / (a @ a))

@@ -1,0 +1,277 @@
+"""The contrasts of paper/decide/contrasts.yaml, on what was measured: an effect for each seed, and the verdict.
+
+Which settings are compared, how, and what is expected stands in that file; the rules are in `pipeline.study.contrasts`.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import pandas as pd
+from pydantic import Field
+from ruamel.yaml import YAML
+
+from pipeline.params import Params
+from pipeline.params.sections import Section
+from pipeline.plan import digits
+from pipeline.study.contrasts import UNDECIDED, Decision, Joint, corrected, decide, every, seeds_needed, slope
+from sagd.errors import InputError
+from sagd.runtime.files import read_bytes, read_json
+
+FILE = Path("contrasts.yaml")  # from paper/decide/
+PRIMARY = "kd_classifier"
+NOT_RUN = "not run"
+LOW, HIGH = 0.25, 0.75  # of the largest radius: below the one are the low rings, above the other the high ones
+LARGEST = math.sqrt(0.5)  # radius, cycles per pixel
+RINGS = {"low rings": "above", "high rings": "below"}  # where the claim puts the slopes over alpha
+Kind = Literal["difference", "gains", "every", "share", "rings", "fading", "slope", "recorded"]
+
+
+class Contrast(Section):
+    """A comparison that was written down before the runs.
+
+    ``kind`` says what the effect of a seed is. ``difference``: log(a / b), of distances. ``gains``: log(a / b) less
+    log(c / d). ``every``: log(a / b) in each band. ``share``: (a - b) / (c - b), of means over the bands. ``slope``: of
+    the logarithm of the distance over alpha. ``rings``: the slopes over alpha of the logarithm of the denoising error,
+    in low rings and in high ones; ``fading``: how much smaller they are at the end than at a quarter of the training.
+    ``recorded``: as a stage of its own has written it.
+    """
+
+    kind: Kind
+    says: str
+    primary: bool = False
+    expected: Literal["below", "above"]
+    margin: float | None = None
+    measure: str = PRIMARY
+    a: str = ""
+    b: str = ""
+    c: str = ""
+    d: str = ""
+    over: dict[str, float] = Field({}, description="settings and their alphas")
+
+
+class Question(Section):
+    """A claim of the paper, and the contrasts that answer it."""
+
+    claim: int
+    title: str
+    paper: str
+    asks: str
+    contrasts: dict[str, Contrast]
+
+
+class Power(Section):
+    """Why there are so many seeds: pairs of arms of a pilot, whose spread over its seeds is pooled."""
+
+    why: str
+    pairs: list[Annotated[list[str], Field(min_length=2, max_length=2)]]
+    effect: float
+    margin: float
+
+
+class File(Section):
+    """contrasts.yaml."""
+
+    measures: dict[str, str]
+    rules: str
+    power: Power
+    questions: dict[str, Question]
+    arms: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A contrast and what came out: a decision (None: not run), the names of its parts, such as bands, or the settings
+    that are missing."""
+
+    contrast: Contrast
+    decision: Decision | Joint | None
+    parts: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+
+    @property
+    def verdict(self) -> str:
+        """A key of `contrasts.MEANINGS`, or not run."""
+        return self.decision.verdict if self.decision else NOT_RUN
+
+
+def written(file: Path = FILE) -> File:
+    """What was written down."""
+    return File.model_validate(YAML(typ="safe").load(read_bytes(file)))
+
+
+@dataclass(frozen=True)
+class Results:
+    """What was measured in the profile, by setting; a variant's name follows the setting's after a slash."""
+
+    params: Params
+
+    @cached_property
+    def _places(self) -> dict[str, Callable[[str, str], Path]]:
+        return {f"{s.name}/{s.variant}" if s.variant else str(s.name): s.report for s in self.params.drawn}
+
+    def _report(self, name: str, ending: str) -> Path:
+        if name not in self._places:
+            raise InputError(f"{FILE} names {name}, which is none of its arms")
+        return self._places[name]("evaluate", ending)
+
+    def run(self, name: str) -> bool:
+        """Whether a setting was measured."""
+        return self._report(name, "seeds.json").exists()
+
+    def of(self, name: str, measure: str = PRIMARY, at: float = 1.0) -> pd.Series:
+        """A measure of a setting at a share of its training, by seed."""
+        detail = read_json(self._report(name, "seeds.json"))
+        end = "" if at == 1 else f"_step_{round(at * detail['run']['checkpoints'][-1])}"
+        values = detail["per_seed"].get(measure + end)
+        if values is None:
+            raise InputError(f"{name} has no {measure}{end}")
+        return pd.Series(values, detail["seeds"], dtype=float)
+
+    def denoising(self, name: str, at: float = 1.0) -> pd.DataFrame:
+        """The denoising error of a setting at a share of its training: seed, snr, radius, error."""
+        rows = pd.read_csv(self._report(name, "denoising.csv"))
+        return rows[rows.step == round(at * rows.step.max())]
+
+    @cached_property
+    def bands(self) -> list[str]:
+        """The names of the bands, such as 04_05."""
+        return [f"{digits(low)}_{digits(high)}" for low, high in written().arms["omission"]["bands"]]
+
+
+def settings_of(contrast: Contrast, bands: list[str]) -> list[str]:
+    """The settings that a contrast needs."""
+    named = [n for n in (contrast.a, contrast.b, contrast.c, contrast.d) if n]
+    each = [n.format(band=band) for n in named for band in (bands if "{band}" in n else [""])]
+    return [*dict.fromkeys([*each, *contrast.over])]
+
+
+def effects(
+    contrast: Contrast, results: Results, at: float = 1.0, measure: str | None = None
+) -> dict[str, list[float]]:
+    """The effects of a contrast, one a seed: of each band or part by its name, or of the whole ("")."""
+    measure = measure or contrast.measure
+
+    def logs(name: str) -> pd.Series:
+        values = results.of(name, measure, at)
+        if not (values > 0).all():
+            raise InputError(f"{measure} of {name} is {values.min():g}; its logarithm is needed")
+        return np.log(values)
+
+    def ratio(a: str, b: str) -> pd.Series:
+        return (logs(a) - logs(b)).dropna()  # the seeds that both have
+
+    bands = results.bands
+    if contrast.kind == "difference":
+        return {"": ratio(contrast.a, contrast.b).tolist()}
+    if contrast.kind == "gains":
+        return {"": (ratio(contrast.a, contrast.b) - ratio(contrast.c, contrast.d)).dropna().tolist()}
+    if contrast.kind == "every":
+        return {b: ratio(contrast.a.format(band=b), contrast.b.format(band=b)).tolist() for b in bands}
+    if contrast.kind == "share":
+        a, b, c = (
+            pd.concat([results.of(name.format(band=band), measure, at) for band in bands], axis=1).mean(axis=1)
+            for name in (contrast.a, contrast.b, contrast.c)
+        )
+        return {"": ((a - b) / (c - b)).dropna().tolist()}
+    if contrast.kind == "slope":
+        return {"": _slopes({alpha: logs(name) for name, alpha in contrast.over.items()})}
+    if contrast.kind == "rings":
+        return _rings(contrast, results, at)
+    if contrast.kind == "fading":
+        first, last = (_rings(contrast, results, share) for share in (0.25, 1.0))
+        return {part: np.subtract(first[part], last[part]).tolist() for part in first}
+    raise InputError(f"{contrast.kind} has no effects of its own")
+
+
+def _rings(contrast: Contrast, results: Results, at: float) -> dict[str, list[float]]:
+    """Per seed, the slope over alpha of the mean logarithm of the denoising error in low and in high rings."""
+    tables = {alpha: results.denoising(name, at) for name, alpha in contrast.over.items()}
+    found = {}
+    for part, inside in {
+        "low rings": lambda r: (r > 0) & (r < LOW * LARGEST),
+        "high rings": lambda r: r > HIGH * LARGEST,
+    }.items():
+        rows = {alpha: table[inside(table.radius)] for alpha, table in tables.items()}
+        found[part] = _slopes({alpha: np.log(t.error).groupby(t.seed).mean() for alpha, t in rows.items()})
+    return found
+
+
+def _slopes(by_alpha: dict[float, pd.Series]) -> list[float]:
+    table = pd.DataFrame(by_alpha).dropna()
+    return [slope(list(table.columns), row) for row in table.to_numpy()]
+
+
+def answer(contrast: Contrast, results: Results, at: float = 1.0, measure: str | None = None) -> Answer:
+    """The verdict on a contrast, before any correction."""
+    missing = [name for name in settings_of(contrast, results.bands) if not results.run(name)]
+    if missing:
+        return Answer(contrast, None, missing=tuple(missing))
+    found = effects(contrast, results, at, measure)
+    return Answer(contrast, judged(contrast, found), tuple(found))
+
+
+def judged(contrast: Contrast, found: dict[str, list[float]]) -> Decision | Joint:
+    """The verdict on effects."""
+    if len(found) == 1:
+        return decide(found[""], contrast.expected, contrast.margin)
+    sides = RINGS if found.keys() == RINGS.keys() else dict.fromkeys(found, contrast.expected)
+    return every(list(found.values()), [sides[part] for part in found])
+
+
+def answers(results: Results, file: File) -> dict[str, dict[str, Answer]]:
+    """Every contrast's answer, by question: the secondary ones are corrected together (Holm), over all questions."""
+    found = {
+        q: {k: answer(c, results) for k, c in question.contrasts.items()} for q, question in file.questions.items()
+    }
+    rest = [(q, k) for q, its in found.items() for k, a in its.items() if not a.contrast.primary and a.decision]
+    listed = [found[q][k] for q, k in rest]
+    adjusted = corrected([a.decision for a in listed if a.decision], [a.contrast.expected for a in listed])
+    for (q, k), decision in zip(rest, adjusted, strict=True):
+        found[q][k] = replace(found[q][k], decision=decision)
+    return found
+
+
+@dataclass(frozen=True)
+class Pilot:
+    """What the pilot says of the number of seeds.
+
+    Parameters
+    ----------
+    spread, upper
+        Standard deviation of an effect over the seeds, pooled over the pairs, and its upper bound at 90 %.
+    freedom
+        Degrees of freedom.
+    for_effect, for_margin
+        Seeds that find the effect, and that tell no effect to be smaller than the margin, with a power of 90 %, at the
+        spread and at its upper bound.
+    """
+
+    spread: float
+    upper: float
+    freedom: int
+    for_effect: tuple[int, int]
+    for_margin: tuple[int, int]
+
+
+def pilot(results: Results, power: Power) -> Pilot:
+    """The number of seeds that the pilot asks for."""
+    from scipy.stats import chi2
+
+    effects = [np.log(results.of(a) / results.of(b)).to_numpy() for a, b in power.pairs]
+    freedom = sum(len(x) - 1 for x in effects)
+    spread = math.sqrt(sum(np.square(x - x.mean()).sum() for x in effects) / freedom)
+    upper = spread * math.sqrt(freedom / chi2.ppf(0.1, freedom))
+    for_effect = (seeds_needed(spread, power.effect), seeds_needed(upper, power.effect))
+    for_margin = (seeds_needed(spread, 0.0, margin=power.margin), seeds_needed(upper, 0.0, margin=power.margin))
+    return Pilot(spread, upper, freedom, for_effect, for_margin)
+
+
+def overall(its: dict[str, Answer]) -> str:
+    """A word for a question: the verdict of its primary contrasts, if they agree."""
+    words = {a.verdict for a in its.values() if a.contrast.primary}
+    return words.pop() if len(words) == 1 else UNDECIDED if NOT_RUN not in words else NOT_RUN

@@ -1,0 +1,98 @@
+"""The error of a network's denoising on held-out images, ring by ring at matched signal-to-noise ratios.
+
+It needs no samples and no features, and says directly which frequencies a network has learnt.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from sagd.errors import InputError
+from sagd.formulations.base import Predict
+from sagd.formulations.diffusion import Diffusion
+from sagd.noise.base import Noise
+from sagd.noise.grid import ring_means
+from sagd.runtime.parallel import blocks, concurrently
+
+DENOISING = "denoising"  # its name among the metrics
+SNRS = (0.1, 1.0, 10.0)
+
+
+def denoising_errors(
+    predict: Predict,
+    diffusion: Diffusion,
+    noise: Noise,
+    x0: Tensor,
+    *,
+    generator: torch.Generator,
+    snrs: tuple[float, ...] = SNRS,
+    batch_size: int = 128,
+    report: Callable[[int], None] = lambda images: None,
+) -> Tensor:
+    """E|F(x0hat - x0)|^2 in a ring, over the variance of the data there, where the ring has a given SNR.
+
+    At step t a ring has the SNR alpha_bar S / ((1 - alpha_bar) w^2), S the data's variance and w^2 the noise's in it.
+    Noises that differ reach an SNR at different steps. Of a Gaussian field whose rings are independent the least
+    possible error is 1 / (1 + SNR), whatever the noise; what differs between noises is what their networks have learnt,
+    and what they see of a ring in the others.
+
+    Parameters
+    ----------
+    predict
+        Takes x_t (B, C, H, W) and t (B,), and gives what the formulation predicts.
+    diffusion, noise
+        What the network was trained with; the noise is constant.
+    x0
+        (N, C, H, W), held-out data as the network knows them.
+    generator
+        Of the white noise, one field an image, the same in every ring and at every SNR.
+
+    Returns
+    -------
+    Tensor
+        (len(snrs), K), float64: for each SNR and each ring of `sagd.noise.grid.ring_means`, NaN where the noise leaves
+        a part of the ring out, or where the data are constant.
+
+    Raises
+    ------
+    InputError
+        Varying noise, or fewer than two images.
+    """
+    if not noise.constant or len(x0) < 2:
+        raise InputError(f"denoising takes constant noise and two images or more; there are {len(x0)}")
+    schedule, size = diffusion.schedule, tuple(x0.shape[-2:])
+    x0 = noise.project(x0)
+    spectrum = noise.at(0)
+    variance = _rings(x0 - x0.mean(0)) * len(x0) / (len(x0) - 1)
+    strength = ring_means(spectrum.weight.double().cpu() ** 2)
+    whole = (ring_means(spectrum.support.double().cpu().expand(size)) == 1) & (variance > 0)
+    alpha_bar = schedule.alpha_bar.cpu()
+    log_snr = (alpha_bar / (1 - alpha_bar)).log()
+    wanted = torch.tensor(snrs, dtype=torch.float64).log()[:, None] - (variance / strength).log()
+    steps = (log_snr[:, None, None] - wanted).abs().argmin(0)  # (SNR, ring)
+    eps = noise.shape(torch.randn(x0.shape, generator=generator, dtype=x0.dtype, device=generator.device).to(x0))
+
+    def error(t: int) -> Tensor:
+        total = torch.zeros_like(variance)
+        with torch.inference_mode():
+            for rows in blocks(len(x0), batch_size):
+                ts = torch.full((len(x0[rows]),), t, device=x0.device)
+                xt = schedule.q_sample(x0[rows], ts, eps[rows])
+                output = noise.project(predict(xt, ts))
+                x0hat, _ = schedule.x0_and_eps(xt, t, output, diffusion.prediction)
+                total += len(ts) * _rings(x0hat - x0[rows])
+                report(len(ts))
+        return total / len(x0) / variance
+
+    found = torch.full(steps.shape, torch.nan, dtype=torch.float64)
+    visited = sorted(set(steps[:, whole].flatten().tolist()))
+    for t, errors in zip(visited, concurrently(error, visited, x0.device), strict=True):
+        found = torch.where((steps == t) & whole, errors, found)
+    return found
+
+
+def _rings(x: Tensor) -> Tensor:
+    """|F x|^2, averaged over images, channels and the bins of each ring: (K,), float64, on the CPU."""
+    power = torch.fft.fft2(x.double(), norm="ortho").abs().square().flatten(0, 1).mean(0)
+    return ring_means(power).cpu()

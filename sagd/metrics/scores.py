@@ -1,0 +1,44 @@
+"""How much the scores differ that two networks have learnt, over the trajectory."""
+
+import torch
+from torch import Tensor
+
+from sagd.formulations.base import Predict
+from sagd.formulations.diffusion import Diffusion
+from sagd.noise.spectrum import Spectrum
+from sagd.runtime.parallel import blocks
+
+Learnt = tuple[Predict, Spectrum]  # a network, and the noise that it was trained with
+
+
+def score_difference(
+    one: Learnt, other: Learnt, diffusion: Diffusion, x0: Tensor, white: Tensor, t: int, batch_size: int = 128
+) -> float:
+    """E|s - s'|^2 over the mean of E|s|^2 and E|s'|^2: 0 for equal scores, 2 for unrelated ones (eq. 9, eq. 30).
+
+    Scores are compared in the same places, x_t with white noise, which networks of any noise see about alike.
+
+    Parameters
+    ----------
+    diffusion
+        What both were trained with.
+    x0, white
+        (N, C, H, W), data and N(0, I).
+    t
+        The step.
+    """
+    squares = torch.zeros(3, dtype=torch.float64)
+    with torch.inference_mode():
+        for rows in blocks(len(x0), batch_size):
+            ts = torch.full((len(x0[rows]),), t, device=x0.device)
+            xt = diffusion.schedule.q_sample(x0[rows], ts, white[rows])
+            a, b = (_score(learnt, diffusion, xt, ts) for learnt in (one, other))
+            squares += torch.stack([v.double().square().sum().cpu() for v in (a - b, a, b)])
+    return (2 * squares[0] / (squares[1] + squares[2])).item()
+
+
+def _score(learnt: Learnt, diffusion: Diffusion, xt: Tensor, t: Tensor) -> Tensor:
+    predict, spectrum = learnt
+    output = spectrum.project(predict(xt, t))
+    _, eps = diffusion.schedule.x0_and_eps(xt, t, output, diffusion.prediction)
+    return diffusion.schedule.score_from_eps(spectrum, t, eps)

@@ -1,0 +1,95 @@
+"""The rules by which a question counts as answered, on data of known truth."""
+
+import numpy as np
+import pytest
+
+from pipeline.study.contrasts import (
+    CONTRADICTED,
+    EQUIVALENT,
+    SUPPORTED,
+    UNDECIDED,
+    corrected,
+    decide,
+    error_rates,
+    every,
+    holm,
+    power_of,
+    seeds_needed,
+    slope,
+)  # fmt: skip
+
+RATES = error_rates(trials=4000)
+CHANCE = 0.012  # three standard errors of a share of 5 % in 4,000 trials
+
+
+def test_a_claim_is_supported_where_nothing_is_at_most_as_often_as_stated():
+    none = RATES["no effect"]
+    assert none[SUPPORTED] + none[CONTRADICTED] <= 0.05 + CHANCE
+    rng = np.random.default_rng(1)
+    words = [decide(rng.normal(size=8).tolist(), "below").verdict for _ in range(4000)]  # without a margin
+    wrong = 1 - words.count(UNDECIDED) / 4000
+    assert abs(wrong - 0.05) < CHANCE
+
+
+def test_an_effect_as_large_as_the_margin_is_seldom_called_equivalent():
+    assert RATES["an effect of exactly the margin, as expected"][EQUIVALENT] <= 0.05 + CHANCE
+
+
+def test_effects_are_found_and_on_the_right_side():
+    assert RATES["twice the margin, as expected"][SUPPORTED] > 0.99
+    assert RATES["twice the margin, the other way"][CONTRADICTED] > 0.99
+    assert RATES["no effect"][EQUIVALENT] > 0.85
+
+
+def test_a_claim_of_all_is_not_supported_by_seven_of_eight():
+    # A thousand trials here: three standard errors are twice as wide.
+    assert RATES["every one of 8: true of 7, no effect in one"][SUPPORTED] <= 0.05 + 2 * CHANCE
+    assert RATES["every one of 8: true"][SUPPORTED] > 0.95
+    assert RATES["every one of 8: the other way in one"][CONTRADICTED] > 0.95
+
+
+def test_holm_is_wrong_in_one_family_of_twenty():
+    rng, wrong = np.random.default_rng(2), 0
+    for _ in range(1000):
+        found = [decide(rng.normal(size=8).tolist(), "below") for _ in range(10)]
+        wrong += any(d.verdict != UNDECIDED for d in corrected(found, ["below"] * 10))
+    assert wrong / 1000 <= 0.05 + 2 * CHANCE
+
+
+def test_holm_is_the_published_procedure():
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])  # Holm (1979), by hand
+    assert holm([0.9, 0.9]) == [1, 1]
+
+
+def test_correcting_keeps_what_is_clear_and_joint_claims():
+    clear = decide([-1.0, -1.1, -0.9, -1.05], "below", margin=0.1)
+    joint = every([[-1.0, -1.1, -0.9], [1.0, 1.1, 0.9]], ["below", "above"])
+    weak = decide([-1.0, -0.2, -0.5, -0.1], "below")
+    found = corrected([clear, joint, weak], ["below"] * 3)
+    assert [d.verdict for d in found] == [SUPPORTED, SUPPORTED, UNDECIDED]
+    assert found[1].p_support == pytest.approx(min(1, 5 * joint.p_support), rel=0.3)
+
+
+def test_equivalence_needs_a_margin():
+    tiny = [0.01, -0.01, 0.005, -0.004]
+    assert decide(tiny, "below", margin=0.1).verdict == EQUIVALENT
+    assert decide(tiny, "below").verdict == UNDECIDED
+
+
+def test_seeds_that_all_agree_are_decided():
+    assert decide([0.0, 0.0, 0.0], "below", margin=0.1).verdict == EQUIVALENT
+    assert decide([-1.0, -1.0, -1.0], "below").verdict == SUPPORTED
+
+
+@pytest.mark.parametrize("margin", [None, 1.0])
+def test_power_is_that_of_the_rule(margin):
+    rng, true = np.random.default_rng(3), 0.0 if margin else 0.8
+    told = [decide(rng.normal(true, 0.75, 8).tolist(), "above", margin).verdict for _ in range(3000)]
+    share = told.count(EQUIVALENT if margin else SUPPORTED) / 3000
+    assert share == pytest.approx(power_of(0.75, true, 8, margin), abs=0.03)
+    needed = seeds_needed(0.75, true, 0.9, margin)
+    assert power_of(0.75, true, needed, margin) >= 0.9 > power_of(0.75, true, needed - 1, margin)
+
+
+def test_slope():
+    assert slope([-0.5, 0, 0.5], [3, 2, 1]) == pytest.approx(-2)

@@ -1,0 +1,137 @@
+"""The contrasts that were written down, on results that were made up to have a known answer."""
+
+import json
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pipeline import params as parameters
+from pipeline.plan import decided as arms
+from pipeline.study import decided
+from pipeline.study.contrasts import CONTRADICTED, EQUIVALENT, SUPPORTED, UNDECIDED
+from pipeline.study.decided import NOT_RUN, PRIMARY, Results, answers, overall, settings_of, written
+from sagd.errors import InputError
+
+ROOT = Path(__file__).parent.parent.parent
+FILE = ROOT / "paper" / "decide" / "contrasts.yaml"
+RADII = (0.0625, 0.125, 0.3, 0.6)
+
+
+def test_every_setting_that_a_contrast_names_is_an_arm_of_the_study(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    named, file = arms(), written(FILE)
+    places = {*named, *(f"{n}/{v}" for n, s in named.items() for v in s.get("variants", {}))}
+    bands = ["01_02", "08_09"]
+    for question in file.questions.values():
+        assert any(contrast.primary for contrast in question.contrasts.values())
+        for contrast in question.contrasts.values():
+            assert set(settings_of(contrast, bands)) <= places
+
+
+def test_the_committed_parameters_are_those_of_the_contrasts(monkeypatch):
+    from pipeline.plan import parameters as made
+
+    monkeypatch.chdir(ROOT)
+    assert json.loads((ROOT / "paper/decide/params.json").read_text()) == made("decide")
+
+
+def test_networks_that_are_compared_are_trained_alike(monkeypatch):
+    """Two arms of a contrast differ in what it is about; not in the number of steps, say."""
+    monkeypatch.chdir(ROOT / "paper" / "decide")
+    settings = {s.name: s for s in parameters.load().settings}
+    for question in written(FILE).questions.values():
+        for contrast in question.contrasts.values():
+            named = settings_of(contrast, Results(parameters.load()).bands)
+            compared = [settings[n.split("/")[0]] for n in named]
+            recipes = {s.train.model_dump_json(exclude={"prediction", "linear", "project"}) for s in compared}
+            samplings = {s.sample.model_dump_json(exclude={"earlier", "start"}) for s in compared}
+            assert len(recipes) <= 1 and len(samplings) <= 1, contrast.says
+
+
+@pytest.fixture
+def study(tmp_path, monkeypatch):
+    """A function that writes results: takes the distance of a setting and seed, and the denoising error over alpha."""
+    (tmp_path / "params.json").write_bytes((ROOT / "paper/decide/params.json").read_bytes())
+    (tmp_path / "contrasts.yaml").write_bytes(FILE.read_bytes())
+    monkeypatch.chdir(tmp_path)
+    results = Results(parameters.load())
+
+    def write(distance, error=lambda alpha, radius: 1.0, only=lambda name: True):
+        for setting in results.params.drawn:
+            if not only(setting.name):
+                continue
+            name, rng = setting.title.replace(", ", "/"), np.random.default_rng(zlib.crc32(setting.title.encode()))
+            values = [distance(name) * np.exp(0.01 * rng.normal()) for _ in setting.seeds]
+            keys = (PRIMARY, f"{PRIMARY}_step_750", f"corrupted_{PRIMARY}")
+            detail = {"seeds": setting.seeds, "run": {"checkpoints": [750, 1500, 3000]}}
+            path = setting.report("evaluate", "seeds.json")
+            path.parent.mkdir(parents=True)
+            path.write_text(json.dumps(detail | {"per_seed": dict.fromkeys(keys, values)}))
+            alpha = setting.noise.alpha
+            rows = [
+                (seed, step, 1.0, r, error(alpha, r) * np.exp(0.01 * rng.normal()))
+                for seed in setting.seeds for step in (750, 1500, 3000) for r in RADII
+            ]  # fmt: skip
+            table = pd.DataFrame(rows, columns=["seed", "step", "snr", "radius", "error"])
+            table.to_csv(setting.report("evaluate", "denoising.csv"), index=False)
+        return results
+
+    return write
+
+
+def test_what_was_not_run_is_told(study):
+    results = study(lambda name: 1.0, only=lambda name: "omission" not in name)
+    found = answers(results, written())
+    assert found["omission"]["projected_isotropic"].verdict == NOT_RUN
+    assert "omission_01_02_bpm" in found["omission"]["projected_isotropic"].missing
+    assert overall(found["omission"]) == NOT_RUN
+
+
+def test_without_any_effect_nothing_is_supported(study):
+    found = answers(study(lambda name: 1.0), written())
+    assert {a.verdict for its in found.values() for a in its.values()} <= {EQUIVALENT, UNDECIDED, NOT_RUN}
+    assert found["tilt"]["listing"].verdict == found["tiny"]["plus"].verdict == EQUIVALENT
+    assert overall(found["tiny"]) == EQUIVALENT
+
+
+def test_a_gain_that_only_the_mean_image_brings(study):
+    found = answers(study(lambda name: 0.7 if name.startswith("tilt_eps_m006_floor") else 1.0), written())["tilt"]
+    words = {name: found[name].verdict for name in ("listing", "listing_centred", "listing_right_start", "mean_image")}
+    assert words == dict(zip(words, [SUPPORTED, EQUIVALENT, SUPPORTED, SUPPORTED], strict=True))
+    assert found["listing"].decision.mean == pytest.approx(np.log(0.7), abs=0.01)
+    assert overall(found) == UNDECIDED  # its primary contrasts disagree
+
+
+def test_a_band_where_omission_fails_spoils_the_claim_of_all(study):
+    arm = {"iso": 1.0, "literal": 0.6, "bpm": 0.51, "filtered": 0.5}
+    found = answers(study(lambda name: arm.get(name.split("_")[-1], 1.0)), written())["omission"]
+    assert found["projected_isotropic"].verdict == found["projected_literal"].verdict == SUPPORTED
+    assert found["projected_filtered"].verdict == EQUIVALENT  # 0.01 of 0.5
+    assert found["projected_filtered"].decision.mean == pytest.approx(0.02, abs=0.01)
+
+
+def test_one_band_the_other_way_contradicts(study):
+    distance = {"omission_03_04_bpm": 1.2, "omission_03_04_iso": 1.0}
+    found = answers(study(lambda name: distance.get(name, 0.5 if name.endswith("bpm") else 1.0)), written())
+    assert found["omission"]["projected_isotropic"].verdict == CONTRADICTED
+
+
+def test_slopes_of_the_rings(study):
+    found = answers(study(lambda name: 1.0, lambda alpha, r: np.exp(alpha * (0.3 if r < 0.2 else -0.4))), written())
+    rings = found["spectrum"]["rings"]
+    assert rings.verdict == SUPPORTED and rings.parts == ("low rings", "high rings")
+    assert [d.mean for d in rings.decision.parts] == pytest.approx([0.3, -0.4], abs=0.02)
+    assert found["spectrum"]["fading"].verdict == UNDECIDED  # as large at a quarter of the training as at its end
+
+
+def test_a_distance_that_has_no_logarithm_is_refused(study):
+    with pytest.raises(InputError, match="its logarithm is needed"):
+        answers(study(lambda name: -1.0), written())
+
+
+def test_bands_are_those_of_the_file(study):
+    assert Results(parameters.load()).bands == [f"0{k}_0{k + 1}" for k in range(1, 9)]
+    assert decided.FILE == Path("contrasts.yaml")
