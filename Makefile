@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: repro verify theory paper show docs env test test-fast wheel smoke bench lint lock clean
+.PHONY: repro verify theory paper decide show docs env test test-fast wheel smoke bench lint lock clean
 
 repro: env  ## the default study, from data to reports/index.html
 	@dvc repro
@@ -26,6 +26,10 @@ ONLY ?= .
 paper: env  ## the paper's study in a profile of paper/profiles, JOBS settings at a time, ONLY those whose name matches
 	@python -m pipeline.plan $(PROFILE)
 	@paper/run.sh $(JOBS) '$(ONLY)'
+
+decide: env  ## what two cores can decide of the paper's claims: JOBS settings at a time, ONLY those whose name matches
+	@python -m pipeline.plan decide
+	@paper/run.sh $(JOBS) '$(ONLY)' decide
 
 docs: env  ## docs/parameters.md, from the schema
 	@python -m pipeline.params.table > docs/parameters.md

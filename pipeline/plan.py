@@ -119,7 +119,7 @@ def decided() -> dict[str, dict]:
         for low, high in described.get("bands", [(None, None)]):
             place = "" if low is None else f"{digits(low)}_{digits(high)}_"
             for name, setting in described["settings"].items():
-                found[f"{group}_{place}{name}"] = common | _with_edges(setting, {"LOW": low, "HIGH": high})
+                found[f"{group}_{place}{name}"] = _with_edges(common | setting, {"LOW": low, "HIGH": high})
     return found
 
 

@@ -88,6 +88,7 @@ class Answer:
     """A contrast and what came out: a decision (None: not run), the names of its parts, such as bands, or the settings
     that are missing."""
 
+    name: str
     contrast: Contrast
     decision: Decision | Joint | None
     parts: tuple[str, ...] = ()
@@ -123,13 +124,17 @@ class Results:
         """Whether a setting was measured."""
         return self._report(name, "seeds.json").exists()
 
+    def has(self, name: str, measure: str, at: float) -> bool:
+        """Whether a setting has a measure at a share of its training."""
+        detail = read_json(self._report(name, "seeds.json"))
+        return measure + _ending(detail, at) in detail["per_seed"]
+
     def of(self, name: str, measure: str = PRIMARY, at: float = 1.0) -> pd.Series:
         """A measure of a setting at a share of its training, by seed."""
         detail = read_json(self._report(name, "seeds.json"))
-        end = "" if at == 1 else f"_step_{round(at * detail['run']['checkpoints'][-1])}"
-        values = detail["per_seed"].get(measure + end)
+        values = detail["per_seed"].get(measure + _ending(detail, at))
         if values is None:
-            raise InputError(f"{name} has no {measure}{end}")
+            raise InputError(f"{name} has no {measure} at {at:g} of its training")
         return pd.Series(values, detail["seeds"], dtype=float)
 
     def denoising(self, name: str, at: float = 1.0) -> pd.DataFrame:
@@ -141,6 +146,11 @@ class Results:
     def bands(self) -> list[str]:
         """The names of the bands, such as 04_05."""
         return [f"{digits(low)}_{digits(high)}" for low, high in written().arms["omission"]["bands"]]
+
+
+def _ending(detail: dict, at: float) -> str:
+    """Of the names of what was measured at a share of the training."""
+    return "" if at == 1 else f"_step_{round(at * detail['run']['checkpoints'][-1])}"
 
 
 def settings_of(contrast: Contrast, bands: list[str]) -> list[str]:
@@ -185,7 +195,12 @@ def effects(
     if contrast.kind == "fading":
         first, last = (_rings(contrast, results, share) for share in (0.25, 1.0))
         return {part: np.subtract(first[part], last[part]).tolist() for part in first}
-    raise InputError(f"{contrast.kind} has no effects of its own")
+    return {"": read_json(recorded(contrast, results.params))[contrast.measure]["effects"]}
+
+
+def recorded(contrast: Contrast, params: Params) -> Path:
+    """The file of a stage that writes effects of its own: endpoint.json, cost.json."""
+    return Path("reports", params.profile or "", f"{contrast.measure.partition('_')[0]}.json")
 
 
 def _rings(contrast: Contrast, results: Results, at: float) -> dict[str, list[float]]:
@@ -206,13 +221,17 @@ def _slopes(by_alpha: dict[float, pd.Series]) -> list[float]:
     return [slope(list(table.columns), row) for row in table.to_numpy()]
 
 
-def answer(contrast: Contrast, results: Results, at: float = 1.0, measure: str | None = None) -> Answer:
+def answer(name: str, contrast: Contrast, results: Results, at: float = 1.0, measure: str | None = None) -> Answer:
     """The verdict on a contrast, before any correction."""
-    missing = [name for name in settings_of(contrast, results.bands) if not results.run(name)]
+    if contrast.kind == "recorded":
+        file = recorded(contrast, results.params)
+        missing = [] if file.exists() else [f"stage {file.stem}"]
+    else:
+        missing = [s for s in settings_of(contrast, results.bands) if not results.run(s)]
     if missing:
-        return Answer(contrast, None, missing=tuple(missing))
+        return Answer(name, contrast, None, missing=tuple(missing))
     found = effects(contrast, results, at, measure)
-    return Answer(contrast, judged(contrast, found), tuple(found))
+    return Answer(name, contrast, judged(contrast, found), tuple(found))
 
 
 def judged(contrast: Contrast, found: dict[str, list[float]]) -> Decision | Joint:
@@ -226,7 +245,7 @@ def judged(contrast: Contrast, found: dict[str, list[float]]) -> Decision | Join
 def answers(results: Results, file: File) -> dict[str, dict[str, Answer]]:
     """Every contrast's answer, by question: the secondary ones are corrected together (Holm), over all questions."""
     found = {
-        q: {k: answer(c, results) for k, c in question.contrasts.items()} for q, question in file.questions.items()
+        q: {k: answer(k, c, results) for k, c in question.contrasts.items()} for q, question in file.questions.items()
     }
     rest = [(q, k) for q, its in found.items() for k, a in its.items() if not a.contrast.primary and a.decision]
     listed = [found[q][k] for q, k in rest]

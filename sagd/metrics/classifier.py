@@ -4,6 +4,7 @@ Networks that were trained on photographs see little in digits of 16 pixels. A c
 what tells them apart, few of them (so that 2,000 samples say something), in a millisecond an image.
 """
 
+import io
 import math
 import warnings
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from torch.nn import functional
 
 from sagd.errors import InputError
 from sagd.noise.randomness import generator, seeded
-from sagd.runtime.files import writing
+from sagd.runtime.files import write_bytes
 
 
 @dataclass(frozen=True)
@@ -109,11 +110,16 @@ def accuracy(network: Classifier, images: Tensor, labels: Tensor) -> float:
 
 
 def export(network: Classifier, path: Path) -> None:
-    """Write a classifier's features as a TorchScript file, which `sagd.metrics.extractors` takes as any other."""
-    with writing(path) as beside, warnings.catch_warnings():
-        # Deprecated for deployment; for one file that needs no code of ours there is no other that trains here.
+    """Write a classifier's features as a TorchScript file, which `sagd.metrics.extractors` takes as any other.
+
+    Its bytes are the same at every call under the same PYTHONHASHSEED: TorchScript writes sets in their order.
+    """
+    content = io.BytesIO()  # a file's name would be part of it
+    with warnings.catch_warnings():
+        # PyTorch advises torch.export now; evaluate.features takes TorchScript, which any version of PyTorch reads.
         warnings.simplefilter("ignore", FutureWarning)
-        torch.jit.script(network).save(str(beside))
+        torch.jit.save(torch.jit.script(network), content)
+    write_bytes(path, content.getvalue())
 
 
 def _coloured(images: Tensor) -> Tensor:

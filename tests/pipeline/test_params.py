@@ -194,7 +194,10 @@ def test_small_learning_rates_are_numbers(project):
         ({"dataset__name": "imagnet"}, r"dataset\.name is 'imagnet'; allowed: .*imagenet"),
         ({"train__snapshots": [0.5, 0.25]}, r"train\.snapshots is \[0\.5, 0\.25\]; .*shares must rise"),
         ({"train__snapshots": [0.0001, 0.5]}, r"train\.snapshots is \[0\.0001, 0\.5\]; there are 800 steps"),
-        ({"train__snapshots": [1.0]}, r"train\.snapshots is \[1\.0\]; it must be a whole number, or it must be below 1"),
+        (
+            {"train__snapshots": [1.0]},
+            r"train\.snapshots is \[1\.0\]; it must be a whole number, or it must be below 1",
+        ),
         ({"encode__kind": "vae", "encode__path": "x", "encode__centre": True}, "centre is for kind pixel"),
         ({"dataset__labels": "yes"}, r"dataset\.labels is 'yes'; it must be true or false"),
         ({"dataset__path": 3}, r"dataset\.path is 3; it must be text"),
