@@ -2,7 +2,6 @@
 
 import math
 import subprocess
-from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -10,7 +9,6 @@ import numpy as np
 import pandas as pd
 from IPython.display import HTML, Markdown, display
 
-from pipeline.plan import BANDS
 from pipeline.run import timings
 from pipeline.study import pages
 from pipeline.study.contrasts import MEANINGS, Decision, Joint, error_rates
@@ -28,9 +26,7 @@ from pipeline.study.decided import (
     recorded,
     settings_of,
 )  # fmt: skip
-from pipeline.study.verdicts import number
 from sagd.figures import claims as figures
-from sagd.operators import band_pass, power_law
 from sagd.runtime.files import read_json
 
 EARLIER = (0.25, 0.5)  # shares of the training that stand beside its end
@@ -353,54 +349,4 @@ def power(file: File, results: Results) -> str:
         f"To find an effect of {percent(file.power.effect)} with a power of 90 % takes {p.for_effect[0]} seeds, "
         f"{p.for_effect[1]} at the upper bound; to tell that there is none of {percent(file.power.margin)} takes "
         f"{p.for_margin[0]} and {p.for_margin[1]}."
-    )
-
-
-def tiny_weights(alpha: float = 0.001, size: int = 256) -> str:
-    """By how much an exponent changes the weights, and an image of noise, in Markdown."""
-    w = power_law((size, size), alpha).weight
-    change = (w - 1).square().mean().sqrt().item()
-    ratio = w.max().item() / w.min().item()
-    return (
-        f"At alpha {alpha:+g} and {size}x{size} the largest weight is {ratio:.4f} times the smallest, and noise made "
-        f"of the same white pixels differs from isotropic noise by {100 * change:.2f} % of its standard deviation "
-        f"(signal to difference: {-20 * math.log10(change):.0f} dB)."
-    )
-
-
-def published_tiny(table: pd.DataFrame, dataset: str = "ffhq") -> str:
-    """The published row at +-0.001 with its errors, in Markdown."""
-    rows = table[(table.dataset == dataset)].set_index("alpha")
-    said = ", ".join(
-        f"{number(rows.fid_mean[a], rows.fid_stderr[a])} at {a:+g}"
-        if a
-        else f"{number(rows.fid_mean[a], rows.fid_stderr[a])} at 0"
-        for a in (-0.001, 0.0, 0.001)
-    )
-    gap = rows.fid_mean[0.001] - rows.fid_mean[0.0]
-    error = math.hypot(rows.fid_stderr[0.001], rows.fid_stderr[0.0])
-    return (
-        f"Published for FFHQ: {said}; the difference of +0.001 and 0 is {gap:.2f}, {gap / error:.1f} standard errors."
-    )
-
-
-def listed_boost(sizes: Sequence[int] = (16, 32), alpha: float = -0.06) -> str:
-    """The weight of the zero frequency in the listing, in Markdown."""
-    found = []
-    for size in sizes:
-        w = power_law((size, size), alpha, dc="floor").weight
-        rest = w.flatten()[1:].square().mean().sqrt()
-        found.append(f"{(w[0, 0] / rest).item():.2f} at {size}x{size}")
-    return (
-        f"At alpha {alpha:g} the listing gives the zero frequency {' and '.join(found)} times the weight of the rest."
-    )
-
-
-def bare_corruption(size: int = 32) -> str:
-    """Section 3.3 with and without eq. 15, in Markdown."""
-    bare = [band_pass((size, size), band, normalize="none").weight.square().mean().sqrt().item() for band in BANDS]
-    return (
-        "Section 3.3 corrupts by eq. 13 with a weight of 1 in the band, and leaves open whether eq. 15 brings it to "
-        f"unit variance, as here: without, its standard deviation is {min(bare):.2f} to {max(bare):.2f} at "
-        f"{size}x{size}, and the corruption is that much weaker."
     )

@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 from html import escape
 
+import numpy as np
 import pandas as pd
 from IPython.display import HTML
 
 from pipeline.study import pages
-from pipeline.study.claims import difference
-from pipeline.study.verdicts import number
+from pipeline.study.verdicts import Interval, interval, number
 
 
 @dataclass(frozen=True)
@@ -170,3 +170,10 @@ def shown(ours: pd.DataFrame, audits: tuple[Audit, ...] = AUDITS) -> HTML:
         count = sum(not answered(ours, audit) for audit in audits)
         found += f"<details><summary><b>Audits not run</b>: {count} of {len(audits)}</summary>{rest}</details>"
     return HTML(found)
+
+
+def difference(ours: pd.DataFrame, setting: str, against: str, tests: int = 1) -> Interval | None:
+    """The difference of distance, seed by seed; None where one of the two was not run."""
+    if not (ours.run[setting] and ours.run[against]):
+        return None
+    return interval(np.subtract(ours.fd_seeds[setting], ours.fd_seeds[against]), tests)

@@ -15,7 +15,7 @@ import sagd
 from pipeline import params as parameters
 from pipeline import plan
 from pipeline.params.sections import GridSetting, Noise
-from pipeline.study import audits, claims, earlier, published
+from pipeline.study import audits, earlier, published
 from sagd.errors import InputError
 from sagd.previews import save_grid
 from sagd.runtime.download import digest
@@ -120,78 +120,6 @@ def test_a_cell_that_was_not_run_names_its_command(in_paper):
     assert missing.loc["-0.06", "published FID"] == "0.280 ± 0.020"
     run = published.beside(table, ours.assign(best=1.5, best_se=0.2), ["alpha"])
     assert run["best checkpoint"][0] == "1.50 ± 0.20"
-
-
-def finding(ours, dataset):
-    found = claims.best_alphas(ours, published.over_alpha())
-    return next(f for f in found if f.claim.startswith(published.NAMES[dataset]))
-
-
-@pytest.mark.parametrize(
-    ("shaped", "verdict"),
-    [
-        ([1.0, 1.1, 0.9], "supported"),
-        ([3.0, 3.1, 2.9], "contradicted"),
-        ([2.0, 1.0, 3.1], "undecided"),
-    ],
-)
-def test_the_best_alpha_is_judged_by_paired_differences(in_paper, shaped, verdict):
-    found = finding(cells(mnist_iso=[2.0, 2.1, 1.9], mnist_m006=shaped), "mnist")
-    assert found.verdict == verdict and "Paired difference" in found.statistic
-    assert finding(cells(mnist_iso=[2.0, 2.1, 1.9]), "mnist").verdict == "not run"
-
-
-def test_that_no_alpha_helps_needs_all_of_them(in_paper):
-    alphas = {f"cifar10_{plan.code(a)}": [2.5, 2.6, 2.4] for a in plan.ALPHAS}
-    iso = {"cifar10_iso": [2.0, 2.1, 1.9]}
-    assert finding(cells(**iso, **alphas), "cifar10").verdict == "supported"
-    assert finding(cells(**iso, **alphas, **{}), "cifar10").statistic.startswith("12 of 12 alphas were run, 0")
-    better = alphas | {"cifar10_m001": [1.0, 1.1, 0.9]}
-    assert finding(cells(**iso, **better), "cifar10").verdict == "contradicted"
-    del alphas["cifar10_m001"]
-    assert finding(cells(**iso, **alphas), "cifar10").verdict == "not run"
-
-
-def bands(gain, count=8):
-    pairs = list(plan.BANDS)[:count]
-    names = [f"omission_{plan.digits(a)}_{plan.digits(b)}" for a, b in pairs]
-    iso, bpm = [3.0, 3.1, 2.9], [3.0 - gain, 3.15 - gain, 2.9 - gain]
-    return cells(**{f"{n}_iso": iso for n in names}, **{f"{n}_bpm": bpm for n in names})
-
-
-@pytest.mark.parametrize(
-    ("gain", "count", "verdict"),
-    [(1.0, 8, "supported"), (-1.0, 8, "contradicted"), (1.0, 3, "undecided"), (1.0, 0, "not run")],
-)
-def test_omission_is_judged_by_a_sign_test(in_paper, gain, count, verdict):
-    found = claims.omits(bands(gain, count), published.over_bands())
-    assert found.verdict == verdict
-    if count:
-        assert f"{count} of 8 bands were run" in found.statistic
-        assert f"clearly so on {count if gain > 0 else 0} (paired" in found.statistic
-
-
-@pytest.mark.parametrize(("slope", "verdict"), [(-1.0, "supported"), (1.0, "contradicted")])
-def test_learning_follows_the_spectrum_where_the_ranks_do(slope, verdict):
-    alphas = {f"cifar10_low_{plan.code(a)}": [3 + slope * a] for a in plan.ALPHAS}
-    assert claims.follows_the_spectrum(cells(cifar10_low_iso=[3.0], **alphas)).verdict == verdict
-    some = dict(list(alphas.items())[:3])
-    assert claims.follows_the_spectrum(cells(**some)).verdict == "not run"
-
-
-def test_the_endpoint_score_is_the_datas_which_is_no_claim_about_networks(in_paper):
-    found = claims.endpoint()
-    assert found.verdict == "holds" and "It holds." in claims.theorem(found)
-    listed = claims.findings(cells(), published.over_alpha(), published.over_bands())
-    assert found.claim not in {f.claim for f in listed}
-
-
-@pytest.mark.parametrize(("rate", "verdict"), [(99, "supported"), (50, "contradicted"), (92, "undecided")])
-def test_the_cost_is_judged_by_images_a_second(rate, verdict):
-    ours = cells(mnist_iso=[1.0], mnist_m006=[1.0], mnist_p006=[1.0], mnist_g01=[1.0])
-    ours["images_per_second"] = [100.0 if name == "mnist_iso" else rate for name in ours.index]
-    assert claims.costs_little(ours).verdict == verdict
-    assert claims.costs_little(ours.iloc[:1]).verdict == "not run"
 
 
 def test_every_audited_setting_is_in_an_audit():
@@ -398,18 +326,6 @@ def test_fig_5_is_shown_once_its_settings_were_run(some_run):
     factor = found["bpm"].shape[1] // (12 * 16)
     assert found["bpm"].shape == (2 * 16 * factor, 12 * 16 * factor)
     assert (found["bpm"][::factor, ::factor][-16:, -16:] == images[23, 0]).all()
-
-
-def test_the_claims_are_counted_by_verdict(in_paper):
-    found = claims.findings(cells(), published.over_alpha(), published.over_bands())
-    assert {f.verdict for f in found} == {"not run"}
-    assert claims.tally(found).startswith(f"{len(found)} not run. ")
-    some = bands(1.0).loc[lambda rows: rows.run.astype(bool)]
-    some = pd.concat([some, cells().drop(some.index)])
-    found = claims.findings(some, published.over_alpha(), published.over_bands())
-    assert claims.tally(found).startswith(f"1 supported, {len(found) - 1} not run. ")
-    page = claims.shown(found).data
-    assert page.index("on all 8 bands") < page.index("<details>") < page.index("CIFAR-10: no alpha is better")
 
 
 def test_the_noise_of_the_table_over_alpha_is_not_that_of_the_listing(some_run):
