@@ -61,12 +61,12 @@ def test_a_setting_is_what_its_published_row_says():
 @pytest.mark.slow
 @pytest.mark.parametrize("profile", PROFILES)
 def test_every_profile_is_valid_and_its_stages_fill_every_setting(profile, tmp_path, monkeypatch):
-    content = plan.parameters(profile)
+    content, count = plan.parameters(profile), len(plan.decided()) if profile == plan.DECIDE else 176
     monkeypatch.chdir(tmp_path)
     write_json(Path("params.json"), content)
     params, stages = parameters.load(), content["stages"]
     assert params.profile == profile and params.section("evaluate").metrics
-    assert len(params.settings) == 176
+    assert len(params.settings) == count
     for setting in params.settings:
         assert params.dataset(setting.prepared.name)
     taken = [s for name in stages for s in params.chosen(Asked(name))]
@@ -88,7 +88,9 @@ class Asked:
 
 
 def test_an_unknown_profile_is_told_in_one_line():
-    with pytest.raises(InputError, match="no profile 'fast' in paper/profiles; there are gpu, paper, quick, smoke"):
+    with pytest.raises(
+        InputError, match="no profile 'fast' in paper/profiles; there are decide, gpu, paper, quick, smoke"
+    ):
         plan.parameters("fast")
 
 
@@ -243,7 +245,7 @@ def test_cells_are_read_for_every_setting_and_speeds_from_their_own_file(some_ru
 def test_a_command_names_the_stage_of_the_group_where_a_stage_takes_one(tmp_path, monkeypatch):
     content = plan.parameters("smoke")
     monkeypatch.chdir(tmp_path)
-    write_json(Path("params.json"), content | {"stages": plan.stages("group")})
+    write_json(Path("params.json"), content | {"stages": plan.stages("group", plan.settings())})
     assert published.cells(parameters.load()).command["mnist_m008"] == "cd paper && dvc repro measure@mnist"
 
 
