@@ -13,11 +13,13 @@ import numpy as np
 LEVEL = 0.05
 SUPPORTED, CONTRADICTED, EQUIVALENT, UNDECIDED = "supported", "contradicted", "equivalent", "undecided"
 MEANINGS = {
-    SUPPORTED: "the effect lies on the side that was expected (two-sided test, 5 %)",
-    CONTRADICTED: "it lies on the other side (two-sided test, 5 %)",
-    EQUIVALENT: "it is smaller than the margin, which was stated before (two one-sided tests, 5 % each)",
+    SUPPORTED: "the effect lies on the side that was expected (two-sided test, 5 %); or, where it was expected to be "
+    "small, within the margin (two one-sided tests, 5 % each)",
+    CONTRADICTED: "it lies on the other side (two-sided test, 5 %); or beyond the margin (one-sided, 5 %)",
+    EQUIVALENT: "it was expected on one side, and is smaller than the margin (two one-sided tests, 5 % each)",
     UNDECIDED: "none of these can be told from so few seeds",
 }
+SIDES = ("below", "above", "within")
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,8 @@ class Decision:
     mean, low, high
         Of the effect; ``low`` and ``high`` are its 95 % interval.
     p_difference, p_equivalence
-        Of the two-sided test against 0, and of the two one-sided tests against the margin (1 without one).
+        Of the two-sided test against 0 (of an effect that was expected within the margin: of the one-sided test that it
+        lies beyond), and of the two one-sided tests against the margin (1 without one).
     effects
         One a seed.
     """
@@ -55,7 +58,7 @@ def decide(effects: Sequence[float], expected: str, margin: float | None = None)
     effects
         One a seed; two or more.
     expected
-        ``below`` or ``above``: the side of 0 on which the claim puts the effect.
+        ``below`` or ``above``: the side of 0 on which the claim puts the effect; ``within``: in the margin.
     margin
         The smallest effect that matters, above 0; None where none was stated.
     """
@@ -64,11 +67,18 @@ def decide(effects: Sequence[float], expected: str, margin: float | None = None)
     x = np.asarray(effects, dtype=float)
     mean, error, free = _student(x)
     half = float(t.ppf(1 - LEVEL / 2, free)) * error
-    p_difference = 2 * float(t.sf(abs(mean) / error, free)) if error > 0 else float(mean == 0)
-    p_equivalence = 1.0
-    if margin is not None:
-        distance = margin - abs(mean)
-        p_equivalence = float(t.sf(distance / error, free)) if error > 0 else float(distance <= 0)
+
+    def upper(distance: float) -> float:
+        """The one-sided p-value of an effect that lies ``distance`` beyond what is tested."""
+        return float(t.sf(distance / error, free)) if error > 0 else float(distance <= 0)
+
+    p_equivalence = 1.0 if margin is None else upper(margin - abs(mean))
+    if expected == "within":
+        if margin is None:
+            raise ValueError("an effect is expected within a margin: state it")
+        p_difference = upper(abs(mean) - margin)
+    else:
+        p_difference = min(1.0, 2 * upper(abs(mean)))
     verdict = _word(mean, p_difference, p_equivalence, expected)
     return Decision(verdict, mean, mean - half, mean + half, p_difference, p_equivalence, tuple(x.tolist()))
 
@@ -204,12 +214,13 @@ def _student(x: np.ndarray) -> tuple[float, float, int]:
 
 
 def _side(mean: float, expected: str) -> bool:
-    return mean < 0 if expected == "below" else mean > 0
+    """Whether an effect lies on its expected side; beyond a margin, none does."""
+    return {"below": mean < 0, "above": mean > 0, "within": False}[expected]
 
 
 def _word(mean: float, p_difference: float, p_equivalence: float, expected: str) -> str:
     if p_equivalence < LEVEL:
-        return EQUIVALENT
+        return SUPPORTED if expected == "within" else EQUIVALENT
     if p_difference < LEVEL:
         return SUPPORTED if _side(mean, expected) else CONTRADICTED
     return UNDECIDED

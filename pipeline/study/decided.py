@@ -18,7 +18,7 @@ from ruamel.yaml import YAML
 from pipeline.params import Params
 from pipeline.params.sections import Section
 from pipeline.plan import digits
-from pipeline.study.contrasts import UNDECIDED, Decision, Joint, corrected, decide, every, seeds_needed, slope
+from pipeline.study.contrasts import Decision, Joint, corrected, decide, every, seeds_needed, slope
 from sagd.errors import InputError
 from sagd.runtime.files import read_bytes, read_json
 
@@ -44,8 +44,8 @@ class Contrast(Section):
     kind: Kind
     says: str
     primary: bool = False
-    expected: Literal["below", "above"]
-    margin: float | None = None
+    expected: Literal["below", "above", "within"]
+    margin: Annotated[float, Field(gt=0)] | None = None
     measure: str = PRIMARY
     a: str = ""
     b: str = ""
@@ -291,6 +291,5 @@ def pilot(results: Results, power: Power) -> Pilot:
 
 
 def overall(its: dict[str, Answer]) -> str:
-    """A word for a question: the verdict of its primary contrasts, if they agree."""
-    words = {a.verdict for a in its.values() if a.contrast.primary}
-    return words.pop() if len(words) == 1 else UNDECIDED if NOT_RUN not in words else NOT_RUN
+    """The verdicts of a question's primary contrasts, each once."""
+    return ", ".join(dict.fromkeys(a.verdict for a in its.values() if a.contrast.primary))

@@ -76,6 +76,19 @@ def test_equivalence_needs_a_margin():
     assert decide(tiny, "below").verdict == UNDECIDED
 
 
+def test_an_effect_that_was_expected_to_be_small():
+    assert decide([0.01, -0.01, 0.005, -0.004], "within", margin=0.1).verdict == SUPPORTED
+    assert decide([0.2, 0.21, 0.19, 0.2], "within", margin=0.1).verdict == CONTRADICTED
+    assert decide([-0.2, -0.21, -0.19, -0.2], "within", margin=0.1).verdict == CONTRADICTED
+    assert decide([0.05, 0.15, 0.1, 0.08], "within", margin=0.1).verdict == UNDECIDED
+    rng = np.random.default_rng(4)  # at the margin itself each of the two is wrong in 5 %
+    found = [decide(rng.normal(1, 0.5, 8).tolist(), "within", margin=1.0).verdict for _ in range(4000)]
+    for wrong in (SUPPORTED, CONTRADICTED):
+        assert abs(found.count(wrong) / 4000 - 0.05) < CHANCE
+    with pytest.raises(ValueError, match="state it"):
+        decide([0.1, 0.2], "within")
+
+
 def test_seeds_that_all_agree_are_decided():
     assert decide([0.0, 0.0, 0.0], "below", margin=0.1).verdict == EQUIVALENT
     assert decide([-1.0, -1.0, -1.0], "below").verdict == SUPPORTED

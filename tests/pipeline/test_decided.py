@@ -103,14 +103,14 @@ def test_a_gain_that_only_the_mean_image_brings(study):
     words = {name: found[name].verdict for name in ("listing", "listing_centred", "listing_right_start", "mean_image")}
     assert words == dict(zip(words, [SUPPORTED, EQUIVALENT, SUPPORTED, SUPPORTED], strict=True))
     assert found["listing"].decision.mean == pytest.approx(np.log(0.7), abs=0.01)
-    assert overall(found) == UNDECIDED  # its primary contrasts disagree
+    assert overall(found) == "supported, equivalent"
 
 
 def test_a_band_where_omission_fails_spoils_the_claim_of_all(study):
     arm = {"iso": 1.0, "literal": 0.6, "bpm": 0.51, "filtered": 0.5}
     found = answers(study(lambda name: arm.get(name.split("_")[-1], 1.0)), written())["omission"]
     assert found["projected_isotropic"].verdict == found["projected_literal"].verdict == SUPPORTED
-    assert found["projected_filtered"].verdict == EQUIVALENT  # 0.01 of 0.5
+    assert found["projected_filtered"].verdict == SUPPORTED  # 0.01 of 0.5 is within a tenth
     assert found["projected_filtered"].decision.mean == pytest.approx(0.02, abs=0.01)
 
 
