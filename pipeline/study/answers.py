@@ -11,7 +11,7 @@ from IPython.display import HTML, Markdown, display
 
 from pipeline.run import timings
 from pipeline.study import pages
-from pipeline.study.contrasts import MEANINGS, Decision, Joint, error_rates
+from pipeline.study.contrasts import EQUIVALENT, MEANINGS, SUPPORTED, Decision, Joint, error_rates
 from pipeline.study.decided import (
     PRIMARY,
     RINGS,
@@ -43,8 +43,15 @@ UNITS = {  # what an effect is, on the axis of a picture
 
 
 def percent(effect: float) -> str:
-    """A logarithm of a ratio as a change in percent."""
-    return f"{100 * math.expm1(effect):+.3g} %"
+    """A logarithm of a ratio as a change in percent, to two digits or whole."""
+    return f"{share(math.expm1(effect))} %"
+
+
+def share(part: float) -> str:
+    """A part as a number of percent, to two digits or whole."""
+    value = 100 * part
+    places = 0 if abs(value) >= 10 else 1 if abs(value) >= 1 else 2
+    return f"{value:+.{places}f}"
 
 
 def told(found: Answer) -> str:
@@ -59,17 +66,17 @@ def told(found: Answer) -> str:
         clear = sum(d.p_difference < 0.05 for d in decision.parts)
         return f"{percent(min(means))} to {percent(max(means))} on {len(means)} bands, {clear} of them clear of 0"
     if kind == "share":
-        return f"{100 * decision.mean:+.2g} % of the gain ({100 * decision.low:+.2g} to {100 * decision.high:+.2g} %)"
+        return f"{share(decision.mean)} % of the gain ({share(decision.low)} to {share(decision.high)} %)"
     if kind == "slope":
         return _slope(decision)
     if found.contrast.measure == "endpoint":
         return f"slope {decision.mean:+.2f} ({decision.low:+.2f} to {decision.high:+.2f})"
-    return f"{percent(decision.mean)} ({percent(decision.low)} to {percent(decision.high)})"
+    return f"{percent(decision.mean)} ({share(math.expm1(decision.low))} to {percent(decision.high)})"
 
 
 def _slope(decision: Decision) -> str:
     """A slope as the change for a quarter of alpha."""
-    low, high = (percent(v / 4) for v in (decision.low, decision.high))
+    low, high = share(math.expm1(decision.low / 4)), percent(decision.high / 4)
     return f"{percent(decision.mean / 4)} for each 0.25 of alpha ({low} to {high})"
 
 
@@ -91,13 +98,26 @@ def summary(found: dict[str, dict[str, Answer]], file: File) -> HTML:
 
 def heading(question: Question, its: dict[str, Answer]) -> str:
     """The title of a claim, the paper's sentence, and ours, in Markdown."""
-    lines = [f"### {question.title}: {overall(its)}", f"**The paper (claim {question.claim}).** {question.paper}"]
-    lines.append(f"**Here.** {question.asks}")
-    for a in its.values():
-        if a.contrast.primary:
-            lines.append(f"- {pages.sentence(a.contrast.says)} **{a.verdict.capitalize()}**: {told(a)}.")
-    head, rest = lines[:3], lines[3:]
-    return "\n\n".join([*head, "\n".join(rest)])
+    verdicts = "\n".join(f"- {sentence(a)}" for a in its.values() if a.contrast.primary)
+    return "\n\n".join([
+        f"## {question.title}: {overall(its)}",
+        f"**The paper (claim {question.claim}).** {question.paper}",
+        f"**The question.** {question.asks}",
+        verdicts,
+    ])  # fmt: skip
+
+
+def sentence(found: Answer) -> str:
+    """A verdict in a sentence, in Markdown."""
+    contrast = found.contrast
+    if found.decision is None:
+        return f"**Not run.** {pages.sentence(contrast.says)} Missing: {told(found).removeprefix('not run: ')}."
+    if found.verdict == SUPPORTED:
+        return f"**Supported.** {pages.sentence(contrast.says)[:-1]}: {told(found)}."
+    why = ""
+    if found.verdict == EQUIVALENT and contrast.margin:
+        why = f", surely less than the margin of {share(math.expm1(contrast.margin)).lstrip('+')} %"
+    return f"**{found.verdict.capitalize()}.** Expected: {contrast.says}. Measured: {told(found)}{why}."
 
 
 def numbers(its: dict[str, Answer]) -> HTML:
@@ -163,7 +183,10 @@ def effects(found: Answer, results: Results) -> list[figures.Effect]:
 def _label(found: Answer, part: str) -> str:
     if not part:
         return found.name.replace("_", " ")
-    return part.replace("_", " to ") if part not in RINGS else f"{found.name.replace('_', ' ')}: {part}"
+    if part in RINGS:
+        return f"{found.name.replace('_', ' ')}: {part}"
+    low, high = (f"{edge[0]}.{edge[1:]}" for edge in part.split("_"))
+    return f"band {low} to {high}"
 
 
 def _earlier(contrast: Contrast, results: Results, share: float) -> list[float]:
@@ -182,7 +205,10 @@ def _measured(contrast: Contrast, results: Results, share: float) -> bool:
 
 def picture(name: str, its: dict[str, Answer], results: Results) -> HTML:
     """The picture of a claim: what was measured on the left, and the effects on the right."""
-    lines = [line for a in its.values() for line in effects(a, results)]
+    # Of a claim about every band only what decides: eight lines each.
+    lines = [
+        line for a in its.values() for line in effects(a, results) if a.contrast.primary or a.contrast.kind != "every"
+    ]
     run = [a for a in its.values() if a.decision]
     if not lines:
         return HTML("<p>Not run.</p>")
