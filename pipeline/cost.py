@@ -11,7 +11,7 @@ import torch
 import sagd
 from pipeline.params import Params
 from pipeline.params.sections import GridTrain
-from pipeline.plan import DECIDE, parameters
+from pipeline.plan import parameters
 from pipeline.run.console import stage
 from pipeline.run.timings import machine
 from sagd.networks.weights import predictor
@@ -40,7 +40,7 @@ def main(params: Params, options: argparse.Namespace) -> None:
                 "size": size,
                 "batch_size": recipe.batch_size,
             }
-    write_json(Path("reports", DECIDE, "cost.json"), found | {"machine": machine(world)})
+    write_json(Path("reports", params.profile or "", "cost.json"), found | {"machine": machine(world)})
 
 
 def stepper(recipe: GridTrain, noise: Noise, size: int, device: torch.device) -> Callable[[], None]:

@@ -8,7 +8,6 @@ import numpy as np
 import torch
 
 from pipeline.params import Params
-from pipeline.plan import DECIDE
 from pipeline.run.console import stage
 from pipeline.study.contrasts import slope
 from pipeline.study.decided import written
@@ -61,7 +60,7 @@ def main(params: Params, options: argparse.Namespace) -> None:
             found["of_alphas"].append(of_alphas)
             found["of_seeds"].append(of_seeds)
     places = {"steps": STEPS, "sigma": sigma.tolist(), "alphas": shaped, "seeds": seeds, "images": IMAGES}
-    write_json(Path("reports", DECIDE, "endpoint.json"), {"endpoint": found, **places})
+    write_json(Path("reports", params.profile or "", "endpoint.json"), {"endpoint": found, **places})
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from ruamel.yaml import YAML
 from sagd.errors import InputError
 from sagd.runtime.files import read_json, write_json
 
-FOLDER = Path("paper")
+FOLDER = Path(__file__).parents[1] / "paper"
 DECIDE = "decide"  # the profile of a study of its own, in paper/decide
 ALPHAS = (-0.08, -0.06, -0.04, -0.02, -0.01, -0.001, 0.001, 0.01, 0.02, 0.04, 0.06, 0.08)  # Table 1, F.1, F.2
 IMAGENET_ALPHAS = (-0.06, -0.04, -0.02, -0.01, -0.001, 0.01)  # Fig. 4
@@ -165,7 +165,7 @@ def parameters(profile: str) -> dict:
     source = FOLDER / "profiles" / f"{profile}.yaml"
     if not source.is_file():
         names = ", ".join(sorted(p.stem for p in source.parent.glob("*.yaml")))
-        raise InputError(f"no profile {profile!r} in {source.parent}; there are {names}")
+        raise InputError(f"no profile {profile!r} in paper/profiles; there are {names}")
     content = _yaml(source)
     per = content.pop("stage")
     datasets = content.pop("datasets", {})

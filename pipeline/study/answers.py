@@ -304,7 +304,7 @@ CAPTIONS = {
     "omission": "Left: kernel distances to clean images, over the band; dashed: real images without the band.",
     "endpoint": "Left: how much learnt scores differ, over the noise level: of two alphas, and of two seeds of one.",
     "cost": "Left: times of a training step, a dot a timing.",
-    "tiny": "Left: kernel distances of the arms, a dot a seed; the green line is that of real images.",
+    "tiny": "Left: kernel distances at alpha 0 and ±0.001, a dot a seed; the green line is that of real images.",
 }
 
 
@@ -314,6 +314,8 @@ def shown(name: str, found: dict[str, dict[str, Answer]], file: File, results: R
     display(Markdown(heading(question, its)))
     display(picture(name, its, results))
     display(numbers(its))
+    if question.note:
+        display(Markdown(question.note))
     display(Markdown(command(its, results)))
 
 

@@ -61,6 +61,7 @@ class Question(Section):
     title: str
     paper: str
     asks: str
+    note: str = ""
     contrasts: dict[str, Contrast]
 
 

@@ -1,4 +1,4 @@
-"""The three pages in a real browser, without a network: on a phone and on a desk, in light and in dark."""
+"""The pages in a real browser, without a network: on a phone and on a desk, in light and in dark."""
 
 import re
 import shutil
@@ -14,7 +14,9 @@ from pipeline import report
 from pipeline.study import pages
 
 ROOT = Path(__file__).parents[2]
-PAGES = ["reports/index.html", "paper/reports/paper.html", "theory/reports/theory.html"]
+PAGES = [
+    "reports/index.html", "paper/reports/paper.html", "paper/decide/reports/claims.html", "theory/reports/theory.html",
+]  # fmt: skip
 WINDOWS = [(width, scheme) for width in (390, 1280) for scheme in ("light", "dark")]
 INSIDE = ("file:", "data:", "blob:", "about:")
 
