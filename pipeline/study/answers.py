@@ -26,10 +26,20 @@ from pipeline.study.decided import (
     recorded,
     settings_of,
 )  # fmt: skip
+from pipeline.study.verdicts import number
 from sagd.figures import claims as figures
 from sagd.runtime.files import read_json
 
 EARLIER = (0.25, 0.5)  # shares of the training that stand beside its end
+MEASURES = {  # of an arm's samples, as the table of all measures calls them
+    "kernel distance": PRIMARY,
+    "to corrupted images": f"corrupted_{PRIMARY}",
+    "sliced distance": "sliced_classifier",
+    "precision": "precision_classifier",
+    "recall": "recall_classifier",
+    "of real images": f"{PRIMARY}_of_real",
+    "of real images without the band": f"{PRIMARY}_of_filtered",
+}
 UNITS = {  # what an effect is, on the axis of a picture
     "difference": "log ratio of the distances",
     "gains": "log ratio of the distances",
@@ -85,8 +95,8 @@ def summary(found: dict[str, dict[str, Answer]], file: File) -> HTML:
     rows = [
         {
             "claim": f"{question.claim}. {question.title}",
-            "expected": pages.sentence(a.contrast.says),
             "verdict": a.verdict,
+            "expected": pages.sentence(a.contrast.says),
             "measured (95 %)": told(a),
         }
         for name, question in file.questions.items()
@@ -125,15 +135,33 @@ def numbers(its: dict[str, Answer]) -> HTML:
     rows = [
         {
             "contrast": pages.sentence(a.contrast.says),
-            "": "primary" if a.contrast.primary else "secondary (Holm)",
             "verdict": a.verdict,
             "measured (95 %)": told(a),
             "p": _p(a.decision),
             "seeds": _seeds(a.decision),
+            "decides": "yes" if a.contrast.primary else "no (Holm)",
         }
         for a in its.values()
     ]
     return pages.table(pd.DataFrame(rows), text=True)
+
+
+def arms(its: dict[str, Answer], results: Results) -> HTML:
+    """All measures of a question's arms, mean and standard error over the seeds, folded."""
+    named = dict.fromkeys(n for a in its.values() for n in settings_of(a.contrast, results.bands))
+    rows = []
+    for name in named:
+        if not results.run(name):
+            continue
+        row = {"arm": name}
+        for title, measure in MEASURES.items():
+            if results.has(name, measure, 1.0):
+                values = results.of(name, measure)
+                row[title] = number(values.mean(), values.sem())
+        rows.append(row | {"seeds": str(len(results.of(name)))})
+    if not rows:
+        return HTML("")
+    return pages.folded("All measures", f"{len(rows)} of {len(named)} arms", pd.DataFrame(rows).fillna(""), False)
 
 
 def _p(decision: Decision | Joint | None) -> str:
@@ -314,6 +342,7 @@ def shown(name: str, found: dict[str, dict[str, Answer]], file: File, results: R
     display(Markdown(heading(question, its)))
     display(picture(name, its, results))
     display(numbers(its))
+    display(arms(its, results))
     if question.note:
         display(Markdown(question.note))
     display(Markdown(command(its, results)))
