@@ -141,17 +141,17 @@ def check_params(content, folder, monkeypatch):
 
 
 def stages(folder, code):
-    """The stages of a folder's dvc.yaml; in paper/, those of the profile that the block asks for."""
+    """The stages of a folder's dvc.yaml; below paper/, those of the profile that the block asks for."""
     from pipeline import plan
 
     found = YAML(typ="safe").load((folder / "dvc.yaml").read_text())["stages"]
-    if folder.name != "paper":
+    if folder.name not in ("paper", plan.DECIDE):
         return set(found)
     profile = re.search(r"pipeline\.plan (\w+)", code)
-    content = plan.parameters(profile[1] if profile else "quick")
+    content = plan.parameters(plan.DECIDE if folder.name == plan.DECIDE else profile[1] if profile else "quick")
     cells = {f"{stage}@{name}" for stage in ("train", "measure") for name in content["stages"]}
     cells |= {f"prepare@{name}" for name in content["datasets"]} | {f"encode@{name}" for name in content["groups"]}
-    return {"paper"} | cells
+    return {name for name, stage in found.items() if "foreach" not in stage} | cells
 
 
 def python_command(folder, words, tmp_path, monkeypatch, code):
