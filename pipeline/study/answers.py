@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from IPython.display import HTML, Markdown, display
+from PIL import Image
 
 from pipeline.run import timings
 from pipeline.study import pages
@@ -28,6 +29,7 @@ from pipeline.study.decided import (
 )  # fmt: skip
 from pipeline.study.verdicts import number
 from sagd.figures import claims as figures
+from sagd.figures.study import strips
 from sagd.runtime.files import read_json
 
 EARLIER = (0.25, 0.5)  # shares of the training that stand beside its end
@@ -38,6 +40,7 @@ MEASURES = {  # of an arm's samples, as the table of all measures calls them
     "precision": "precision_classifier",
     "recall": "recall_classifier",
     "of real images": f"{PRIMARY}_of_real",
+    "between halves of the held-out": f"{PRIMARY}_of_halves",
     "of real images without the band": f"{PRIMARY}_of_filtered",
 }
 UNITS = {  # what an effect is, on the axis of a picture
@@ -251,6 +254,23 @@ def picture(name: str, its: dict[str, Answer], results: Results) -> HTML:
     return pages.keep(figure, name, caption, alt)
 
 
+def samples(name: str, results: Results) -> HTML:
+    """The first samples of some arms, which begin with the same white noise."""
+    named = {label: results.params.setting(arm) for label, arm in STRIPS.get(name, {}).items()}
+    files = {label: setting.report("sample", "png") for label, setting in named.items()}
+    if not files or not all(file.is_file() for file in files.values()):
+        return HTML("")
+    rows = {}
+    for label, file in files.items():
+        grid = np.asarray(Image.open(file))
+        rows[label] = grid[: grid.shape[1] // 12]  # twelve in a row
+    caption = (
+        f"The first twelve samples of {' and '.join(files) if len(files) == 2 else ', '.join(files)}, not selected: "
+        "those in one place begin with the same white noise, and the networks with the same weights."
+    )
+    return pages.keep(strips(rows), f"{name}_samples", caption, f"Rows of digits: {', '.join(files)}")
+
+
 def _distances(its: dict[str, Answer], results: Results, lines: list, axis: str):
     """Every arm that was run, with the distance of real images in the samples' place."""
     named = [n for a in its.values() for n in (a.contrast.a, a.contrast.b, a.contrast.c, a.contrast.d) if n]
@@ -322,6 +342,19 @@ def _file(results: Results, stem: str) -> Path:
     return Path("reports", results.params.profile or "", f"{stem}.json")
 
 
+STRIPS = {
+    "tilt": {
+        "alpha 0, eps": "tilt_eps_iso",
+        "listing at -0.06, eps": "tilt_eps_m006_floor",
+        "alpha 0, v": "tilt_v_iso",
+    },
+    "omission": {
+        "isotropic": "omission_04_05_iso",
+        "left out, literal loss": "omission_04_05_literal",
+        "left out, projected": "omission_04_05_bpm",
+        "images filtered": "omission_04_05_filtered",
+    },
+}
 LEFT = {
     "spectrum": _rings_picture, "tilt": _distances, "omission": _bands, "endpoint": _endpoint, "cost": _cost,
     "tiny": _distances,
@@ -341,6 +374,7 @@ def shown(name: str, found: dict[str, dict[str, Answer]], file: File, results: R
     question, its = file.questions[name], found[name]
     display(Markdown(heading(question, its)))
     display(picture(name, its, results))
+    display(samples(name, results))
     display(numbers(its))
     display(arms(its, results))
     if question.note:
