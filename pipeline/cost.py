@@ -1,6 +1,7 @@
 """Time training steps with shaped and with isotropic noise in alternation, on the paper's network and the study's."""
 
 import argparse
+import itertools
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -31,41 +32,48 @@ def main(params: Params, options: argparse.Namespace) -> None:
     torch.manual_seed(0)
     networks = {"study": (params.grid.train, 16), "paper": (GridTrain(**parameters("paper")["grid"]["train"]), 32)}
     world, found = World(), {}
-    device = world.device
     for name, (recipe, size) in networks.items():
+        noises = {"shaped": sagd.power_law((size, size), ALPHA), "isotropic": sagd.isotropic((size, size))}
+        timed: list[dict] = []
         with Bar(f"cost {name}", 2 * PAIRS, unit="timings") as bar:
-            noises = (sagd.power_law((size, size), ALPHA), sagd.isotropic((size, size)))
-            shaped, plain = (stepper(recipe, noise, size, device) for noise in noises)
-            found[f"cost_{name}"] = alternated(shaped, plain, device, lambda: bar.update(1)) | {
-                "size": size,
-                "batch_size": recipe.batch_size,
-            }
+            for order in (list(noises), list(noises)[::-1]):  # what is built first may lie better in memory
+                steps = {which: stepper(recipe, noises[which], size, world.device) for which in order}
+                timed.append(alternated(steps, PAIRS // 2, world.device, lambda: bar.update(1)))
+        found[f"cost_{name}"] = {key: timed[0][key] + timed[1][key] for key in timed[0]}
+        found[f"cost_{name}"] |= {"size": size, "batch_size": recipe.batch_size}
     write_json(Path("reports", params.profile or "", "cost.json"), found | {"machine": machine(world)})
 
 
 def stepper(recipe: GridTrain, noise: Noise, size: int, device: torch.device) -> Callable[[], None]:
-    """A function that takes a training step on images of noise, one after the other, as `sagd.training.loop` does."""
+    """A function that takes a step of training on random images, as `sagd.training.loop` does, in float32."""
     images = torch.randint(0, 256, (4 * recipe.batch_size, 1, size, size), dtype=torch.uint8, device=device)
     source, how = Pixels(images, device=device), recipe.recipe()
     network, formulation = recipe.network(source.shape, 0, 0).to(device).train(), recipe.formulation(source.shape)
-    optimising, step = optimizers(network, how), iter(range(10**9))
+    optimising, step = optimizers(network, how), itertools.count()
+    trained: list[torch.Tensor] = list(network.parameters())
+    averaged = [p.detach().clone() for p in trained]
 
     def take() -> None:
         for optimizer in optimising:
             optimizer.zero_grad()
         x0, t, eps, _ = draw_batch(source, formulation, noise, None, how, 0, next(step))
         formulation.loss(predictor(network), noise, x0, t, eps).backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), how.clip_norm, foreach=True)
+        torch.nn.utils.clip_grad_norm_(trained, how.clip_norm, foreach=True)
         for optimizer in optimising:
             optimizer.step()
+        with torch.no_grad():
+            torch._foreach_lerp_(averaged, trained, 1 - how.ema)
 
     return take
 
 
 def alternated(
-    shaped: Callable[[], None], plain: Callable[[], None], device: torch.device, report: Callable[[], None]
-) -> dict:
-    """Logarithms of the ratio of the times of neighbours; which of the two is first changes from pair to pair."""
+    steps: dict[str, Callable[[], None]], pairs: int, device: torch.device, report: Callable[[], None]
+) -> dict[str, list[float]]:
+    """Logarithms of the ratio of the times of neighbours, ``shaped`` over ``isotropic``, and the times of a step.
+
+    Which of the two is first changes from pair to pair.
+    """
 
     def seconds(work: Callable[[], None], count: int) -> float:
         began = time.perf_counter()
@@ -75,17 +83,16 @@ def alternated(
             torch.cuda.synchronize()
         return time.perf_counter() - began
 
-    for work in (shaped, plain):
+    for work in steps.values():
         seconds(work, 2)
-    count = max(1, round(BLOCK / seconds(plain, 1)))
+    count = max(1, round(BLOCK / seconds(steps["isotropic"], 1)))
     times: dict[str, list[float]] = {"shaped": [], "isotropic": []}
-    for pair in range(PAIRS):
-        both = [("shaped", shaped), ("isotropic", plain)]
-        for name, work in both if pair % 2 else reversed(both):
-            times[name].append(seconds(work, count) / count)
+    for pair in range(pairs):
+        for name in list(times) if pair % 2 else list(times)[::-1]:
+            times[name].append(seconds(steps[name], count) / count)
             report()
     effects = np.log(times["shaped"]) - np.log(times["isotropic"])
-    return {"effects": effects.tolist(), "seconds_a_step": times, "steps_a_timing": count}
+    return {"effects": effects.tolist(), **times}
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
-"""Compare the scores that networks of different noises have learnt with those of two seeds of one noise, over t."""
+"""Compare the scores that networks of different noises have learnt, with each other and with those of other seeds."""
 
 import argparse
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -25,10 +24,11 @@ from sagd.spaces.pixels import from_uint8
 
 IMAGES = 256  # held-out images
 STEPS = (0, 1, 2, 4, 8, 16, 32, 64, 128, 250, 400, 600, 800)
+NEAR = 6  # of them are near the end point
 
 
 def main(params: Params, options: argparse.Namespace) -> None:
-    alphas = written().questions["endpoint"].contrasts["approach"].over
+    alphas = written().questions["endpoint"].contrasts["beside_seeds"].over
     settings = {alpha: params.setting(name) for name, alpha in alphas.items()}
     plain, device = settings[0.0], World().device
     x0 = from_uint8(read_array(plain.prepared / "held_out.npy", memory_map=True)[:IMAGES], device)
@@ -44,23 +44,26 @@ def main(params: Params, options: argparse.Namespace) -> None:
         return predictor(weights.load(folder / f"seed_{seed}").to(device)), spectrum
 
     shaped, seeds = [alpha for alpha in settings if alpha], plain.seeds
-    found: dict[str, list] = {"of_alphas": [], "of_seeds": [], "effects": []}
-    with Bar("endpoint", len(seeds) * len(STEPS), unit="steps") as bar:
-        for seed, other in pairwise([*seeds, seeds[0]]):
-            base, another = learnt(0.0, seed), learnt(0.0, other)
-            tilted = [learnt(alpha, seed) for alpha in shaped]
-            of_alphas, of_seeds = [], []
-            for t in STEPS:
-                of_alphas.append([score_difference(one, base, diffusion, x0, white, t) for one in tilted])
-                of_seeds.append(score_difference(another, base, diffusion, x0, white, t))
+    # Each seed is in one pair, so that the effects are independent.
+    pairs = list(zip(seeds[::2], seeds[1::2], strict=False))
+    of_alphas, of_seeds = np.empty((2, len(pairs), len(STEPS)))
+    with Bar("endpoint", len(pairs) * len(STEPS), unit="steps") as bar:
+        for k, pair in enumerate(pairs):
+            bases = [learnt(0.0, seed) for seed in pair]
+            tilted = [(learnt(alpha, seed), base) for seed, base in zip(pair, bases, strict=True) for alpha in shaped]
+            for n, t in enumerate(STEPS):
+                differences = [score_difference(one, base, diffusion, x0, white, t) for one, base in tilted]
+                of_alphas[k, n] = np.mean(differences)
+                of_seeds[k, n] = score_difference(bases[0], bases[1], diffusion, x0, white, t)
                 bar.update(1)
-            ratio = np.log(np.mean(of_alphas, axis=1)) - np.log(of_seeds)
-            lower = slice(0, len(STEPS) // 2)
-            found["effects"].append(slope(sigma.log()[lower].tolist(), ratio[lower].tolist()))
-            found["of_alphas"].append(of_alphas)
-            found["of_seeds"].append(of_seeds)
-    places = {"steps": STEPS, "sigma": sigma.tolist(), "alphas": shaped, "seeds": seeds, "images": IMAGES}
-    write_json(Path("reports", params.profile or "", "endpoint.json"), {"endpoint": found, **places})
+    x = sigma.log()[:NEAR].tolist()
+    found = {
+        f"endpoint_{name}": {"effects": [slope(x, row) for row in np.log(values)[:, :NEAR]]}
+        for name, values in {"difference": of_alphas, "ratio": of_alphas / of_seeds}.items()
+    }
+    curves = {"of_alphas": of_alphas.tolist(), "of_seeds": of_seeds.tolist()}
+    places = {"steps": STEPS, "sigma": sigma.tolist(), "alphas": shaped, "pairs_of_seeds": pairs, "images": IMAGES}
+    write_json(Path("reports", params.profile or "", "endpoint.json"), found | curves | places)
 
 
 if __name__ == "__main__":

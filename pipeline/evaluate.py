@@ -37,7 +37,7 @@ from sagd.spaces.moments import field_distance, statistics
 from sagd.spaces.pixels import corrupted, from_uint8, to_uint8
 
 FLOORS = ("_of_halves", "_of_real", "_of_filtered")
-DENOISED = 512  # held-out images
+DENOISED = 256  # held-out images
 COUNTS = ("seeds", "samples_per_seed", "held_out")
 
 
@@ -176,7 +176,7 @@ def denoising(setting: Setting, held_out: np.ndarray, corrupts: Corruption | Non
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
     writer.writerow(["seed", "step", "snr", "radius", "error"])
-    most = len(x0) * len(radii) * len(SNRS)  # rings may share a step
+    most = 2 * len(x0) * len(radii) * len(SNRS)  # rings may share a step
     with Bar(f"denoise {setting.title}", len(setting.seeds) * len(checkpoints) * most) as bar:
         for seed in setting.seeds:
             for step in checkpoints:

@@ -10,10 +10,12 @@ import pandas as pd
 from IPython.display import HTML, Markdown, display
 from PIL import Image
 
+from pipeline.params import Params
 from pipeline.run import timings
 from pipeline.study import pages
-from pipeline.study.contrasts import EQUIVALENT, MEANINGS, SUPPORTED, Decision, Joint, error_rates
+from pipeline.study.contrasts import EQUIVALENT, LEVEL, MEANINGS, SUPPORTED, Decision, Joint, error_rates
 from pipeline.study.decided import (
+    FILE,
     PRIMARY,
     RINGS,
     Answer,
@@ -51,8 +53,9 @@ UNITS = {  # what an effect is, on the axis of a picture
     "rings": "slope of log error over alpha",
     "fading": "slope of log error over alpha",
     "slope": "slope of log distance over alpha",
-    "recorded": "log ratio",
+    "recorded": "log ratio of the times, or slope",
 }
+SIDES = ("below", "above")
 
 
 def percent(effect: float) -> str:
@@ -71,20 +74,26 @@ def told(found: Answer) -> str:
     """What came out of a contrast, in a few words with its 95 % interval."""
     decision, kind = found.decision, found.contrast.kind
     if decision is None:
-        return f"not run: {', '.join(found.missing[:3])}{', ...' if len(found.missing) > 3 else ''}"
+        return found.why
     if isinstance(decision, Joint):
         if kind in ("rings", "fading"):
             return "; ".join(f"{part} {_slope(d)}" for part, d in zip(found.parts, decision.parts, strict=True))
         means = [d.mean for d in decision.parts]
-        clear = sum(d.p_difference < 0.05 for d in decision.parts)
-        return f"{percent(min(means))} to {percent(max(means))} on {len(means)} bands, {clear} of them clear of 0"
+        sides = {side: sum(_clear(d) and (d.mean < 0) == (side == "below") for d in decision.parts) for side in SIDES}
+        clear = ", ".join(f"{count} {side} 0" for side, count in sides.items() if count) or "none clear of 0"
+        return f"means of {percent(min(means))} to {percent(max(means))} on {len(means)} bands; {clear}"
     if kind == "share":
-        return f"{share(decision.mean)} % of the gain ({share(decision.low)} to {share(decision.high)} %)"
+        return f"lacks {share(decision.mean)} % of the gain ({share(decision.low)} to {share(decision.high)} %)"
     if kind == "slope":
         return _slope(decision)
-    if found.contrast.measure == "endpoint":
+    if found.contrast.measure.startswith("endpoint"):
         return f"slope {decision.mean:+.2f} ({decision.low:+.2f} to {decision.high:+.2f})"
     return f"{percent(decision.mean)} ({share(math.expm1(decision.low))} to {percent(decision.high)})"
+
+
+def _clear(decision: Decision) -> bool:
+    """Whether an effect of a claim about several is clear of 0: one-sided, 5 %, as that rule has it."""
+    return decision.p_difference / 2 < LEVEL
 
 
 def _slope(decision: Decision) -> str:
@@ -124,24 +133,28 @@ def sentence(found: Answer) -> str:
     """A verdict in a sentence, in Markdown."""
     contrast = found.contrast
     if found.decision is None:
-        return f"**Not run.** {pages.sentence(contrast.says)} Missing: {told(found).removeprefix('not run: ')}."
+        return f"**Not run.** {pages.sentence(contrast.says)[:-1]} ({told(found)})."
     if found.verdict == SUPPORTED:
         return f"**Supported.** {pages.sentence(contrast.says)[:-1]}: {told(found)}."
     why = ""
     if found.verdict == EQUIVALENT and contrast.margin:
-        why = f", surely less than the margin of {share(math.expm1(contrast.margin)).lstrip('+')} %"
+        low, high = share(math.expm1(-contrast.margin)), percent(contrast.margin)
+        why = f", which is within the margin ({low} to {high})"
     return f"**{found.verdict.capitalize()}.** Expected: {contrast.says}. Measured: {told(found)}{why}."
 
 
-def numbers(its: dict[str, Answer]) -> HTML:
-    """Every contrast of a question in a row: the secondary ones corrected."""
+def numbers(its: dict[str, Answer], results: Results) -> HTML:
+    """Every contrast of a question in a row; p-values of the secondary ones are corrected, intervals are not."""
     rows = [
         {
             "contrast": pages.sentence(a.contrast.says),
             "verdict": a.verdict,
             "measured (95 %)": told(a),
             "p": _p(a.decision),
-            "seeds": _seeds(a.decision),
+            "effects": _count(a.decision),
+            **{
+                f"at {share_} of training": _verdict(a, results, part) for share_, part in (("1/4", 0.25), ("1/2", 0.5))
+            },
             "decides": "yes" if a.contrast.primary else "no (Holm)",
         }
         for a in its.values()
@@ -171,12 +184,13 @@ def _p(decision: Decision | Joint | None) -> str:
     if decision is None:
         return ""
     if isinstance(decision, Joint):
-        return f"{decision.p_support:.2g}"
+        against = f"; against {decision.p_against:.2g}" if decision.p_against < decision.p_support else ""
+        return f"{decision.p_support:.2g}{against}"
     same = f"; equivalent {decision.p_equivalence:.2g}" if decision.p_equivalence < 1 else ""
     return f"{decision.p_difference:.2g}{same}"
 
 
-def _seeds(decision: Decision | Joint | None) -> str:
+def _count(decision: Decision | Joint | None) -> str:
     if decision is None:
         return ""
     parts = decision.parts if isinstance(decision, Joint) else (decision,)
@@ -185,12 +199,15 @@ def _seeds(decision: Decision | Joint | None) -> str:
 
 def command(its: dict[str, Answer], results: Results) -> str:
     """How to run a question's arms, in Markdown."""
-    named = [n.split("/")[0] for a in its.values() for n in settings_of(a.contrast, results.bands)]
-    groups = dict.fromkeys(str(results.params.setting(name).group) for name in named)
-    stages = dict.fromkeys(
-        recorded(a.contrast, results.params).stem for a in its.values() if a.contrast.kind == "recorded"
-    )
-    told = [f"`make decide ONLY='^({'|'.join(groups)})_'`"] if groups else []
+    named = dict.fromkeys(n.split("/")[0] for a in its.values() for n in settings_of(a.contrast, results.bands))
+    groups: dict[str, list[str]] = {}
+    for name in named:
+        groups.setdefault(str(results.params.setting(name).group), []).append(name)
+    whole = {g: [str(s.name) for s in results.params.settings if s.group == g] for g in groups}
+    patterns = [f"{g}_.*" if sorted(names) == sorted(whole[g]) else "|".join(names) for g, names in groups.items()]
+    of_stages = [a.contrast for a in its.values() if a.contrast.kind == "recorded"]
+    stages = dict.fromkeys(recorded(contrast, results.params).stem for contrast in of_stages)
+    told = [f"`make decide ONLY='^({'|'.join(patterns)})$'`"] if patterns else []
     told += [f"`cd paper/decide && dvc repro {stage}`" for stage in stages]
     return f"Run it: {', then '.join(told)}."
 
@@ -220,26 +237,34 @@ def _label(found: Answer, part: str) -> str:
     return f"band {low} to {high}"
 
 
+def _verdict(found: Answer, results: Results, share: float) -> str:
+    """The verdict, not corrected, at a share of the training; empty where nothing was measured then."""
+    if found.decision is None or not _measured(found.contrast, results, share):
+        return ""
+    return answer(found.name, found.contrast, results, share).verdict
+
+
 def _earlier(contrast: Contrast, results: Results, share: float) -> list[float]:
     """The means of a contrast's effects at a share of the training; none where nothing was measured then."""
-    if contrast.kind in ("recorded", "fading") or not _measured(contrast, results, share):
-        return []
-    decision = answer("", contrast, results, share).decision
-    assert decision is not None  # it was run
-    return [d.mean for d in (decision.parts if isinstance(decision, Joint) else (decision,))]
+    decision = answer("", contrast, results, share).decision if _measured(contrast, results, share) else None
+    parts = decision.parts if isinstance(decision, Joint) else (decision,) if decision else ()
+    return [d.mean for d in parts]
 
 
 def _measured(contrast: Contrast, results: Results, share: float) -> bool:
+    if contrast.kind in ("recorded", "fading"):
+        return False
     named = settings_of(contrast, results.bands)
     return contrast.kind == "rings" or all(results.has(name, contrast.measure, share) for name in named)
 
 
 def picture(name: str, its: dict[str, Answer], results: Results) -> HTML:
     """The picture of a claim: what was measured on the left, and the effects on the right."""
-    # Of a claim about every band only what decides: eight lines each.
+    # Of claims about every band only what decides, eight lines each; a share is no ratio.
     lines = [
-        line for a in its.values() for line in effects(a, results) if a.contrast.primary or a.contrast.kind != "every"
-    ]
+        line for a in its.values() for line in effects(a, results)
+        if a.contrast.kind != "share" and (a.contrast.primary or a.contrast.kind != "every")
+    ]  # fmt: skip
     run = [a for a in its.values() if a.decision]
     if not lines:
         return HTML("<p>Not run.</p>")
@@ -287,15 +312,19 @@ def _bands(its: dict[str, Answer], results: Results, lines: list, axis: str):
         "isotropic": "iso", "band left out, literal loss": "literal", "band left out, projected": "bpm",
         "images filtered": "filtered",
     }  # fmt: skip
-    bands = [b for b in results.bands if all(results.run(f"omission_{b}_{arm}") for arm in arms.values())]
-    curves = {
-        label: np.array([results.of(f"omission_{b}_{arm}").to_numpy() for b in bands]).T for label, arm in arms.items()
-    }
-    floor = np.array([results.of(f"omission_{b}_bpm", f"{PRIMARY}_of_filtered").mean() for b in bands])
+    bands = results.bands
+    curves = {label: _over_bands(results, [f"omission_{b}_{arm}" for b in bands]) for label, arm in arms.items()}
+    floor = _over_bands(results, [f"omission_{b}_bpm" for b in bands], f"{PRIMARY}_of_filtered").mean(0)
     middles = [(int(b[:2]) + int(b[3:])) / 20 for b in bands]
     labels = ("corrupted band (fraction of the largest radius)", "kernel distance to clean images")
     floors = {"real images without the band": floor}
     return figures.curves(middles, curves, labels, lines, axis, floors=floors)
+
+
+def _over_bands(results: Results, names: list[str], measure: str = PRIMARY) -> np.ndarray:
+    """A measure of some settings, (seeds, settings): NaN where one was not run."""
+    columns = {name: results.of(name, measure) for name in names if results.run(name)}
+    return pd.DataFrame(columns, columns=names).to_numpy(dtype=float)
 
 
 def _rings_picture(its: dict[str, Answer], results: Results, lines: list, axis: str):
@@ -321,8 +350,10 @@ def _by_radius(results: Results, name: str) -> pd.DataFrame:
 def _endpoint(its: dict[str, Answer], results: Results, lines: list, axis: str):
     """Differences of learnt scores over sigma."""
     found = read_json(_file(results, "endpoint"))
-    curves = {"alpha ±0.25 against 0": np.mean(found["endpoint"]["of_alphas"], axis=2)}
-    curves["two seeds of alpha 0"] = np.array(found["endpoint"]["of_seeds"])
+    curves = {
+        "alpha ±0.25 against 0": np.array(found["of_alphas"]),
+        "two seeds of alpha 0": np.array(found["of_seeds"]),
+    }
     labels = ("sigma", "relative difference of scores")
     return figures.curves(found["sigma"], curves, labels, lines, axis, logarithmic=True)
 
@@ -375,7 +406,7 @@ def shown(name: str, found: dict[str, dict[str, Answer]], file: File, results: R
     display(Markdown(heading(question, its)))
     display(picture(name, its, results))
     display(samples(name, results))
-    display(numbers(its))
+    display(numbers(its, results))
     display(arms(its, results))
     if question.note:
         display(Markdown(question.note))
@@ -394,28 +425,48 @@ def ran(results: Results) -> str:
     )  # fmt: skip
     machines = sorted({f"{n['cpu']}, {n['device']}, torch {n['torch']}" for s, n in noted.items()})
     return (
-        f"{len(done)} of {len(settings)} settings were run: {trainings} trainings, {hours:.1f} hours of one "
-        f"core's training ({'; '.join(machines)}), and sampling and measuring beside. No GPU."
+        f"{len(done)} of {len(settings)} settings were run, with the pilot: {trainings} trainings, {hours:.1f} hours, "
+        f"one or two at a time ({'; '.join(machines)}), and sampling and measuring beside."
     )
 
 
 @cache
-def _history(file: str) -> list[str]:
-    """The commits of a file, oldest first: hash, date, subject."""
-    lines = subprocess.run(
-        ["git", "log", "--reverse", "--format=%h %cs %s", "--", file], capture_output=True, text=True
-    ).stdout.splitlines()
-    return lines
+def _history() -> list[tuple[str, list[str]]]:
+    """The commits of the contrasts and of what was measured, oldest first: hash, date and subject; the files."""
+    command = ["git", "log", "--reverse", "--format=%x00%h %cs %s", "--name-only", "--", str(FILE), "reports"]
+    try:
+        if subprocess.run(
+            ["git", "rev-parse", "--is-shallow-repository"], capture_output=True, text=True, check=True
+        ).stdout.startswith("true"):
+            return []
+        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return []
+    commits = (commit.strip().splitlines() for commit in said.split("\0") if commit.strip())
+    return [(first, [file for file in files if file]) for first, *files in commits]
 
 
-def stated(file: str = "contrasts.yaml") -> str:
-    """When the contrasts were written down, in Markdown."""
-    commits = _history(file)
-    if not commits:
-        return "The history of contrasts.yaml is not here (no git)."
-    told = [f"`{line.split()[0]}` ({' '.join(line.split()[1:])})" for line in commits]
-    changed = f" It was changed after that: {'; '.join(told[1:])}." if told[1:] else " It has not been changed since."
-    return f"contrasts.yaml was committed before the runs: {told[0]}.{changed}"
+def stated(params: Params) -> str:
+    """When the contrasts were written down, and when the first arm of each group was measured, in Markdown."""
+    history = _history()
+    if not history:
+        return "The history of contrasts.yaml is not here (no git, or a shallow clone)."
+    groups = dict.fromkeys(str(s.group) for s in params.settings)
+    first: dict[str, int] = {}
+    written_at = []
+    for k, (_, files) in enumerate(history):
+        if any(file.endswith(f"/{FILE}") for file in files):
+            written_at.append(k)
+        for group in groups:
+            if any(f"/measure/{group}/" in file for file in files):
+                first.setdefault(group, k)
+    lines = []
+    for k in written_at:
+        before = [group for group in groups if first.get(group, len(history)) <= k]
+        after = f"after {', '.join(before)} had been measured" if before else "before anything had been measured"
+        commit, date, *subject = history[k][0].split()
+        lines.append(f"- `{commit}` ({date}), {after}: {' '.join(subject)}")
+    return "When contrasts.yaml was written, and changed:\n\n" + "\n".join(lines)
 
 
 def rules(file: File) -> HTML:
@@ -425,7 +476,13 @@ def rules(file: File) -> HTML:
          for truth, shares in error_rates().items()]
     )  # fmt: skip
     meanings = "".join(f"<li><b>{word}</b>: {text}</li>" for word, text in MEANINGS.items())
-    return HTML(f"<p>{file.rules}</p><ul>{meanings}</ul>{pages.table(rows, text=True).data}")
+    how = (
+        "How often each verdict comes out, of effects that were drawn at random about a known truth: 8 seeds, and a "
+        "margin of 1.33 standard deviations of an effect over the seeds; 4,000 trials, 1,000 where there are 8 effects. "
+        "The p of a claim about several effects is that of the weakest of them; of one that was expected to be small, "
+        "that it is beyond the margin. Of secondary contrasts p is Holm's, and the interval is not corrected."
+    )
+    return HTML(f"<p>{file.rules}</p><ul>{meanings}</ul><p>{how}</p>{pages.table(rows, text=True).data}")
 
 
 def power(file: File, results: Results) -> str:

@@ -10,12 +10,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from sagd.errors import InputError
+
 LEVEL = 0.05
 SUPPORTED, CONTRADICTED, EQUIVALENT, UNDECIDED = "supported", "contradicted", "equivalent", "undecided"
 MEANINGS = {
-    SUPPORTED: "the effect lies on the side that was expected (two-sided test, 5 %); or, where it was expected to be "
-    "small, within the margin (two one-sided tests, 5 % each)",
-    CONTRADICTED: "it lies on the other side (two-sided test, 5 %); or beyond the margin (one-sided, 5 %)",
+    SUPPORTED: "the effect lies on the side that was expected (two-sided test, 5 %); of several effects, each does "
+    "(one-sided, 5 % each); one that was expected to be small lies within the margin (two one-sided tests, 5 % each)",
+    CONTRADICTED: "it lies on the other side (two-sided test, 5 %); of several effects, one does (Holm, 5 %); one that "
+    "was expected to be small lies beyond the margin (one-sided, 5 %)",
     EQUIVALENT: "it was expected on one side, and is smaller than the margin (two one-sided tests, 5 % each)",
     UNDECIDED: "none of these can be told from so few seeds",
 }
@@ -56,11 +59,16 @@ def decide(effects: Sequence[float], expected: str, margin: float | None = None)
     Parameters
     ----------
     effects
-        One a seed; two or more.
+        One a seed, two or more, finite.
     expected
         ``below`` or ``above``: the side of 0 on which the claim puts the effect; ``within``: in the margin.
     margin
         The smallest effect that matters, above 0; None where none was stated.
+
+    Raises
+    ------
+    InputError
+        Fewer than two effects, or one that is not finite.
     """
     from scipy.stats import t
 
@@ -75,7 +83,7 @@ def decide(effects: Sequence[float], expected: str, margin: float | None = None)
     p_equivalence = 1.0 if margin is None else upper(margin - abs(mean))
     if expected == "within":
         if margin is None:
-            raise ValueError("an effect is expected within a margin: state it")
+            raise InputError("an effect is expected within a margin; state one")
         p_difference = upper(abs(mean) - margin)
     else:
         p_difference = min(1.0, 2 * upper(abs(mean)))
@@ -117,23 +125,33 @@ def every(effects: Sequence[Sequence[float]], expected: Sequence[str]) -> Joint:
     return Joint(_joint_word(support, against), support, against, found)
 
 
-def corrected(found: Sequence[Decision | Joint], expected: Sequence[str]) -> list[Decision | Joint]:
-    """Verdicts on secondary contrasts: both tests of each, all corrected together by Holm's method."""
+def corrected(found: Sequence[Decision | Joint], expected: Sequence[str], missing: int = 0) -> list[Decision | Joint]:
+    """Verdicts on secondary contrasts: both tests of each, all corrected together by Holm's method.
+
+    Of a single effect at most one of the two hypotheses that are tested is true, no effect or an effect beyond the
+    margin: such a contrast counts once. ``missing`` is the count of contrasts that were not run yet, so that the
+    correction does not change when they are.
+    """
     tests = [(d.p_support, d.p_against) if isinstance(d, Joint) else (d.p_difference, d.p_equivalence) for d in found]
-    adjusted = holm([p for pair in tests for p in pair])
+    most = sum(2 if isinstance(d, Joint) else 1 for d in found) + missing
+    adjusted = holm([p for pair in tests for p in pair] + [1.0] * missing, most)
     return [
         replace(d, verdict=_joint_word(one, other), p_support=one, p_against=other)
         if isinstance(d, Joint)
         else replace(d, verdict=_word(d.mean, one, other, side), p_difference=one, p_equivalence=other)
-        for d, side, one, other in zip(found, expected, adjusted[::2], adjusted[1::2], strict=True)
+        for d, side, one, other in zip(found, expected, adjusted[0::2], adjusted[1::2], strict=False)
     ]
 
 
-def holm(p: Sequence[float]) -> list[float]:
-    """Adjusted p-values, so that all tests together are wrong in at most 5 % of the cases (Holm 1979)."""
+def holm(p: Sequence[float], most: int | None = None) -> list[float]:
+    """Adjusted p-values, so that all tests together are wrong in at most 5 % of the cases (Holm 1979).
+
+    ``most``: how many of the hypotheses can be true together, if not all can (Shaffer 1986).
+    """
     order, found, largest = np.argsort(p), np.empty(len(p)), 0.0
     for rank, k in enumerate(order):
-        largest = max(largest, min(1.0, (len(p) - rank) * p[k]))
+        left = min(most or len(p), len(p) - rank)
+        largest = max(largest, min(1.0, left * p[k]))
         found[k] = largest
     return found.tolist()
 
@@ -193,6 +211,10 @@ def error_rates(
         found = (rng.normal(true, spread, seeds).tolist() for _ in range(trials))
         return shares([decide(x, "below", margin).verdict for x in found])
 
+    def small(true: float) -> dict[str, float]:
+        found = (rng.normal(true, spread, seeds).tolist() for _ in range(trials))
+        return shares([decide(x, "within", margin).verdict for x in found])
+
     def all_of(true: list[float]) -> dict[str, float]:
         found = ([rng.normal(m, spread, seeds).tolist() for m in true] for _ in range(trials // 4))
         return shares([every(x, ["below"] * len(x)).verdict for x in found])
@@ -202,6 +224,9 @@ def error_rates(
         "an effect of exactly the margin, as expected": one(-margin),
         "twice the margin, as expected": one(-2 * margin),
         "twice the margin, the other way": one(2 * margin),
+        "expected within the margin: exactly at it": small(margin),
+        "expected within the margin: no effect": small(0.0),
+        "every one of 8: no effect in any": all_of([0.0] * 8),
         "every one of 8: true of 7, no effect in one": all_of([-2 * margin] * 7 + [0.0]),
         "every one of 8: true": all_of([-2 * margin] * 8),
         "every one of 8: the other way in one": all_of([-2 * margin] * 7 + [2 * margin]),
@@ -210,6 +235,8 @@ def error_rates(
 
 def _student(x: np.ndarray) -> tuple[float, float, int]:
     """Mean, its standard error, degrees of freedom."""
+    if len(x) < 2 or not np.isfinite(x).all():
+        raise InputError(f"effects of {len(x)} seeds, {x.tolist()}; a test needs two or more, all finite")
     return float(x.mean()), float(x.std(ddof=1) / math.sqrt(len(x))), len(x) - 1
 
 

@@ -35,10 +35,10 @@ class Contrast(Section):
     """A comparison that was written down before the runs.
 
     ``kind`` says what the effect of a seed is. ``difference``: log(a / b), of distances. ``gains``: log(a / b) less
-    log(c / d). ``every``: log(a / b) in each band. ``share``: (a - b) / (c - b), of means over the bands. ``slope``: of
-    the logarithm of the distance over alpha. ``rings``: the slopes over alpha of the logarithm of the denoising error,
-    in low rings and in high ones; ``fading``: how much smaller they are at the end than at a quarter of the training.
-    ``recorded``: as a stage of its own has written it.
+    log(c / d). ``every``: log(a / b) in each band. ``share``: (a - b) / (c - b), of means over the bands, what a lacks
+    of the gain of b on c. ``slope``: of the logarithm of the distance over alpha. ``rings``: the slopes over alpha of
+    the logarithm of the denoising error, in low rings and in high ones; ``fading``: how much smaller they are, in size,
+    at the end than at a quarter of the training. ``recorded``: as a stage of its own has written it.
     """
 
     kind: Kind
@@ -52,6 +52,7 @@ class Contrast(Section):
     c: str = ""
     d: str = ""
     over: dict[str, float] = Field({}, description="settings and their alphas")
+    rings: list[Literal["low rings", "high rings"]] = Field(["low rings", "high rings"], description="of kind rings")
 
 
 class Question(Section):
@@ -86,14 +87,13 @@ class File(Section):
 
 @dataclass(frozen=True)
 class Answer:
-    """A contrast and what came out: a decision (None: not run), the names of its parts, such as bands, or the settings
-    that are missing."""
+    """A contrast and what came out: a decision and the names of its parts, such as bands; or None, and why."""
 
     name: str
     contrast: Contrast
     decision: Decision | Joint | None
     parts: tuple[str, ...] = ()
-    missing: tuple[str, ...] = ()
+    why: str = ""
 
     @property
     def verdict(self) -> str:
@@ -170,7 +170,7 @@ def effects(
     def logs(name: str) -> pd.Series:
         values = results.of(name, measure, at)
         if not (values > 0).all():
-            raise InputError(f"{measure} of {name} is {values.min():g}; its logarithm is needed")
+            raise InputError(f"{measure} of {name} is {values.min():g}, which has no logarithm")
         return np.log(values)
 
     def ratio(a: str, b: str) -> pd.Series:
@@ -185,9 +185,13 @@ def effects(
         return {b: ratio(contrast.a.format(band=b), contrast.b.format(band=b)).tolist() for b in bands}
     if contrast.kind == "share":
         a, b, c = (
-            pd.concat([results.of(name.format(band=band), measure, at) for band in bands], axis=1).mean(axis=1)
+            pd.concat([results.of(name.format(band=band), measure, at) for band in bands], axis=1).mean(
+                axis=1, skipna=False
+            )
             for name in (contrast.a, contrast.b, contrast.c)
         )
+        if not (c > b).all():
+            raise InputError(f"{contrast.b} gains nothing on {contrast.c}: there is no share of it")
         return {"": ((a - b) / (c - b)).dropna().tolist()}
     if contrast.kind == "slope":
         return {"": _slopes({alpha: logs(name) for name, alpha in contrast.over.items()})}
@@ -195,7 +199,7 @@ def effects(
         return _rings(contrast, results, at)
     if contrast.kind == "fading":
         first, last = (_rings(contrast, results, share) for share in (0.25, 1.0))
-        return {part: np.subtract(first[part], last[part]).tolist() for part in first}
+        return {part: (np.sign(np.mean(first[part])) * np.subtract(first[part], last[part])).tolist() for part in first}
     return {"": read_json(recorded(contrast, results.params))[contrast.measure]["effects"]}
 
 
@@ -207,13 +211,18 @@ def recorded(contrast: Contrast, params: Params) -> Path:
 def _rings(contrast: Contrast, results: Results, at: float) -> dict[str, list[float]]:
     """Per seed, the slope over alpha of the mean logarithm of the denoising error in low and in high rings."""
     tables = {alpha: results.denoising(name, at) for name, alpha in contrast.over.items()}
-    found = {}
+    found: dict[str, list[float]] = {}
     for part, inside in {
         "low rings": lambda r: (r > 0) & (r < LOW * LARGEST),
         "high rings": lambda r: r > HIGH * LARGEST,
     }.items():
+        if part not in contrast.rings:
+            continue
         rows = {alpha: table[inside(table.radius)] for alpha, table in tables.items()}
-        found[part] = _slopes({alpha: np.log(t.error).groupby(t.seed).mean() for alpha, t in rows.items()})
+        logs = {a: np.log(t.set_index(["seed", "snr", "radius"]).error) for a, t in rows.items()}
+        common = pd.DataFrame(logs).dropna()  # where the schedule reaches the SNR with every noise
+        means = common.groupby(level="seed").mean()
+        found[part] = _slopes({alpha: means[alpha] for alpha in means})
     return found
 
 
@@ -230,16 +239,20 @@ def answer(name: str, contrast: Contrast, results: Results, at: float = 1.0, mea
     else:
         missing = [s for s in settings_of(contrast, results.bands) if not results.run(s)]
     if missing:
-        return Answer(name, contrast, None, missing=tuple(missing))
-    found = effects(contrast, results, at, measure)
-    return Answer(name, contrast, judged(contrast, found), tuple(found))
+        return Answer(name, contrast, None, why=f"missing: {', '.join(missing[:3])}{', ...' if missing[3:] else ''}")
+    try:
+        found = effects(contrast, results, at, measure)
+        return Answer(name, contrast, judged(contrast, found), tuple(found))
+    except InputError as error:  # such as a distance that has no logarithm: the other contrasts have their answers
+        return Answer(name, contrast, None, why=str(error))
 
 
 def judged(contrast: Contrast, found: dict[str, list[float]]) -> Decision | Joint:
     """The verdict on effects."""
+    sides = RINGS if contrast.kind == "rings" else dict.fromkeys(found, contrast.expected)
     if len(found) == 1:
-        return decide(found[""], contrast.expected, contrast.margin)
-    sides = RINGS if found.keys() == RINGS.keys() else dict.fromkeys(found, contrast.expected)
+        (part,) = found
+        return decide(found[part], sides[part], contrast.margin)
     return every(list(found.values()), [sides[part] for part in found])
 
 
@@ -248,9 +261,13 @@ def answers(results: Results, file: File) -> dict[str, dict[str, Answer]]:
     found = {
         q: {k: answer(k, c, results) for k, c in question.contrasts.items()} for q, question in file.questions.items()
     }
+    missing = sum(
+        2 if a.contrast.kind in ("every", "rings", "fading") else 1
+        for its in found.values() for a in its.values() if not a.contrast.primary and not a.decision
+    )  # fmt: skip
     rest = [(q, k) for q, its in found.items() for k, a in its.items() if not a.contrast.primary and a.decision]
     listed = [found[q][k] for q, k in rest]
-    adjusted = corrected([a.decision for a in listed if a.decision], [a.contrast.expected for a in listed])
+    adjusted = corrected([a.decision for a in listed if a.decision], [a.contrast.expected for a in listed], missing)
     for (q, k), decision in zip(rest, adjusted, strict=True):
         found[q][k] = replace(found[q][k], decision=decision)
     return found
@@ -292,5 +309,7 @@ def pilot(results: Results, power: Power) -> Pilot:
 
 
 def overall(its: dict[str, Answer]) -> str:
-    """The verdicts of a question's primary contrasts, each once."""
-    return ", ".join(dict.fromkeys(a.verdict for a in its.values() if a.contrast.primary))
+    """The verdict of a question's primary contrasts; where they differ, how many have which."""
+    words = [a.verdict for a in its.values() if a.contrast.primary]
+    counts = {word: words.count(word) for word in dict.fromkeys(words)}
+    return words[0] if len(counts) == 1 else ", ".join(f"{word} {n} of {len(words)}" for word, n in counts.items())

@@ -33,7 +33,8 @@ def denoising_errors(
     """E|F(x0hat - x0)|^2 in a ring, over the variance of the data there, where the ring has a given SNR.
 
     At step t a ring has the SNR alpha_bar S / ((1 - alpha_bar) w^2), S the data's variance and w^2 the noise's in it.
-    Noises that differ reach an SNR at different steps. Of a Gaussian field whose rings are independent the least
+    Noises that differ reach an SNR at different times, between two steps: the logarithm of the error is interpolated
+    between them, over that of the SNR. Of a Gaussian field whose rings are independent the least
     possible error is 1 / (1 + SNR), whatever the noise; what differs between noises is what their networks have learnt,
     and what they see of a ring in the others.
 
@@ -51,8 +52,8 @@ def denoising_errors(
     Returns
     -------
     Tensor
-        (len(snrs), K), float64: for each SNR and each ring of `sagd.noise.grid.ring_means`, NaN where the noise leaves
-        a part of the ring out, or where the data are constant.
+        (len(snrs), K), float64: for each SNR and each ring of `sagd.noise.grid.ring_means`. NaN where the noise leaves
+        a part of the ring out, where the data are constant, and where the schedule does not reach the SNR.
 
     Raises
     ------
@@ -68,9 +69,11 @@ def denoising_errors(
     strength = ring_means(spectrum.weight.double().cpu() ** 2)
     whole = (ring_means(spectrum.support.double().cpu().expand(size)) == 1) & (variance > 0)
     alpha_bar = schedule.alpha_bar.cpu()
-    log_snr = (alpha_bar / (1 - alpha_bar)).log()
-    wanted = torch.tensor(snrs, dtype=torch.float64).log()[:, None] - (variance / strength).log()
-    steps = (log_snr[:, None, None] - wanted).abs().argmin(0)  # (SNR, ring)
+    log_snr = (alpha_bar / (1 - alpha_bar)).log()  # falls with the step
+    wanted = torch.tensor(snrs, dtype=torch.float64).log()[:, None] - (variance / strength).log()  # (SNR, ring)
+    reached = whole & (wanted <= log_snr[0]) & (wanted >= log_snr[-1])
+    after = torch.searchsorted(-log_snr, -wanted).clamp(1, len(log_snr) - 1)  # of the two steps the noisier one
+    share = (log_snr[after - 1] - wanted) / (log_snr[after - 1] - log_snr[after])  # of the way to it
     eps = noise.shape(torch.randn(x0.shape, generator=generator, dtype=x0.dtype, device=generator.device).to(x0))
 
     def error(t: int) -> Tensor:
@@ -85,11 +88,13 @@ def denoising_errors(
                 report(len(ts))
         return total / len(x0) / variance
 
-    found = torch.full(steps.shape, torch.nan, dtype=torch.float64)
-    visited = sorted(set(steps[:, whole].flatten().tolist()))
+    visited = sorted({*after[reached].tolist(), *(after - 1)[reached].tolist()})
+    logs = torch.full((len(log_snr), len(variance)), torch.nan, dtype=torch.float64)
     for t, errors in zip(visited, concurrently(error, visited, x0.device), strict=True):
-        found = torch.where((steps == t) & whole, errors, found)
-    return found
+        logs[t] = errors.log()
+    rings = torch.arange(len(variance))
+    found = torch.lerp(logs[after - 1, rings], logs[after, rings], share).exp()
+    return torch.where(reached, found, torch.nan)
 
 
 def _rings(x: Tensor) -> Tensor:

@@ -1,5 +1,7 @@
 """What the page of the claims says of an answer."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from pipeline.study import answers
@@ -26,16 +28,23 @@ def test_a_verdict_is_a_sentence():
     against = sentence(answered([0.5, 0.51, 0.49]))
     assert against == f"**Contradicted.** Expected: {SAYS}. Measured: +65 % (+61 to +69 %)."
     same = sentence(answered([0.001, 0.0, -0.001], margin=0.1))
-    assert same.startswith("**Equivalent.** Expected:") and same.endswith("surely less than the margin of 11 %.")
-    absent = Answer("listing", answered([0, 1]).contrast, None, missing=("tilt_eps_iso",))
-    assert sentence(absent) == "**Not run.** The distance is smaller than at 0. Missing: tilt_eps_iso."
+    assert same.startswith("**Equivalent.** Expected:") and same.endswith("which is within the margin (-9.5 to +11 %).")
+    absent = Answer("listing", answered([0, 1]).contrast, None, why="missing: tilt_eps_iso")
+    assert sentence(absent) == "**Not run.** The distance is smaller than at 0 (missing: tilt_eps_iso)."
 
 
 def test_every_band_is_told_by_the_range():
     how = Contrast(kind="every", says=SAYS, expected="below")
     found = every([[-0.5, -0.51, -0.49], [-1.0, -1.1, -0.9], [0.2, -0.2, 0.1]], ["below"] * 3)
     said = told(Answer("omission", how, found, ("01_02", "02_03", "03_04")))
-    assert said == "-63 % to +3.4 % on 3 bands, 2 of them clear of 0"
+    assert said == "means of -63 % to +3.4 % on 3 bands; 2 below 0"
+    other = every([[0.5, 0.51, 0.49], [-1.0, -1.1, -0.9]], ["below"] * 2)
+    assert told(Answer("omission", how, other, ("01_02", "02_03"))).endswith("on 2 bands; 1 below 0, 1 above 0")
+
+
+def test_a_share_is_what_is_missing():
+    found = answered([0.02, 0.021, 0.019], kind="share", expected="within", margin=0.1)
+    assert sentence(found).endswith(": lacks +2.0 % of the gain (+1.8 to +2.2 %).")
 
 
 def test_slopes_are_told_for_a_quarter_of_alpha():
@@ -43,11 +52,20 @@ def test_slopes_are_told_for_a_quarter_of_alpha():
     assert said.startswith("+11 % for each 0.25 of alpha (")
 
 
-def test_a_changed_contrast_is_told(monkeypatch):
-    lines = ["abc 2026-11-25 State what decides", "def 2026-11-26 Change a margin"]
-    monkeypatch.setattr(answers, "_history", lambda file: lines)
-    assert "changed after that: `def` (2026-11-26 Change a margin)" in stated()
-    monkeypatch.setattr(answers, "_history", lambda file: lines[:1])
-    assert "has not been changed since" in stated()
-    monkeypatch.setattr(answers, "_history", lambda file: [])
-    assert "no git" in stated()
+def test_it_is_told_what_had_been_measured_when_a_contrast_was_changed(monkeypatch):
+    folder = "paper/decide/"
+    history = [
+        (
+            "abc 2026-11-25 State what decides",
+            [f"{folder}contrasts.yaml", f"{folder}reports/decide/measure/pilot/x.json"],
+        ),
+        ("def 2026-11-25 Measure the tilt", [f"{folder}reports/decide/measure/tilt/tilt_v_iso/evaluate.json"]),
+        ("ghi 2026-11-26 Change a margin", [f"{folder}contrasts.yaml"]),
+    ]
+    study = SimpleNamespace(settings=[SimpleNamespace(group=g) for g in ("pilot", "tilt", "omission")])
+    monkeypatch.setattr(answers, "_history", lambda: history)
+    told = stated(study)
+    assert "`abc` (2026-11-25), after pilot had been measured: State" in told
+    assert "`ghi` (2026-11-26), after pilot, tilt had been measured: Change a margin" in told
+    monkeypatch.setattr(answers, "_history", lambda: [])
+    assert "no git" in stated(study)

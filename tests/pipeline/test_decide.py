@@ -127,17 +127,17 @@ def test_samples_that_are_there_are_not_drawn_again(study):
 
 def test_scores_of_two_noises_are_compared_with_those_of_two_seeds(study):
     lines = (ROOT / "paper/decide/contrasts.yaml").read_text()
-    over = "{spectrum_m025: -0.25, tilt_v_iso: 0.0, spectrum_p025: 0.25}"
+    over = "{spectrum_m025: -0.25, spectrum_iso: 0.0, spectrum_p025: 0.25}"
     assert over in lines
     (study / "contrasts.yaml").write_text(lines.replace(over, "{try_tilted: -0.25, try_v: 0.0}"))
     done = run(study, "endpoint")
     assert done.returncode == 0, done.stderr
     found = read_json(study / "reports/trial/endpoint.json")
-    of_alphas, of_seeds = (np.array(found["endpoint"][key]) for key in ("of_alphas", "of_seeds"))
-    assert of_alphas.shape == (2, len(found["steps"]), 1) and of_seeds.shape == (2, len(found["steps"]))
-    assert ((of_seeds > 0) & (of_seeds < 2)).all()
-    # Two seeds: each is compared with the other.
-    assert np.allclose(of_seeds[0], of_seeds[1], rtol=1e-6) and len(found["endpoint"]["effects"]) == 2
+    of_alphas, of_seeds = (np.array(found[key]) for key in ("of_alphas", "of_seeds"))
+    assert of_alphas.shape == of_seeds.shape == (1, len(found["steps"]))  # a pair of seeds
+    assert ((of_seeds > 0) & (of_seeds <= 2)).all() and found["pairs_of_seeds"] == [[0, 1]]
+    x, near = np.log(found["sigma"][:6]), np.log(of_alphas[0] / of_seeds[0])[:6]
+    assert np.allclose(found["endpoint_ratio"]["effects"], np.polyfit(x, near, 1)[0])
 
 
 def test_bad_choices_are_one_line(study):

@@ -13,7 +13,6 @@ from pipeline.plan import decided as arms
 from pipeline.study import decided
 from pipeline.study.contrasts import CONTRADICTED, EQUIVALENT, SUPPORTED, UNDECIDED
 from pipeline.study.decided import NOT_RUN, PRIMARY, Results, answers, overall, settings_of, written
-from sagd.errors import InputError
 
 ROOT = Path(__file__).parent.parent.parent
 FILE = ROOT / "paper" / "decide" / "contrasts.yaml"
@@ -46,7 +45,9 @@ def test_networks_that_are_compared_are_trained_alike(monkeypatch):
         for contrast in question.contrasts.values():
             named = settings_of(contrast, Results(parameters.load()).bands)
             compared = [settings[n.split("/")[0]] for n in named]
-            recipes = {s.train.model_dump_json(exclude={"prediction", "linear", "project"}) for s in compared}
+            # What a contrast is about stands in its sentence.
+            about = {"prediction", "project"} | ({"linear"} if "times" in contrast.says else set())
+            recipes = {s.train.model_dump_json(exclude=about) for s in compared}
             samplings = {s.sample.model_dump_json(exclude={"earlier", "start"}) for s in compared}
             assert len(recipes) <= 1 and len(samplings) <= 1, contrast.says
 
@@ -59,7 +60,7 @@ def study(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     results = Results(parameters.load())
 
-    def write(distance, error=lambda alpha, radius: 1.0, only=lambda name: True):
+    def write(distance, error=lambda alpha, radius, at: 1.0, only=lambda name: True):
         for setting in results.params.drawn:
             if not only(setting.name):
                 continue
@@ -72,7 +73,7 @@ def study(tmp_path, monkeypatch):
             path.write_text(json.dumps(detail | {"per_seed": dict.fromkeys(keys, values)}))
             alpha = setting.noise.alpha
             rows = [
-                (seed, step, 1.0, r, error(alpha, r) * np.exp(0.01 * rng.normal()))
+                (seed, step, 1.0, r, error(alpha, r, step / 3000) * np.exp(0.01 * rng.normal()))
                 for seed in setting.seeds for step in (750, 1500, 3000) for r in RADII
             ]  # fmt: skip
             table = pd.DataFrame(rows, columns=["seed", "step", "snr", "radius", "error"])
@@ -86,7 +87,7 @@ def test_what_was_not_run_is_told(study):
     results = study(lambda name: 1.0, only=lambda name: "omission" not in name)
     found = answers(results, written())
     assert found["omission"]["projected_isotropic"].verdict == NOT_RUN
-    assert "omission_01_02_bpm" in found["omission"]["projected_isotropic"].missing
+    assert "omission_01_02_bpm" in found["omission"]["projected_isotropic"].why
     assert overall(found["omission"]) == NOT_RUN
 
 
@@ -103,7 +104,7 @@ def test_a_gain_that_only_the_mean_image_brings(study):
     words = {name: found[name].verdict for name in ("listing", "listing_centred", "listing_right_start", "mean_image")}
     assert words == dict(zip(words, [SUPPORTED, EQUIVALENT, SUPPORTED, SUPPORTED], strict=True))
     assert found["listing"].decision.mean == pytest.approx(np.log(0.7), abs=0.01)
-    assert overall(found) == "supported, equivalent"
+    assert overall(found) == "supported 2 of 3, equivalent 1 of 3"
 
 
 def test_a_band_where_omission_fails_spoils_the_claim_of_all(study):
@@ -121,16 +122,29 @@ def test_one_band_the_other_way_contradicts(study):
 
 
 def test_slopes_of_the_rings(study):
-    found = answers(study(lambda name: 1.0, lambda alpha, r: np.exp(alpha * (0.3 if r < 0.2 else -0.4))), written())
+    found = answers(study(lambda name: 1.0, lambda alpha, r, at: np.exp(alpha * (0.3 if r < 0.2 else -0.4))), written())
     rings = found["spectrum"]["rings"]
     assert rings.verdict == SUPPORTED and rings.parts == ("low rings", "high rings")
     assert [d.mean for d in rings.decision.parts] == pytest.approx([0.3, -0.4], abs=0.02)
     assert found["spectrum"]["fading"].verdict == UNDECIDED  # as large at a quarter of the training as at its end
 
 
-def test_a_distance_that_has_no_logarithm_is_refused(study):
-    with pytest.raises(InputError, match="its logarithm is needed"):
-        answers(study(lambda name: -1.0), written())
+def test_a_distance_without_a_logarithm_is_told_and_stops_nothing_else(study):
+    found = answers(study(lambda name: -1.0 if name == "tilt_eps_iso" else 1.0), written())["tilt"]
+    assert found["listing"].verdict == NOT_RUN and "has no logarithm" in found["listing"].why
+    assert found["v_listing"].verdict == EQUIVALENT
+
+
+def test_a_share_of_nothing_is_told(study):
+    found = answers(study(lambda name: 2.0 if name.endswith("filtered") else 1.0), written())["omission"]
+    assert "there is no share of it" in found["projected_filtered"].why
+
+
+def test_slopes_that_grow_do_not_fade(study):
+    grown = study(lambda name: 1.0, lambda alpha, r, at: np.exp(alpha * at * (0.3 if r < 0.2 else -0.4)))
+    found = answers(grown, written())["spectrum"]["fading"]
+    assert found.verdict == CONTRADICTED and all(d.mean < 0 for d in found.decision.parts)
+    assert found.parts == ("low rings", "high rings")
 
 
 def test_bands_are_those_of_the_file(study):

@@ -33,6 +33,25 @@ def test_of_a_gaussian_field_the_error_is_one_over_one_plus_snr_whatever_the_noi
         assert torch.allclose(errors, torch.tensor(1 / (1 + snr), dtype=torch.float64), rtol=0.25)
 
 
+def test_where_steps_are_coarse_the_snr_is_still_matched():
+    """Weak rings reach a high SNR at the first steps, whose SNRs are apart by factors; noises must not differ there."""
+    power = torch.where(radius(SIZE) > 0.4, 0.0008, 5.0)
+    white = torch.randn(400, 1, *SIZE, generator=generator(0, "weak"), dtype=torch.float64)
+    data = torch.fft.ifft2(torch.fft.fft2(white) * power.sqrt()).real
+    found = []
+    for alpha in (-0.5, 0.0, 0.5):
+        noise = sagd.power_law(SIZE, alpha)
+        oracle = gaussian_field(torch.zeros(1, *SIZE), power[None]).predict(DIFFUSION.schedule, noise)
+        found.append(denoising_errors(oracle, DIFFUSION, noise, data, generator=generator(0, "white")))
+    high = ring_means(radius(SIZE)) > 0.45
+    for errors in found:
+        known = errors[:, high]
+        best = (1 / (1 + torch.tensor([0.1, 1.0, 10.0], dtype=torch.float64)))[:, None].expand_as(known)
+        assert torch.allclose(known[known > 0], best[known > 0], rtol=0.12)
+    assert (found[-1][-1, high]).isnan().any()  # more high-frequency noise than the first step's SNR allows
+    assert not found[1][:2].isnan().any()
+
+
 def test_a_network_that_knows_nothing_has_the_variance_of_the_noise():
     noise = sagd.isotropic(SIZE)
     found = denoising_errors(lambda xt, t: torch.zeros_like(xt), DIFFUSION, noise, DATA, generator=generator(0, "w"))
