@@ -84,8 +84,8 @@ def told(found: Answer) -> str:
         return f"means of {percent(min(means))} to {percent(max(means))} on {len(means)} bands; {clear}"
     if kind == "share":
         return f"lacks {share(decision.mean)} % of the gain ({share(decision.low)} to {share(decision.high)} %)"
-    if kind == "slope":
-        return _slope(decision)
+    if kind in ("slope", "rings"):
+        return f"{' '.join(found.parts)} {_slope(decision)}".strip()
     if found.contrast.measure.startswith("endpoint"):
         return f"slope {decision.mean:+.2f} ({decision.low:+.2f} to {decision.high:+.2f})"
     return f"{percent(decision.mean)} ({share(math.expm1(decision.low))} to {percent(decision.high)})"
@@ -362,7 +362,7 @@ def _cost(its: dict[str, Answer], results: Results, lines: list, axis: str):
     """Times of a step."""
     found = read_json(_file(results, "cost"))
     values = {
-        f"{label}, {noise}": np.multiply(found[key]["seconds_a_step"][noise], 1000).tolist()
+        f"{label}, {noise}": np.multiply(found[key][noise], 1000).tolist()
         for key, label in (("cost_paper", "paper's U-Net"), ("cost_study", "study's U-Net"))
         for noise in ("isotropic", "shaped")
     }
@@ -478,7 +478,7 @@ def rules(file: File) -> HTML:
     meanings = "".join(f"<li><b>{word}</b>: {text}</li>" for word, text in MEANINGS.items())
     how = (
         "How often each verdict comes out, of effects that were drawn at random about a known truth: 8 seeds, and a "
-        "margin of 1.33 standard deviations of an effect over the seeds; 4,000 trials, 1,000 where there are 8 effects. "
+        "margin of 1.33 standard deviations of an effect over the seeds; 4,000 trials, 1,000 of 8 effects each. "
         "The p of a claim about several effects is that of the weakest of them; of one that was expected to be small, "
         "that it is beyond the margin. Of secondary contrasts p is Holm's, and the interval is not corrected."
     )

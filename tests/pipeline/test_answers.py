@@ -52,6 +52,12 @@ def test_slopes_are_told_for_a_quarter_of_alpha():
     assert said.startswith("+11 % for each 0.25 of alpha (")
 
 
+def test_one_part_of_the_rings_is_named():
+    how = Contrast(kind="rings", says=SAYS, expected="above", rings=["high rings"])
+    said = told(Answer("drowned", how, decide([-0.4, -0.41, -0.39], "below"), ("high rings",)))
+    assert said.startswith("high rings -9.5 % for each 0.25 of alpha")
+
+
 def test_it_is_told_what_had_been_measured_when_a_contrast_was_changed(monkeypatch):
     folder = "paper/decide/"
     history = [
