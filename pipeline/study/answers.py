@@ -3,12 +3,9 @@
 import math
 import subprocess
 from functools import cache
-from pathlib import Path
 
-import numpy as np
 import pandas as pd
-from IPython.display import HTML, Markdown, display
-from PIL import Image
+from IPython.display import HTML
 
 from pipeline.params import Params
 from pipeline.run import timings
@@ -17,7 +14,6 @@ from pipeline.study.contrasts import EQUIVALENT, LEVEL, MEANINGS, SUPPORTED, Dec
 from pipeline.study.decided import (
     FILE,
     PRIMARY,
-    RINGS,
     Answer,
     Contrast,
     File,
@@ -30,11 +26,7 @@ from pipeline.study.decided import (
     settings_of,
 )  # fmt: skip
 from pipeline.study.verdicts import number
-from sagd.figures import claims as figures
-from sagd.figures.study import strips
-from sagd.runtime.files import read_json
 
-EARLIER = (0.25, 0.5)  # shares of the training that stand beside its end
 MEASURES = {  # of an arm's samples, as the table of all measures calls them
     "kernel distance": PRIMARY,
     "to corrupted images": f"corrupted_{PRIMARY}",
@@ -44,16 +36,6 @@ MEASURES = {  # of an arm's samples, as the table of all measures calls them
     "of real images": f"{PRIMARY}_of_real",
     "between halves of the held-out": f"{PRIMARY}_of_halves",
     "of real images without the band": f"{PRIMARY}_of_filtered",
-}
-UNITS = {  # what an effect is, on the axis of a picture
-    "difference": "log ratio of the distances",
-    "gains": "log ratio of the distances",
-    "every": "log ratio of the distances",
-    "share": "share of the gain of filtering that is missing",
-    "rings": "slope of log error over alpha",
-    "fading": "slope of log error over alpha",
-    "slope": "slope of log distance over alpha",
-    "recorded": "log ratio of the times, or slope",
 }
 SIDES = ("below", "above")
 
@@ -193,8 +175,7 @@ def _p(decision: Decision | Joint | None) -> str:
 def _count(decision: Decision | Joint | None) -> str:
     if decision is None:
         return ""
-    parts = decision.parts if isinstance(decision, Joint) else (decision,)
-    return str(min(len(d.effects) for d in parts))
+    return str(min(len(d.effects) for d in decision.parts))
 
 
 def command(its: dict[str, Answer], results: Results) -> str:
@@ -212,205 +193,18 @@ def command(its: dict[str, Answer], results: Results) -> str:
     return f"Run it: {', then '.join(told)}."
 
 
-def effects(found: Answer, results: Results) -> list[figures.Effect]:
-    """The lines of a contrast in its picture."""
-    if found.decision is None:
-        return []
-    contrast = found.contrast
-    parts = found.decision.parts if isinstance(found.decision, Joint) else (found.decision,)
-    before = [_earlier(contrast, results, share) for share in EARLIER]
-    return [
-        figures.Effect(
-            label=_label(found, part), mean=d.mean, low=d.low, high=d.high, seeds=d.effects, margin=contrast.margin,
-            earlier=[b[k] for b in before if b], primary=contrast.primary,
-        )
-        for k, (part, d) in enumerate(zip(found.parts, parts, strict=True))
-    ]  # fmt: skip
-
-
-def _label(found: Answer, part: str) -> str:
-    if not part:
-        return found.name.replace("_", " ")
-    if part in RINGS:
-        return f"{found.name.replace('_', ' ')}: {part}"
-    low, high = (f"{edge[0]}.{edge[1:]}" for edge in part.split("_"))
-    return f"band {low} to {high}"
-
-
 def _verdict(found: Answer, results: Results, share: float) -> str:
     """The verdict, not corrected, at a share of the training; empty where nothing was measured then."""
-    if found.decision is None or not _measured(found.contrast, results, share):
+    if found.decision is None or not measured(found.contrast, results, share):
         return ""
     return answer(found.name, found.contrast, results, share).verdict
 
 
-def _earlier(contrast: Contrast, results: Results, share: float) -> list[float]:
-    """The means of a contrast's effects at a share of the training; none where nothing was measured then."""
-    decision = answer("", contrast, results, share).decision if _measured(contrast, results, share) else None
-    parts = decision.parts if isinstance(decision, Joint) else (decision,) if decision else ()
-    return [d.mean for d in parts]
-
-
-def _measured(contrast: Contrast, results: Results, share: float) -> bool:
+def measured(contrast: Contrast, results: Results, share: float) -> bool:
     if contrast.kind in ("recorded", "fading"):
         return False
     named = settings_of(contrast, results.bands)
     return contrast.kind == "rings" or all(results.has(name, contrast.measure, share) for name in named)
-
-
-def picture(name: str, its: dict[str, Answer], results: Results) -> HTML:
-    """The picture of a claim: what was measured on the left, and the effects on the right."""
-    # Of claims about every band only what decides, eight lines each; a share is no ratio.
-    lines = [
-        line for a in its.values() for line in effects(a, results)
-        if a.contrast.kind != "share" and (a.contrast.primary or a.contrast.kind != "every")
-    ]  # fmt: skip
-    run = [a for a in its.values() if a.decision]
-    if not lines:
-        return HTML("<p>Not run.</p>")
-    axis = UNITS[run[0].contrast.kind] if len({UNITS[a.contrast.kind] for a in run}) == 1 else "effect"
-    figure = LEFT[name](its, results, lines, axis)
-    caption = (
-        f"{CAPTIONS[name]} Right: the effects, diamonds with their 95 % intervals, dots for the seeds; blue decides, "
-        "grey is secondary (intervals not corrected). Grey bands: margins, within which an effect does not matter. "
-        "Orange rings: the effect at a quarter and at half of the training, where it was measured."
-    )
-    alt = "; ".join(f"{a.name.replace('_', ' ')}: {a.verdict}, {told(a)}" for a in run)
-    return pages.keep(figure, name, caption, alt)
-
-
-def samples(name: str, results: Results) -> HTML:
-    """The first samples of some arms, which begin with the same white noise."""
-    named = {label: results.params.setting(arm) for label, arm in STRIPS.get(name, {}).items()}
-    files = {label: setting.report("sample", "png") for label, setting in named.items()}
-    if not files or not all(file.is_file() for file in files.values()):
-        return HTML("")
-    rows = {}
-    for label, file in files.items():
-        grid = np.asarray(Image.open(file))
-        rows[label] = grid[: grid.shape[1] // 12]  # twelve in a row
-    caption = (
-        f"The first twelve samples of {' and '.join(files) if len(files) == 2 else ', '.join(files)}, not selected: "
-        "those in one place begin with the same white noise, and the networks with the same weights."
-    )
-    return pages.keep(strips(rows), f"{name}_samples", caption, f"Rows of digits: {', '.join(files)}")
-
-
-def _distances(its: dict[str, Answer], results: Results, lines: list, axis: str):
-    """Every arm that was run, with the distance of real images in the samples' place."""
-    named = [n for a in its.values() for n in (a.contrast.a, a.contrast.b, a.contrast.c, a.contrast.d) if n]
-    arms = [n for n in dict.fromkeys(named) if results.run(n)]
-    values = {n.partition("_")[2].replace("_", " ") if n.startswith("tilt_") else n.replace("_", " "): n for n in arms}
-    floors = {"real images": float(np.mean([results.of(n, f"{PRIMARY}_of_real").mean() for n in arms]))}
-    shown = {label: results.of(n).tolist() for label, n in values.items()}
-    return figures.distances(shown, floors, "kernel distance", lines, axis)
-
-
-def _bands(its: dict[str, Answer], results: Results, lines: list, axis: str):
-    """Distances over the corrupted bands."""
-    arms = {
-        "isotropic": "iso", "band left out, literal loss": "literal", "band left out, projected": "bpm",
-        "images filtered": "filtered",
-    }  # fmt: skip
-    bands = results.bands
-    curves = {label: _over_bands(results, [f"omission_{b}_{arm}" for b in bands]) for label, arm in arms.items()}
-    floor = _over_bands(results, [f"omission_{b}_bpm" for b in bands], f"{PRIMARY}_of_filtered").mean(0)
-    middles = [(int(b[:2]) + int(b[3:])) / 20 for b in bands]
-    labels = ("corrupted band (fraction of the largest radius)", "kernel distance to clean images")
-    floors = {"real images without the band": floor}
-    return figures.curves(middles, curves, labels, lines, axis, floors=floors)
-
-
-def _over_bands(results: Results, names: list[str], measure: str = PRIMARY) -> np.ndarray:
-    """A measure of some settings, (seeds, settings): NaN where one was not run."""
-    columns = {name: results.of(name, measure) for name in names if results.run(name)}
-    return pd.DataFrame(columns, columns=names).to_numpy(dtype=float)
-
-
-def _rings_picture(its: dict[str, Answer], results: Results, lines: list, axis: str):
-    """The denoising error of each alpha over that of alpha 0, over the radius."""
-    over = its["rings"].contrast.over
-    if its["rings"].decision is None:
-        over = its["rings_drowned"].contrast.over
-    logs = {alpha: _by_radius(results, name) for name, alpha in over.items()}
-    x = logs[0.0].columns.to_numpy()[1:]
-    curves = {
-        f"alpha {alpha:+g}": np.exp(table - logs[0.0]).to_numpy()[:, 1:] for alpha, table in logs.items() if alpha
-    }
-    labels = ("radius (cycles per pixel)", "denoising error over that of alpha 0")
-    return figures.curves(x, curves, labels, lines, axis)
-
-
-def _by_radius(results: Results, name: str) -> pd.DataFrame:
-    """Mean logarithm of the denoising error over the SNRs: seeds by radii."""
-    rows = results.denoising(name)
-    return rows.assign(log=np.log(rows.error)).pivot_table(index="seed", columns="radius", values="log")
-
-
-def _endpoint(its: dict[str, Answer], results: Results, lines: list, axis: str):
-    """Differences of learnt scores over sigma."""
-    found = read_json(_file(results, "endpoint"))
-    curves = {
-        "alpha ±0.25 against 0": np.array(found["of_alphas"]),
-        "two seeds of alpha 0": np.array(found["of_seeds"]),
-    }
-    labels = ("sigma", "relative difference of scores")
-    return figures.curves(found["sigma"], curves, labels, lines, axis, logarithmic=True)
-
-
-def _cost(its: dict[str, Answer], results: Results, lines: list, axis: str):
-    """Times of a step."""
-    found = read_json(_file(results, "cost"))
-    values = {
-        f"{label}, {noise}": np.multiply(found[key][noise], 1000).tolist()
-        for key, label in (("cost_paper", "paper's U-Net"), ("cost_study", "study's U-Net"))
-        for noise in ("isotropic", "shaped")
-    }
-    return figures.distances(values, {}, "milliseconds a step", lines, axis)
-
-
-def _file(results: Results, stem: str) -> Path:
-    return Path("reports", results.params.profile or "", f"{stem}.json")
-
-
-STRIPS = {
-    "tilt": {
-        "alpha 0, eps": "tilt_eps_iso",
-        "listing at -0.06, eps": "tilt_eps_m006_floor",
-        "alpha 0, v": "tilt_v_iso",
-    },
-    "omission": {
-        "isotropic": "omission_04_05_iso",
-        "left out, literal loss": "omission_04_05_literal",
-        "left out, projected": "omission_04_05_bpm",
-        "images filtered": "omission_04_05_filtered",
-    },
-}
-LEFT = {
-    "spectrum": _rings_picture, "tilt": _distances, "omission": _bands, "endpoint": _endpoint, "cost": _cost,
-    "tiny": _distances,
-}  # fmt: skip
-CAPTIONS = {
-    "spectrum": "Left: the denoising error at matched signal-to-noise ratio, over that of isotropic noise.",
-    "tilt": "Left: kernel distances of the arms, a dot a seed; the green line is that of real images.",
-    "omission": "Left: kernel distances to clean images, over the band; dashed: real images without the band.",
-    "endpoint": "Left: how much learnt scores differ, over the noise level: of two alphas, and of two seeds of one.",
-    "cost": "Left: times of a training step, a dot a timing.",
-    "tiny": "Left: kernel distances at alpha 0 and ±0.001, a dot a seed; the green line is that of real images.",
-}
-
-
-def shown(name: str, found: dict[str, dict[str, Answer]], file: File, results: Results) -> None:
-    """A screen of the page: a claim."""
-    question, its = file.questions[name], found[name]
-    display(Markdown(heading(question, its)))
-    display(picture(name, its, results))
-    display(samples(name, results))
-    display(numbers(its, results))
-    display(arms(its, results))
-    if question.note:
-        display(Markdown(question.note))
-    display(Markdown(command(its, results)))
 
 
 def ran(results: Results) -> str:

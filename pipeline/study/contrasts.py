@@ -50,6 +50,11 @@ class Decision:
     p_equivalence: float
     effects: tuple[float, ...]
 
+    @property
+    def parts(self) -> tuple["Decision", ...]:
+        """As of a `Joint` one: itself."""
+        return (self,)
+
 
 def decide(effects: Sequence[float], expected: str, margin: float | None = None) -> Decision:
     """The verdict on one effect.

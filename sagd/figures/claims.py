@@ -77,9 +77,13 @@ def curves(
     logarithmic: bool = False,
     floors: Mapping[str, np.ndarray] | None = None,
 ) -> Figure:
-    """Curves (seeds, points) of each arm over x, each seed thin and their mean thick; beside them the effects."""
+    """Curves (seeds, points) of each arm over x, each seed thin and their mean thick; beside them the effects.
+
+    Points that were not measured are NaN.
+    """
     figure, (left, right) = _pair(7, len(effects))
-    for (name, values), color, marker in zip(lines.items(), COLORS, MARKERS, strict=False):
+    drawn = {name: values for name, values in lines.items() if len(values)}
+    for (name, values), color, marker in zip(drawn.items(), COLORS, MARKERS, strict=False):
         left.plot(x, values.T, color=color, linewidth=0.5, alpha=0.4)
         left.plot(x, values.mean(0), color=color, marker=marker, markersize=4, label=name)
     for (name, floor), style in zip((floors or {}).items(), ("--", ":"), strict=False):

@@ -1,22 +1,19 @@
 """The contrasts that were written down, on results that were made up to have a known answer."""
 
 import json
-import zlib
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from pipeline import params as parameters
 from pipeline.plan import decided as arms
 from pipeline.study import decided
 from pipeline.study.contrasts import CONTRADICTED, EQUIVALENT, SUPPORTED, UNDECIDED
-from pipeline.study.decided import NOT_RUN, PRIMARY, Results, answers, overall, settings_of, written
+from pipeline.study.decided import NOT_RUN, Results, answers, overall, settings_of, written
 
 ROOT = Path(__file__).parent.parent.parent
 FILE = ROOT / "paper" / "decide" / "contrasts.yaml"
-RADII = (0.0625, 0.125, 0.3, 0.6)
 
 
 def test_every_setting_that_a_contrast_names_is_an_arm_of_the_study(monkeypatch):
@@ -50,37 +47,6 @@ def test_networks_that_are_compared_are_trained_alike(monkeypatch):
             recipes = {s.train.model_dump_json(exclude=about) for s in compared}
             samplings = {s.sample.model_dump_json(exclude={"earlier", "start"}) for s in compared}
             assert len(recipes) <= 1 and len(samplings) <= 1, contrast.says
-
-
-@pytest.fixture
-def study(tmp_path, monkeypatch):
-    """A function that writes results: takes the distance of a setting and seed, and the denoising error over alpha."""
-    (tmp_path / "params.json").write_bytes((ROOT / "paper/decide/params.json").read_bytes())
-    (tmp_path / "contrasts.yaml").write_bytes(FILE.read_bytes())
-    monkeypatch.chdir(tmp_path)
-    results = Results(parameters.load())
-
-    def write(distance, error=lambda alpha, radius, at: 1.0, only=lambda name: True):
-        for setting in results.params.drawn:
-            if not only(setting.name):
-                continue
-            name, rng = setting.title.replace(", ", "/"), np.random.default_rng(zlib.crc32(setting.title.encode()))
-            values = [distance(name) * np.exp(0.01 * rng.normal()) for _ in setting.seeds]
-            keys = (PRIMARY, f"{PRIMARY}_step_750", f"corrupted_{PRIMARY}")
-            detail = {"seeds": setting.seeds, "run": {"checkpoints": [750, 1500, 3000]}}
-            path = setting.report("evaluate", "seeds.json")
-            path.parent.mkdir(parents=True)
-            path.write_text(json.dumps(detail | {"per_seed": dict.fromkeys(keys, values)}))
-            alpha = setting.noise.alpha
-            rows = [
-                (seed, step, 1.0, r, error(alpha, r, step / 3000) * np.exp(0.01 * rng.normal()))
-                for seed in setting.seeds for step in (750, 1500, 3000) for r in RADII
-            ]  # fmt: skip
-            table = pd.DataFrame(rows, columns=["seed", "step", "snr", "radius", "error"])
-            table.to_csv(setting.report("evaluate", "denoising.csv"), index=False)
-        return results
-
-    return write
 
 
 def test_what_was_not_run_is_told(study):
