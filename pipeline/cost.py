@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from ruamel.yaml import YAML
 
 import sagd
 from pipeline.params import Params
 from pipeline.params.sections import GridTrain
-from pipeline.plan import parameters
 from pipeline.run.console import stage
 from pipeline.run.timings import machine
 from sagd.networks.weights import predictor
@@ -24,13 +24,15 @@ from sagd.spaces.pixels import Pixels
 from sagd.training.batches import draw_batch
 from sagd.training.optimizer import optimizers
 
+PAPER = Path(__file__).parents[1] / "paper" / "profiles" / "paper.yaml"  # the paper's network
 PAIRS, BLOCK = 30, 1.0  # of timings; the least time of one, seconds
 ALPHA = -0.06
 
 
 def main(params: Params, options: argparse.Namespace) -> None:
     torch.manual_seed(0)
-    networks = {"study": (params.grid.train, 16), "paper": (GridTrain(**parameters("paper")["grid"]["train"]), 32)}
+    paper = YAML(typ="safe").load(PAPER.read_bytes())["grid"]["train"]
+    networks = {"study": (params.grid.train, 16), "paper": (GridTrain(**paper), 32)}
     world, found = World(), {}
     for name, (recipe, size) in networks.items():
         noises = {"shaped": sagd.power_law((size, size), ALPHA), "isotropic": sagd.isotropic((size, size))}

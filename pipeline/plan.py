@@ -15,7 +15,7 @@ from ruamel.yaml import YAML
 from sagd.errors import InputError
 from sagd.runtime.files import read_json, write_json
 
-FOLDER = Path(__file__).parents[1] / "paper"
+FOLDER = Path("paper")
 DECIDE = "decide"  # the profile of a study of its own, in paper/decide
 ALPHAS = (-0.08, -0.06, -0.04, -0.02, -0.01, -0.001, 0.001, 0.01, 0.02, 0.04, 0.06, 0.08)  # Table 1, F.1, F.2
 IMAGENET_ALPHAS = (-0.06, -0.04, -0.02, -0.01, -0.001, 0.01)  # Fig. 4

@@ -14,9 +14,12 @@ def _open(source: Source, path: str | None, size: int) -> Pictures:
     """Torchvision's layout, MNIST/raw, packed or not."""
     folder, parts = root_of(path), []
     unpacked = [(folder / file.name).with_suffix("") for file in source.files]
-    source.fetch(folder, *(file for file, raw in zip(source.files, unpacked, strict=True) if not raw.exists()))
+    there = [raw.exists() or (folder / file.name).exists() for file, raw in zip(source.files, unpacked, strict=True)]
+    labelled = not all(there[:2]) or all(there[2:])  # a copy without labels is used as it is
+    wanted = slice(4 if labelled else 2)
+    source.fetch(folder, *(f for f, raw in zip(source.files[wanted], unpacked, strict=False) if not raw.exists()))
     shapes = ((60_000, 28, 28), (10_000, 28, 28), (60_000,), (10_000,))
-    for file, raw, shape in zip(source.files, unpacked, shapes, strict=True):
+    for file, raw, shape in zip(source.files[wanted], unpacked, shapes, strict=False):
         place = raw if raw.exists() else folder / file.name
         content = read_bytes(place)
         try:
@@ -29,7 +32,7 @@ def _open(source: Source, path: str | None, size: int) -> Pictures:
                 f"{place} is not a file of MNIST, or incomplete ({len(content)} bytes); remove it to download it again"
             )
         parts.append(np.frombuffer(content[len(header) :], dtype=np.uint8).reshape(shape))
-    images, labels = np.concatenate(parts[:2]), np.concatenate(parts[2:])
+    images, labels = np.concatenate(parts[:2]), np.concatenate(parts[2:]) if labelled else None
     return of_array(images, f"mnist: {folder / 'MNIST' / 'raw'}", np.arange(70_000) >= 60_000, labels)
 
 

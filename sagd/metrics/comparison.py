@@ -63,7 +63,7 @@ class Comparison:
     def rng(self, stream: int) -> np.random.Generator:
         """A fresh generator. Each user has a stream of its own, so that no metric changes what another draws.
 
-        Taken are 0 by the halves, 1 by fid, 2 by fid_infinity, 3 by kid.
+        Taken are 0 by the halves, 1 by fid, 2 by fid_infinity, 3 by kid, 4 by sliced.
         """
         return np.random.default_rng([self.seed, stream])
 

@@ -20,7 +20,9 @@ from sagd.errors import InputError
 from sagd.runtime.files import read_json, write_json
 
 NOTEBOOKS = sorted(Path("notebooks").resolve().glob("*.ipynb"))
-PAGES = {"report": "reports", "paper": "paper/reports", "theory": "theory/reports"}  # the folder of each one's page
+PAGES = {  # the folder of each notebook's page
+    "report": "reports", "paper": "paper/reports", "theory": "theory/reports", "claims": "paper/decide/reports",
+}  # fmt: skip
 
 
 def frame(**distances):

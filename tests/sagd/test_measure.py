@@ -15,7 +15,7 @@ OF = extractor("efficientnet_lite0")
 
 
 def test_the_file_of_each_metric_has_its_name():
-    assert list(METRICS) == ["fid", "fid_infinity", "kid", "prdc"]
+    assert list(METRICS) == ["fid", "fid_infinity", "kid", "prdc", "sliced"]
     assert all(isinstance(metric, Metric) for metric in METRICS.values())
     assert [name for name, metric in METRICS.items() if metric.moments_suffice] == ["fid", "fid_infinity"]
 
@@ -27,6 +27,7 @@ def test_every_number_is_seeded():
     drawn = {k for k in draws[0] if draws[0][k] != draws[2][k]}
     assert {k.replace("_efficientnet_lite0", "") for k in drawn} == {
         "fd_sample_se", "fd_of_halves", "fd_infinity", "fd_infinity_fit_se", "kd", "kd_subset_se", "kd_of_halves",
+        "sliced", "sliced_of_halves",
     }  # fmt: skip
 
 
@@ -34,7 +35,7 @@ def test_the_order_of_the_metrics_changes_nothing():
     """Each draws from a stream of its own, and the answer has one order."""
     a, b = RNG.random((2, 30, 8))
     how = {"seed": 3, "replicates": 3, "kid_subsets": (3, 20)}
-    together = measure(a, b, OF, ("prdc", "kid", "fid_infinity", "fid"), **how)
+    together = measure(a, b, OF, ("sliced", "prdc", "kid", "fid_infinity", "fid"), **how)
     apart = {}
     for metric in METRICS:
         apart |= measure(a, b, OF, [metric], **how)
@@ -53,7 +54,7 @@ def test_moments_and_halves_are_computed_once_and_only_when_they_are_needed(monk
 
 
 def test_measure_refuses_what_it_cannot_know():
-    with pytest.raises(InputError, match="metric is 'is'; allowed: fid, fid_infinity, kid, prdc"):
+    with pytest.raises(InputError, match="metric is 'is'; allowed: fid, fid_infinity, kid, prdc, sliced"):
         measure(np.ones((9, 2)), np.ones((9, 2)), OF, ["is"])
     with pytest.raises(InputError, match="3 images in a set; fid and kid need 6 or more"):
         measure(np.ones((9, 2)), np.ones((3, 2)), OF)
