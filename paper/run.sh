@@ -18,7 +18,7 @@ cd "$folder"
 failed=0
 [ "$study" = paper ] || dvc repro --quiet classifier
 # Without its data, or its noise, none of a group's settings can run; the others can.
-for group in $(cut -d' ' -f2 <<<"$chosen" | sort -u); do
+for group in $(cut -d' ' -f2 <<<"$chosen" | awk '!seen[$0]++'); do
   if dvc repro --quiet "encode@$group"; then
     ready+=$(awk -v group="$group" '$2 == group {print $3}' <<<"$chosen")$'\n'
   else
