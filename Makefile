@@ -44,6 +44,8 @@ $(VENV)/ready: requirements.lock
 	@sed -n '/^uv==/,/[^\\]$$/p' requirements.lock > $(VENV)/uv.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(VENV)/uv.txt
 	@$(BIN)/uv pip sync --quiet --compile-bytecode --python $(BIN)/python --require-hashes requirements.lock
+	@# DVC's hash of a folder of code outside a project, as paper/'s are, has all that lies in it: no byte code, then.
+	@echo 'import sys; sys.dont_write_bytecode = True' > "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/no_bytecode.pth"
 	@$(BIN)/python -c 'import torch, torchvision'
 	@$(BIN)/python .dvc/plots/page.py
 	@touch $@

@@ -29,6 +29,9 @@ done
 # would start nothing more.
 xargs -P "$jobs" --process-slot-var=SLOT -I{} bash -c '
   if [ "$GPUS" -gt 0 ]; then export CUDA_VISIBLE_DEVICES=$((SLOT % GPUS)); fi
+  # What git has as measured is left, though its networks may not be on this machine.
+  planned=$(dvc --wait-for-lock repro --dry --allow-missing --single-item "train@$1" "measure@$1" 2>&1) &&
+    ! grep -q "^Running" <<<"$planned" && exit 0
   dvc --wait-for-lock repro --quiet --single-item "train@$1" "measure@$1" || exit 1' setting {} <<<"${ready-}" || failed=1
 dvc repro --quiet --single-item "$page"  # of what is there
 exit $failed

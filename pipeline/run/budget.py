@@ -131,7 +131,8 @@ def cost(setting: Setting, source: Pixels | Latents, noise: Noise, world: World)
     batch = times[-1] - times[-2]
     runs = len(setting.seeds)
     training = runs * choice.steps * step * world.size
-    sampling = runs * choice.checkpoints * how.n / n * batch * how.steps / min(STEPS, how.steps)
+    drawn = runs * sum(how.drawn(choice.earlier).values())
+    sampling = drawn / n * batch * how.steps / min(STEPS, how.steps)
     if on_gpu:
         device, used = torch.cuda.get_device_name(), torch.cuda.max_memory_allocated()
         memory = f"{used / 1e9:.1f} of its {torch.cuda.get_device_properties(world.device).total_memory / 1e9:.0f} GB"
@@ -142,7 +143,7 @@ def cost(setting: Setting, source: Pixels | Latents, noise: Noise, world: World)
     return (
         f"about {_time(training + sampling)} of {device}: {_time(training)} for {runs} x {choice.steps:,} steps of "
         f"{choice.batch_size} images, {_time(step)} each{shared}, and {_time(sampling)} for "
-        f"{runs * choice.checkpoints} x {how.n:,} samples; {memory} of memory; "
+        f"{drawn:,} samples; {memory} of memory; "
         f"{network_size(setting, source) / 1e6:.1f} M parameters"
     )
 
@@ -238,7 +239,7 @@ def _disk(setting: Setting, images: tuple, shape: tuple, counts: tuple, paramete
     """What is still to be written; what goes to DVC's cache is there twice, where the file system cannot share."""
     choice, runs = setting.train, len(setting.seeds)
     pixels, numbers = torch.Size(images).numel(), sum(counts)
-    drawn = setting.sample.n * runs * choice.checkpoints * pixels
+    drawn = sum(setting.sample.drawn(choice.earlier).values()) * runs * pixels
     stored = setting.encode.stored
     latents = counts[0] * (1 + setting.encode.flips) * torch.Size(shape).numel() * 2 if stored else 0
     prepared = (setting.prepared / "train.npy").exists()

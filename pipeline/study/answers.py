@@ -134,9 +134,7 @@ def numbers(its: dict[str, Answer], results: Results) -> HTML:
             "measured (95 %)": told(a),
             "p": _p(a.decision),
             "effects": _count(a.decision),
-            **{
-                f"at {share_} of training": _verdict(a, results, part) for share_, part in (("1/4", 0.25), ("1/2", 0.5))
-            },
+            **{f"at {part} of training": _verdict(a, results, at) for part, at in (("1/4", 0.25), ("1/2", 0.5))},
             "decides": "yes" if a.contrast.primary else "no (Holm)",
         }
         for a in its.values()
@@ -193,18 +191,19 @@ def command(its: dict[str, Answer], results: Results) -> str:
     return f"Run it: {', then '.join(told)}."
 
 
-def _verdict(found: Answer, results: Results, share: float) -> str:
+def _verdict(found: Answer, results: Results, at: float) -> str:
     """The verdict, not corrected, at a share of the training; empty where nothing was measured then."""
-    if found.decision is None or not measured(found.contrast, results, share):
+    if found.decision is None or not measured(found.contrast, results, at):
         return ""
-    return answer(found.name, found.contrast, results, share).verdict
+    return answer(found.name, found.contrast, results, at).verdict
 
 
-def measured(contrast: Contrast, results: Results, share: float) -> bool:
+def measured(contrast: Contrast, results: Results, at: float) -> bool:
+    """Whether all that a contrast needs was measured at a share of the training."""
     if contrast.kind in ("recorded", "fading"):
         return False
     named = settings_of(contrast, results.bands)
-    return contrast.kind == "rings" or all(results.has(name, contrast.measure, share) for name in named)
+    return contrast.kind == "rings" or all(results.has(name, contrast.measure, at) for name in named)
 
 
 def ran(results: Results) -> str:

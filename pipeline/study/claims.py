@@ -70,7 +70,7 @@ def effects(found: Answer, results: Results) -> list[figures.Effect]:
     if found.decision is None:
         return []
     contrast = found.contrast
-    before = [_earlier(contrast, results, share) for share in EARLIER]
+    before = [_earlier(contrast, results, at) for at in EARLIER]
     return [
         figures.Effect(
             label=_label(found, part), mean=d.mean, low=d.low, high=d.high, seeds=d.effects, margin=contrast.margin,
@@ -89,9 +89,9 @@ def _label(found: Answer, part: str) -> str:
     return f"band {low} to {high}"
 
 
-def _earlier(contrast: Contrast, results: Results, share: float) -> list[float]:
+def _earlier(contrast: Contrast, results: Results, at: float) -> list[float]:
     """The means of a contrast's effects at a share of the training; none where nothing was measured then."""
-    decision = answer("", contrast, results, share).decision if measured(contrast, results, share) else None
+    decision = answer("", contrast, results, at).decision if measured(contrast, results, at) else None
     return [d.mean for d in decision.parts] if decision else []
 
 

@@ -22,7 +22,6 @@ MEANINGS = {
     EQUIVALENT: "it was expected on one side, and is smaller than the margin (two one-sided tests, 5 % each)",
     UNDECIDED: "none of these can be told from so few seeds",
 }
-SIDES = ("below", "above", "within")
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,7 @@ class Decision:
 def decide(effects: Sequence[float], expected: str, margin: float | None = None) -> Decision:
     """The verdict on one effect.
 
-    Equivalent comes first: an effect that is surely smaller than the margin does not matter, if it is not 0 either.
+    Equivalent comes first: an effect smaller than the margin does not matter, even if it differs from 0.
 
     Parameters
     ----------

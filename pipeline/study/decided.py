@@ -12,8 +12,8 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import pandas as pd
-from pydantic import Field
-from ruamel.yaml import YAML
+from pydantic import Field, ValidationError
+from ruamel.yaml import YAML, YAMLError
 
 from pipeline.params import Params
 from pipeline.params.sections import Section
@@ -103,7 +103,10 @@ class Answer:
 
 def written(file: Path = FILE) -> File:
     """What was written down."""
-    return File.model_validate(YAML(typ="safe").load(read_bytes(file)))
+    try:
+        return File.model_validate(YAML(typ="safe").load(read_bytes(file)))
+    except (ValidationError, YAMLError) as error:
+        raise InputError(f"{file}: {' '.join(str(error).split())}") from None
 
 
 @dataclass(frozen=True)
@@ -161,11 +164,9 @@ def settings_of(contrast: Contrast, bands: list[str]) -> list[str]:
     return [*dict.fromkeys([*each, *contrast.over])]
 
 
-def effects(
-    contrast: Contrast, results: Results, at: float = 1.0, measure: str | None = None
-) -> dict[str, list[float]]:
+def effects(contrast: Contrast, results: Results, at: float = 1.0) -> dict[str, list[float]]:
     """The effects of a contrast, one a seed: of each band or part by its name, or of the whole ("")."""
-    measure = measure or contrast.measure
+    measure = contrast.measure
 
     def logs(name: str) -> pd.Series:
         values = results.of(name, measure, at)
@@ -199,7 +200,9 @@ def effects(
         return _rings(contrast, results, at)
     if contrast.kind == "fading":
         first, last = (_rings(contrast, results, share) for share in (0.25, 1.0))
-        return {part: (np.sign(np.mean(first[part])) * np.subtract(first[part], last[part])).tolist() for part in first}
+        sizes = ({part: np.sign(np.mean(x)) * np.array(x) for part, x in slopes.items()} for slopes in (first, last))
+        before, after = sizes
+        return {part: (before[part] - after[part]).tolist() for part in before}
     return {"": read_json(recorded(contrast, results.params))[contrast.measure]["effects"]}
 
 
@@ -231,7 +234,7 @@ def _slopes(by_alpha: dict[float, pd.Series]) -> list[float]:
     return [slope(list(table.columns), row) for row in table.to_numpy()]
 
 
-def answer(name: str, contrast: Contrast, results: Results, at: float = 1.0, measure: str | None = None) -> Answer:
+def answer(name: str, contrast: Contrast, results: Results, at: float = 1.0) -> Answer:
     """The verdict on a contrast, before any correction."""
     if contrast.kind == "recorded":
         file = recorded(contrast, results.params)
@@ -241,7 +244,7 @@ def answer(name: str, contrast: Contrast, results: Results, at: float = 1.0, mea
     if missing:
         return Answer(name, contrast, None, why=f"missing: {', '.join(missing[:3])}{', ...' if missing[3:] else ''}")
     try:
-        found = effects(contrast, results, at, measure)
+        found = effects(contrast, results, at)
         return Answer(name, contrast, judged(contrast, found), tuple(found))
     except InputError as error:  # such as a distance that has no logarithm: the other contrasts have their answers
         return Answer(name, contrast, None, why=str(error))

@@ -66,7 +66,7 @@ def test_what_is_there_is_counted_and_timed(said):
     text = said("good")
     assert "4,900 to train on, 100 held out" in text
     assert "power_law, alpha -0.04, on [64, 4, 4]" in text
-    assert "3 x 1,000 steps of 8 images" in text and "6 x 20 samples" in text
+    assert "3 x 1,000 steps of 8 images" in text and "for 120 samples" in text
     assert "MB" in text.split("disk")[1] and "M parameters" in text
     assert not Path("artifacts").exists() and not Path("reports").exists()
 
@@ -87,7 +87,7 @@ def test_a_training_says_its_cost_first_on_a_gpu(said, capsys, monkeypatch):
     source = Pixels(torch.zeros(20, 3, 16, 16, dtype=torch.uint8), np.arange(20) % 10)
     plan(setting, source, power_law((16, 16), -0.04), world)
     text = capsys.readouterr().out
-    assert text.startswith("train good: about ") and "6 x 20 samples" in text and "checkpoints" in text
+    assert text.startswith("train good: about ") and "for 120 samples" in text and "checkpoints" in text
     assert "images" in text.split("; ")[-2]
     Path("artifacts/prepare").mkdir(parents=True)
     Path("artifacts/prepare/train.npy").touch()

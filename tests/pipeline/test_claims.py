@@ -9,6 +9,7 @@ import pytest
 from pipeline.study import claims
 from pipeline.study.answers import arms, command, heading
 from pipeline.study.decided import answers, written
+from tests.pipeline.conftest import STUDY
 
 QUESTIONS = ("spectrum", "tilt", "omission", "endpoint", "cost", "tiny")
 STEPS = 13
@@ -29,8 +30,6 @@ def whole(study):
 
 
 def test_every_question_of_the_file_has_a_screen():
-    from tests.pipeline.conftest import STUDY
-
     assert tuple(written(STUDY / "contrasts.yaml").questions) == QUESTIONS
     assert set(claims.LEFT) == set(claims.CAPTIONS) == set(QUESTIONS)
 

@@ -2,6 +2,7 @@
 
 import ast
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -220,3 +221,13 @@ def test_an_edit_reruns_what_it_can_change_and_nothing_else(tree, edited):
         assert changed(tree) == EDITS[edited]
     finally:
         path.write_bytes(before)
+
+
+def test_the_environment_writes_no_byte_code():
+    """It would be part of the hashes of paper/'s and theory/'s dependencies, which lie outside those projects."""
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
+    said = subprocess.run(
+        [sys.executable, "-c", "import sys; print(sys.dont_write_bytecode)"],
+        env=environment, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert said.stdout == "True\n"
