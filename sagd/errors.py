@@ -16,8 +16,15 @@ def one_of(name: str, value: str, allowed: Sequence[str]) -> None:
 
 
 def check_finite(name: str, value: float) -> None:
-    if not math.isfinite(value):
-        raise InputError(f"{name} is {value}; it must be a finite number")
+    """Refuse what is not a finite number, or too large for a float."""
+    try:
+        finite = math.isfinite(value)
+    except (TypeError, OverflowError):
+        finite = False
+    if not finite:
+        found = repr(value)
+        found = found if len(found) <= 60 else f"{found[:60]}..."
+        raise InputError(f"{name} is {found}; it must be a finite number")
 
 
 @contextlib.contextmanager

@@ -1,0 +1,191 @@
+"""A pipeline for networks that were trained with shaped noise."""
+
+import inspect
+from typing import Any
+
+import torch
+from diffusers import (
+    ConfigMixin,
+    DiffusionPipeline,
+    FlowMatchEulerDiscreteScheduler,
+    ImagePipelineOutput,
+    ModelMixin,
+    SchedulerMixin,
+)
+from diffusers.configuration_utils import register_to_config
+from diffusers.utils.torch_utils import randn_tensor
+from torch import Tensor
+
+from sagd.diffusers.drawing import shape
+from sagd.diffusers.schedulers import Shaped
+from sagd.errors import InputError
+from sagd.networks.dit import DiTDH
+from sagd.networks.weights import predictor
+
+
+class SAGDTransformer2DModel(ModelMixin, ConfigMixin):
+    """`sagd.networks.dit.DiTDH` as a model of diffusers: the same arguments, and the same names of weights."""
+
+    _no_split_modules = DiTDH._no_split_modules
+
+    @register_to_config
+    def __init__(
+        self,
+        sample_size: int = 16,
+        in_channels: int = 768,
+        patch_size: int = 1,
+        hidden_sizes: tuple[int, ...] = (384, 2048),
+        depths: tuple[int, ...] = (12, 2),
+        heads: tuple[int, ...] = (6, 16),
+        mlp_ratio: float = 4.0,
+        num_classes: int = 1000,
+    ):
+        super().__init__()
+        network = DiTDH(
+            sample_size,
+            in_channels,
+            patch_size,
+            tuple(hidden_sizes),
+            tuple(depths),
+            tuple(heads),
+            mlp_ratio,
+            num_classes,
+        )
+        # Its parts, not itself, so that weights have the same names.
+        for of in ("_modules", "_parameters", "_buffers"):
+            getattr(self, of).update(getattr(network, of))
+        self._non_persistent_buffers_set |= network._non_persistent_buffers_set
+        self.label_embed = network.label_embed  # None, if there are no labels
+
+    def forward(self, sample: Tensor, timestep: Tensor, class_labels: Tensor | None = None) -> tuple[Tensor]:
+        """As `DiTDH.forward`; in a tuple, as diffusers has it."""
+        return (DiTDH.forward(self, sample, timestep, class_labels),)
+
+
+class SAGDPipeline(DiffusionPipeline):
+    """Draw images with a network and a scheduler that has a spectrum: the start is shaped, and so are the steps.
+
+    Saved by ``save_pretrained``, it loads by ``diffusers.DiffusionPipeline.from_pretrained`` where `sagd.diffusers` is
+    imported. Elsewhere its U-Net loads as any ``UNet2DModel``.
+
+    Parameters
+    ----------
+    scheduler
+        One of `sagd.diffusers`' schedulers; one without a spectrum draws white noise.
+    unet
+        ``diffusers.UNet2DModel``, with labels or without; or None.
+    transformer
+        In place of a U-Net: ``diffusers.DiTTransformer2DModel``, or `SAGDTransformer2DModel`.
+
+    Raises
+    ------
+    InputError
+        Not one network; a spectrum of another size than the network's images.
+    """
+
+    model_cpu_offload_seq = "unet->transformer"
+    _optional_components = ["unet", "transformer"]  # noqa: RUF012, diffusers' name
+
+    def __init__(
+        self, scheduler: SchedulerMixin, unet: ModelMixin | None = None, transformer: ModelMixin | None = None
+    ):
+        super().__init__()
+        self.register_modules(scheduler=scheduler, unet=unet, transformer=transformer)
+        if (unet is None) == (transformer is None):
+            raise InputError("a pipeline has one network: a unet or a transformer")
+        if self.noise is not None and self.noise.size != self.image_shape[-len(self.noise.size) :]:
+            size, images = ("x".join(map(str, s)) for s in (self.noise.size, self.image_shape[1:]))
+            raise InputError(f"the scheduler's spectrum is of {size}; the network's images are of {images}")
+
+    @property
+    def network(self) -> ModelMixin:
+        """The U-Net or the transformer."""
+        return self.transformer if self.unet is None else self.unet
+
+    @property
+    def noise(self) -> Any:
+        """The scheduler's noise; None is white."""
+        return self.scheduler.noise if isinstance(self.scheduler, Shaped) else None
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of an image."""
+        size = self.network.config.sample_size
+        height, width = (size, size) if isinstance(size, int) else size
+        return self.network.config.in_channels, height, width
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        batch_size: int = 1,
+        class_labels: list[int] | Tensor | None = None,
+        generator: torch.Generator | list[torch.Generator] | None = None,
+        num_inference_steps: int = 50,
+        eta: float = 0.0,
+        latents: Tensor | None = None,
+        output_type: str = "pil",
+        return_dict: bool = True,
+    ) -> ImagePipelineOutput | tuple:
+        """Draw images.
+
+        Parameters
+        ----------
+        batch_size
+            How many; with ``class_labels``, their number.
+        class_labels
+            (B,), one for each image, of a network that knows labels.
+        generator
+            The source of randomness; a list has one for each image, which then does not depend on the others.
+        num_inference_steps
+            Steps of the scheduler.
+        eta
+            Of DDIM: 0 is deterministic, 1 adds the noise of DDPM.
+        latents
+            (B, C, H, W), a start of your own, used as it is: noise drawn by `Spectrum.sample`.
+        output_type
+            ``pil``, ``np`` (B, H, W, C) in [0, 1], or ``pt`` (B, C, H, W) in [0, 1].
+
+        Returns
+        -------
+        ImagePipelineOutput
+            Its ``images``; a tuple of them where ``return_dict`` is false.
+
+        Raises
+        ------
+        InputError
+            Labels missing or not wanted; as many generators as there are not images; latents of another shape.
+        """
+        network, device = self.network, self._execution_device
+        labels = None if class_labels is None else torch.as_tensor(class_labels, device=device)
+        knows = getattr(network.config, "num_class_embeds", None) or getattr(network.config, "num_classes", None)
+        knows = knows or getattr(network.config, "num_embeds_ada_norm", None)
+        if (labels is None) != (not knows):
+            raise InputError("class_labels must be given if the network knows labels, and only then")
+        batch_size = batch_size if labels is None else len(labels)
+        if isinstance(generator, list) and len(generator) != batch_size:
+            raise InputError(f"{len(generator)} generators are given for {batch_size} images")
+        wanted = (batch_size, *self.image_shape)
+        if latents is None:
+            latents = randn_tensor(wanted, generator=generator, device=device, dtype=network.dtype)
+            latents = latents if self.noise is None else shape(self.noise, latents)
+        elif latents.shape != wanted:
+            raise InputError(f"latents have the shape {tuple(latents.shape)}; it must be {wanted}")
+        if isinstance(self.scheduler, FlowMatchEulerDiscreteScheduler):  # evenly spaced from 1 to 0, as Flux has it
+            sigmas = torch.linspace(1, 1 / num_inference_steps, num_inference_steps, dtype=torch.float64)
+            self.scheduler.set_timesteps(sigmas=sigmas.tolist(), device=device)
+        else:
+            self.scheduler.set_timesteps(num_inference_steps, device=device)
+        x = latents.to(device, network.dtype) * getattr(self.scheduler, "init_noise_sigma", 1.0)
+        known = inspect.signature(self.scheduler.step).parameters
+        more = {key: value for key, value in {"eta": eta, "generator": generator}.items() if key in known}
+        predict = predictor(network, labels)
+        for t in self.progress_bar(self.scheduler.timesteps):
+            scaled = self.scheduler.scale_model_input(x, t) if hasattr(self.scheduler, "scale_model_input") else x
+            found = predict(scaled, t.expand(batch_size))
+            x = self.scheduler.step(found, t, x, **more).prev_sample
+        images: Any = (x / 2 + 0.5).clamp(0, 1)
+        if output_type != "pt":
+            images = images.cpu().permute(0, 2, 3, 1).float().numpy()
+            images = self.numpy_to_pil(images) if output_type == "pil" else images
+        self.maybe_free_model_hooks()
+        return ImagePipelineOutput(images=images) if return_dict else (images,)

@@ -1,0 +1,76 @@
+"""Shape the noise of a pipeline of others, for a while."""
+
+import contextlib
+import functools
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from diffusers import DiffusionPipeline
+from torch import Tensor
+
+from sagd.diffusers.drawing import check, drawing, intercept, project
+from sagd.diffusers.schedulers import Shaped, can_be_shaped
+from sagd.errors import InputError
+from sagd.noise.base import Noise
+
+
+@contextlib.contextmanager
+def shaped(pipeline: DiffusionPipeline, noise: Noise | None = None) -> Iterator[DiffusionPipeline]:
+    """Within this, a pipeline starts from shaped noise, and its steps draw shaped noise (App. D.4).
+
+    ``with sagd.diffusers.shaped(pipeline, noise): images = pipeline(...).images``
+
+    It shapes what the pipeline and its scheduler draw by diffusers' ``randn_tensor``, in this thread; pipelines of the
+    same class that are called within it are shaped, too. Latents that the caller gives (``latents=``) stay as they are.
+    Where the noise leaves frequencies out, the network's predictions are projected onto the others (App. D.5).
+
+    Parameters
+    ----------
+    pipeline
+        Any pipeline with a scheduler: for images or latents (B, C, H, W), or videos (B, C, F, H, W).
+    noise
+        Of the size of the latents, such as ``sagd.power_law((64, 64), -0.06)``. May be left out where the pipeline's
+        scheduler has a spectrum (`Shaped`).
+
+    Raises
+    ------
+    InputError
+        No scheduler, or one that can't be shaped; a spectrum that varies from step to step; x0 clipped where the noise
+        leaves frequencies out; no noise given, or another than the scheduler's. When the pipeline draws: noise of
+        another size, such as packed latents.
+    """
+    name, scheduler = type(pipeline).__name__, getattr(pipeline, "scheduler", None)
+    if scheduler is None:
+        raise InputError(f"{name} has no scheduler, so there is no diffusion to shape")
+    own = scheduler.noise if isinstance(scheduler, Shaped) else None
+    noise = own if noise is None else noise
+    if noise is None:
+        raise InputError(f"the scheduler of {name} has no spectrum: give the noise")
+    if own is not None and noise.to_dict() != own.to_dict():
+        raise InputError(f"the scheduler of {name} has another spectrum than the noise that is given")
+    check(noise, scheduler.config)
+    can_be_shaped(type(scheduler))
+    for kind in type(pipeline).__mro__:
+        intercept(sys.modules[kind.__module__])
+    with drawing(noise), _projecting(scheduler, noise):
+        yield pipeline
+
+
+@contextlib.contextmanager
+def _projecting(scheduler: Any, noise: Noise) -> Iterator[None]:
+    """Project what a scheduler's steps are given, where the noise leaves frequencies out."""
+    if bool(noise.support.all()) or isinstance(scheduler, Shaped):
+        yield
+        return
+    plain = scheduler.step
+
+    @functools.wraps(plain)
+    def step(model_output: Tensor, timestep: Any, sample: Tensor, *args: Any, **kwargs: Any) -> Any:
+        return plain(project(noise, model_output, sample), timestep, sample, *args, **kwargs)
+
+    scheduler.step = step  # hides the method
+    try:
+        yield
+    finally:
+        del scheduler.step
