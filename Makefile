@@ -77,7 +77,7 @@ smoke: env  ## the studies at toy size in a clean clone
 	git -C $(SMOKE) config user.name smoke && git -C $(SMOKE) config user.email smoke@localhost
 	cp .dvc/plots/page.html $(SMOKE)/.dvc/plots/
 	cd $(SMOKE) && SAGD_SCRATCH=$(SMOKE)/scratch dvc exp run --quiet $(addprefix -S ,$(TINY) $(GRID_TINY))
-	cd $(SMOKE) && test -s reports/index.html && dvc metrics show && dvc plots diff --quiet HEAD
+	cd $(SMOKE) && test -s reports/index.html && test -s artifacts/export/model_index.json && dvc metrics show && dvc plots diff --quiet HEAD
 	cd $(SMOKE)/theory && dvc repro --quiet --force --single-item theory
 	cd $(SMOKE)/paper/decide && dvc repro --quiet --force --single-item claims
 	cd $(SMOKE) && python -m pipeline.plan smoke && SAGD_SCRATCH=$(SMOKE)/scratch paper/run.sh 2

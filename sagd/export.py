@@ -1,0 +1,181 @@
+"""A trained network, its noise and how to sample it, in one folder that others can use.
+
+Where a scheduler of diffusers samples as the library does, the folder loads as a pipeline (`sagd.diffusers`). It is
+written without diffusers, which takes seconds to import: its formats are a few lines of JSON.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from sagd.formulations.base import Formulation, Sampler
+from sagd.formulations.diffusion import Diffusion
+from sagd.formulations.flow import Flow
+from sagd.formulations.schedule import Schedule
+from sagd.networks import weights
+from sagd.noise import stored
+from sagd.noise.base import Noise
+from sagd.runtime.files import write_bytes, write_json, write_tensors
+
+COMPONENTS = {  # of the folder, by the class of the network: its place, and the class that diffusers reads it with
+    "UNet2DModel": ("unet", ["diffusers", "UNet2DModel"]),
+    "DiTDH": ("transformer", ["sagd.diffusers.pipeline", "SAGDTransformer2DModel"]),
+}
+PREDICTIONS = {"eps": "epsilon", "v": "v_prediction"}  # by diffusers' names
+WITH_DIFFUSERS = """\
+import diffusers, sagd.diffusers, torch
+
+pipeline = diffusers.DiffusionPipeline.from_pretrained(FOLDER)
+images = pipeline({call}, generator=torch.Generator().manual_seed(0)).images
+"""
+WITHOUT = """\
+import sagd, torch
+from pathlib import Path
+from sagd.networks import weights
+from sagd.noise import stored
+
+network, noise = weights.load(Path(FOLDER, "{place}")), stored.load(Path(FOLDER, "noise.safetensors"))
+predict = weights.predictor(network{labels})
+{data}images = sagd.sample(
+    predict, {formulation}, noise,
+    {sampler},
+    shape={shape}, generator=torch.Generator().manual_seed(0){given},
+)
+"""
+DATA = """\
+from sagd.runtime.files import read_tensors
+
+data = read_tensors(Path(FOLDER, "statistics.safetensors"))
+"""
+
+
+def save(
+    folder: Path,
+    network: nn.Module,
+    formulation: Formulation,
+    noise: Noise,
+    sampler: Sampler,
+    data: dict[str, Tensor],
+    *,
+    images: bool = True,
+    description: str = "",
+) -> None:
+    """Write a folder: the network, its noise, README.md, and where diffusers can sample from it, a pipeline's files.
+
+    Parameters
+    ----------
+    network
+        Of `sagd.networks`; a U-Net goes to ``unet/``, in diffusers' own format, a transformer to ``transformer/``.
+    formulation, noise
+        What it was trained with.
+    sampler
+        How it was sampled.
+    data
+        ``mean`` and ``power`` of `sagd.spaces.moments.statistics`, (C, H, W); their shape is that of what is drawn.
+    images
+        Whether it draws images in [-1, 1]; if not, such as latents, it is no pipeline.
+    description
+        What README.md says of data, settings and measurements, in Markdown; how to sample follows it.
+    """
+    place, component = COMPONENTS[type(network).__name__]
+    weights.save(folder / place, network)
+    stored.save(folder / "noise.safetensors", noise)
+    if sampler.start == "marginal":
+        write_tensors(folder / "statistics.safetensors", data)
+    config = scheduler(formulation, noise, sampler) if images else None
+    if config is not None:
+        write_json(folder / "scheduler" / "scheduler_config.json", config)
+        nothing: dict[str, Any] = {"unet": [None, None], "transformer": [None, None]}
+        shaped = ["sagd.diffusers.schedulers", config["_class_name"]]
+        index = {"_class_name": "SAGDPipeline", **nothing, place: component, "scheduler": shaped}
+        write_json(folder / "model_index.json", index)
+    how = _how(place, weights.classes_of(network), config, formulation, noise, sampler, tuple(data["mean"].shape))
+    write_bytes(folder / "README.md", _card(place, config, how, noise, description).encode())
+
+
+def scheduler(formulation: Formulation, noise: Noise, sampler: Sampler) -> dict[str, Any] | None:
+    """The configuration of the scheduler of `sagd.diffusers` that samples as the library does; None if none does."""
+    if not noise.constant or sampler.start != "noise":
+        return None
+    spectrum = {"spectrum": noise.to_dict()}
+    if isinstance(formulation, Flow) and sampler.name == "euler":
+        return {"_class_name": "ShapedFlowMatchEulerDiscreteScheduler", "shift": formulation.shift, **spectrum}
+    if not isinstance(formulation, Diffusion) or sampler.name not in ("ddim", "ddpm"):
+        return None
+    clips_and_projects = sampler.clip and not bool(noise.support.all())
+    steps = len(formulation.alpha_bar)
+    # Where the number of steps does not divide T, diffusers' stride ends beside the next step that it visits.
+    if clips_and_projects or steps % sampler.steps:
+        return None
+    return {
+        "_class_name": {"ddim": "ShapedDDIMScheduler", "ddpm": "ShapedDDPMScheduler"}[sampler.name],
+        "num_train_timesteps": steps, "beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02,
+        "rescale_betas_zero_snr": _ends_in_noise(formulation), "prediction_type": PREDICTIONS[formulation.prediction],
+        "timestep_spacing": sampler.spacing, "clip_sample": sampler.clip, **spectrum,
+    }  # fmt: skip
+
+
+def _ends_in_noise(diffusion: Diffusion) -> bool:
+    """Whether its schedule is the one with zero terminal SNR; the other is linear (sagd.formulations.schedule)."""
+    return bool(diffusion.alpha_bar[-1] == Schedule.zero_terminal_snr().alpha_bar[-1])
+
+
+def _how(
+    place: str,
+    classes: int,
+    config: dict | None,
+    formulation: Formulation,
+    noise: Noise,
+    sampler: Sampler,
+    shape: tuple,
+) -> str:
+    """The lines that draw four images."""
+    if config is not None:
+        call = "class_labels=[0, 0, 0, 0]" if classes else "4"
+        call += f", num_inference_steps={sampler.steps}" + (f", eta={sampler.eta:g}" if sampler.eta else "")
+        return WITH_DIFFUSERS.format(call=call)
+    said = f"sagd.{formulation!r}"
+    if isinstance(formulation, Diffusion):
+        name = "zero_terminal_snr" if _ends_in_noise(formulation) else "linear"
+        said = f'sagd.Diffusion(sagd.Schedule.{name}(), "{formulation.prediction}")'
+    data, given = (DATA, ", data=data") if sampler.start == "marginal" else ("", "")
+    labels = ", torch.zeros(4, dtype=torch.int64)" if classes else ""
+    return WITHOUT.format(
+        place=place,
+        labels=labels,
+        formulation=said,
+        sampler=f"sagd.{sampler!r}",
+        shape=(4, *shape),
+        data=data,
+        given=given,
+    )
+
+
+def _card(place: str, config: dict | None, how: str, noise: Noise, description: str) -> str:
+    spectrum = json.dumps(noise.to_dict())
+    loads = "the U-Net loads as `diffusers.UNet2DModel`, but " if place == "unet" else ""
+    return f"""\
+---
+library_name: {"diffusers" if config else "sagd"}
+tags: [sagd, shaped-noise]
+---
+
+{description.strip()}
+
+## Sample
+
+With FOLDER the path of this folder, and `pip install sagd{"[diffusers]" if config else ""}`:
+
+```python
+{how.strip()}
+```
+
+Elsewhere {loads}**the noise of this model is not white unless its weight is 1 everywhere**. The start, and all that
+the steps of a stochastic sampler draw, must be F⁻¹(w F(ξ)) of white noise ξ: F is the discrete Fourier transform of a
+channel, w the array `weight` in `noise.safetensors`, its zero frequency first. What is drawn from white noise is not
+what was measured.
+
+The noise: `{spectrum if len(spectrum) <= 400 else spectrum[:400] + " ..."}`
+"""
