@@ -23,12 +23,14 @@ from sagd.noise.varying import Varying
 from sagd.operators import (
     OPERATORS,
     band_pass,
+    colour,
     data_matched,
     equal_snr,
     exponential,
     isotropic,
     offset,
     power_law,
+    pyramid,
     two_band,
 )
 from sagd.sampling import draw, sample
@@ -37,9 +39,12 @@ __version__ = "0.2.0"
 
 _ROOMS = {
     "data",
+    "diffusers",
+    "export",
     "figures",
     "formulations",
     "images",
+    "k_diffusion",
     "metrics",
     "networks",
     "noise",
@@ -62,6 +67,7 @@ __all__ = [
     "Spectrum",
     "Varying",
     "band_pass",
+    "colour",
     "data_matched",
     "ddim_step",
     "ddpm_step",
@@ -74,6 +80,7 @@ __all__ = [
     "isotropic",
     "offset",
     "power_law",
+    "pyramid",
     "sample",
     "start_from_marginal",
     "two_band",

@@ -13,6 +13,7 @@ from sagd.noise.base import Noise
 from sagd.noise.grid import Size
 from sagd.noise.spectrum import Spectrum
 from sagd.noise.varying import Varying
+from sagd.operators._colours import colour
 from sagd.operators.band_pass import band_pass
 from sagd.operators.data_matched import data_matched
 from sagd.operators.equal_snr import equal_snr
@@ -20,6 +21,7 @@ from sagd.operators.exponential import exponential
 from sagd.operators.isotropic import isotropic
 from sagd.operators.offset import offset
 from sagd.operators.power_law import power_law
+from sagd.operators.pyramid import pyramid
 from sagd.operators.two_band import two_band
 from sagd.runtime.registry import Registry, own, where
 
@@ -27,6 +29,7 @@ __all__ = [
     "OPERATORS",
     "band_pass",
     "build",
+    "colour",
     "data_matched",
     "equal_snr",
     "exponential",
@@ -34,6 +37,7 @@ __all__ = [
     "isotropic",
     "offset",
     "power_law",
+    "pyramid",
     "two_band",
 ]
 
