@@ -16,6 +16,7 @@ from pipeline.study import pages
 ROOT = Path(__file__).parents[2]
 PAGES = [
     "reports/index.html", "paper/reports/paper.html", "paper/decide/reports/claims.html", "theory/reports/theory.html",
+    "reports/explore.html",
 ]  # fmt: skip
 WINDOWS = [(width, scheme) for width in (390, 1280) for scheme in ("light", "dark")]
 INSIDE = ("file:", "data:", "blob:", "about:")
