@@ -11,8 +11,6 @@ from typing import Any
 from torch import Tensor, nn
 
 from sagd.formulations.base import Formulation, Sampler
-from sagd.formulations.diffusion import Diffusion
-from sagd.formulations.flow import Flow
 from sagd.formulations.schedule import Schedule
 from sagd.networks import weights
 from sagd.noise import stored
@@ -99,10 +97,10 @@ def scheduler(formulation: Formulation, noise: Noise, sampler: Sampler) -> dict[
     """The configuration of the scheduler of `sagd.diffusers` that samples as the library does; None if none does."""
     if not noise.constant or sampler.start != "noise":
         return None
-    spectrum = {"spectrum": noise.to_dict()}
-    if isinstance(formulation, Flow) and sampler.name == "euler":
-        return {"_class_name": "ShapedFlowMatchEulerDiscreteScheduler", "shift": formulation.shift, **spectrum}
-    if not isinstance(formulation, Diffusion) or sampler.name not in ("ddim", "ddpm"):
+    what, spectrum = formulation.to_dict(), {"spectrum": noise.to_dict()}
+    if what.get("formulation") == "flow" and sampler.name == "euler":
+        return {"_class_name": "ShapedFlowMatchEulerDiscreteScheduler", "shift": what["shift"], **spectrum}
+    if formulation.alpha_bar is None or sampler.name not in ("ddim", "ddpm"):
         return None
     clips_and_projects = sampler.clip and not bool(noise.support.all())
     steps = len(formulation.alpha_bar)
@@ -112,14 +110,15 @@ def scheduler(formulation: Formulation, noise: Noise, sampler: Sampler) -> dict[
     return {
         "_class_name": {"ddim": "ShapedDDIMScheduler", "ddpm": "ShapedDDPMScheduler"}[sampler.name],
         "num_train_timesteps": steps, "beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02,
-        "rescale_betas_zero_snr": _ends_in_noise(formulation), "prediction_type": PREDICTIONS[formulation.prediction],
+        "rescale_betas_zero_snr": _ends_in_noise(formulation), "prediction_type": PREDICTIONS[what["prediction"]],
         "timestep_spacing": sampler.spacing, "clip_sample": sampler.clip, **spectrum,
     }  # fmt: skip
 
 
-def _ends_in_noise(diffusion: Diffusion) -> bool:
+def _ends_in_noise(formulation: Formulation) -> bool:
     """Whether its schedule is the one with zero terminal SNR; the other is linear (sagd.formulations.schedule)."""
-    return bool(diffusion.alpha_bar[-1] == Schedule.zero_terminal_snr().alpha_bar[-1])
+    alpha_bar = formulation.alpha_bar
+    return alpha_bar is not None and bool(alpha_bar[-1] == Schedule.zero_terminal_snr().alpha_bar[-1])
 
 
 def _how(
@@ -137,9 +136,9 @@ def _how(
         call += f", num_inference_steps={sampler.steps}" + (f", eta={sampler.eta:g}" if sampler.eta else "")
         return WITH_DIFFUSERS.format(call=call)
     said = f"sagd.{formulation!r}"
-    if isinstance(formulation, Diffusion):
+    if formulation.alpha_bar is not None:
         name = "zero_terminal_snr" if _ends_in_noise(formulation) else "linear"
-        said = f'sagd.Diffusion(sagd.Schedule.{name}(), "{formulation.prediction}")'
+        said = f'sagd.Diffusion(sagd.Schedule.{name}(), "{formulation.to_dict()["prediction"]}")'
     data, given = (DATA, ", data=data") if sampler.start == "marginal" else ("", "")
     labels = ", torch.zeros(4, dtype=torch.int64)" if classes else ""
     return WITHOUT.format(
