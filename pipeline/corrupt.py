@@ -10,7 +10,7 @@ from sagd.noise.corruption import Corruption, save
 from sagd.noise.randomness import generator
 from sagd.operators import band_pass
 from sagd.previews import save_grid
-from sagd.runtime.files import read_array
+from sagd.runtime.files import holds, read_array
 from sagd.spaces.pixels import corrupted
 
 PREVIEW = 24
@@ -26,7 +26,9 @@ def main(params: Params, options: argparse.Namespace) -> None:
             low, high = chosen.band
             band = band_pass(images.shape[-2:], (low, high), units=chosen.units, normalize=chosen.normalize)
             corruption = Corruption(band, chosen.gamma, chosen.filtered)
-        save(setting.artifacts("corrupt") / "corruption.safetensors", corruption)
+        file = setting.artifacts("corrupt") / "corruption.safetensors"
+        if not holds(file, {} if corruption is None else corruption.tensors()):
+            save(file, corruption)
         preview = corrupted(images, corruption, generator(0, "preview"))
         save_grid(setting.report("corrupt", "png"), preview, columns=12)
 

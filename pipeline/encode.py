@@ -24,7 +24,7 @@ from sagd.noise.base import Noise
 from sagd.oracle.suggest import suggest
 from sagd.runtime.distributed import World
 from sagd.runtime.download import digest
-from sagd.runtime.files import read_array, read_tensors, scratch, sources, write_json, write_tensors
+from sagd.runtime.files import holds, read_array, read_tensors, scratch, sources, write_json, write_tensors
 from sagd.runtime.progress import Bar
 from sagd.spaces import latents
 from sagd.spaces.autoencoder import Autoencoder
@@ -95,14 +95,16 @@ def write(
         place, normalization = place | {"centred": True}, {"mean": data["mean"]}
         data = data | {"mean": torch.zeros_like(data["mean"])}
     folder = setting.artifacts("encode")
-    write_tensors(folder / "statistics.safetensors", data)
-    if normalization is not None:
-        write_tensors(folder / "normalization.safetensors", normalization)
+    found = {"statistics": data} if normalization is None else {"statistics": data, "normalization": normalization}
+    for name, tensors in found.items():
+        if not holds(folder / f"{name}.safetensors", tensors):
+            write_tensors(folder / f"{name}.safetensors", tensors)
     write_json(folder / "manifest.json", {"kind": setting.encode.kind, **place})
     noise = noise_of(setting, data)
     for variant in variants:
         variant.check(noise, tuple(data["mean"].shape))
-    stored.save(folder / "noise.safetensors", noise)
+    if not holds(folder / "noise.safetensors", noise.tensors()):
+        stored.save(folder / "noise.safetensors", noise)
     description: dict[str, Any] = {"noise": noise.to_dict()}
     if corrupts is not None:
         band, reached = int(corrupts.spectrum.support.sum()), corrupts.reached_by(noise)

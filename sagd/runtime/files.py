@@ -100,6 +100,23 @@ def read_tensors(path: Path | str) -> dict[str, Tensor]:
         raise InputError(f"cannot read {path}: {error}") from error
 
 
+def holds(path: Path | str, tensors: dict[str, Tensor]) -> bool:
+    """Whether a safetensors file has these tensors, up to what another processor rounds: 1e-12 of the largest value.
+
+    What is kept then is the same on all machines, and so is what is made of it.
+    """
+    if not Path(path).exists():
+        return False
+    found = read_tensors(path)
+    alike = {name: (t.shape, t.dtype) for name, t in found.items()} == {
+        n: (t.shape, t.dtype) for n, t in tensors.items()
+    }
+    return alike and all(
+        bool((found[name].double() - t.double()).abs().max() <= 1e-12 * t.double().abs().max())
+        for name, t in tensors.items()
+    )
+
+
 def open_tensors(path: Path | str) -> dict[str, Tensor]:
     """The tensors of a safetensors file, memory-mapped."""
     try:
