@@ -117,6 +117,8 @@ def test_folders_go_to_diffusers_and_back(case, tmp_path):
     weights.save(tmp_path / "theirs, saved by us", theirs)
     expected = ours(x, t, labels)
     assert torch.equal(theirs(x, t, labels).sample, expected)
+    # What is read back needs no gradients; for that some processors take another kernel, which rounds otherwise.
+    expected = ours.requires_grad_(False)(x, t, labels)
     for folder in ("ours", "theirs", "theirs, saved by us"):
         assert torch.equal(weights.load(tmp_path / folder)(x, t, labels), expected)
 

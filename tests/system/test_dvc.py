@@ -194,7 +194,7 @@ def changed(folder):
 
 
 EDITS = {
-    "sagd/operators/power_law.py": {"corrupt", "encode", "report"},  # it trains nothing
+    "sagd/operators/power_law.py": {"corrupt", "encode", "export", "report"},  # it trains nothing
     "sagd/figures/study.py": {"report"},
     "notebooks/report.ipynb": {"report"},
     "pipeline/study/results.py": {"report"},
@@ -203,8 +203,8 @@ EDITS = {
     "sagd/training/loop.py": {"train", "grid_train"},
     "sagd/data/mnist.py": {"prepare"},
     "sagd/oracle/suggest.py": {"encode"},
-    "sagd/networks/unet.py": {"train", "grid_train", "sample", "grid_sample", "evaluate", "grid_evaluate"},
-    "sagd/sampling.py": {"sample", "grid_sample"},
+    "sagd/networks/unet.py": {"train", "grid_train", "sample", "grid_sample", "evaluate", "grid_evaluate", "export"},
+    "sagd/sampling.py": {"sample", "grid_sample", "export"},
     "extensions/operators/ring.py": {"encode"},
     "sagd/runtime/progress.py": set(),
     "pipeline/run/launch.py": set(),
