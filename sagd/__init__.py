@@ -38,6 +38,7 @@ from sagd.sampling import draw, sample
 __version__ = "0.2.0"
 
 _ROOMS = {
+    "colored",
     "data",
     "diffusers",
     "export",

@@ -1,9 +1,11 @@
 """Shaped noise in samplers of k-diffusion's convention: ``noise_sampler(sigma, sigma_next)``."""
 
+import math
 from collections.abc import Callable
 
 from torch import Tensor
 
+from sagd.colored import ColoredNoise
 from sagd.errors import InputError
 from sagd.noise.base import Generators, Noise
 
@@ -11,7 +13,7 @@ NoiseSampler = Callable[[Tensor, Tensor], Tensor]
 
 
 def noise_sampler(
-    noise: Noise, x: Tensor, *, generator: Generators = None, white: NoiseSampler | None = None
+    noise: Noise | ColoredNoise, x: Tensor, *, generator: Generators = None, white: NoiseSampler | None = None
 ) -> NoiseSampler:
     """What a stochastic sampler draws its steps' noise from: N(0, Sigma_w) in place of N(0, I) (App. D.4).
 
@@ -22,7 +24,8 @@ def noise_sampler(
     Parameters
     ----------
     noise
-        Of the size of x's last axes, the same at every step.
+        Of the size of x's last axes, the same at every step; or a `ColoredNoise`, for a network trained on white noise,
+        whose start is white.
     x
         (B, ...), of which shape, device and dtype the noise is.
     generator
@@ -41,15 +44,16 @@ def noise_sampler(
     InputError
         A spectrum of another size than x, or one that varies from step to step.
     """
-    if not noise.constant:
+    if not isinstance(noise, ColoredNoise) and not noise.constant:
         raise InputError("a varying spectrum has another noise at each step; a noise sampler has one")
     if tuple(x.shape[-len(noise.size) :]) != noise.size:
         spoken = "x".join(map(str, noise.size))
         raise InputError(f"the spectrum is of {spoken}, and x has the shape {tuple(x.shape)}")
 
     def draw(sigma: Tensor, sigma_next: Tensor) -> Tensor:
+        its = noise.at_level(-2 * math.log(float(sigma))) if isinstance(noise, ColoredNoise) else noise
         if white is not None:
-            return noise.shape(white(sigma, sigma_next))
-        return noise.sample(x.shape, generator=generator, t=0, device=x.device, dtype=x.dtype)
+            return its.shape(white(sigma, sigma_next))
+        return its.sample(x.shape, generator=generator, t=0, device=x.device, dtype=x.dtype)
 
     return draw

@@ -88,7 +88,7 @@ def summary(found: dict[str, dict[str, Answer]], file: File) -> HTML:
     """The table of all verdicts: primary contrasts alone."""
     rows = [
         {
-            "claim": f"{question.claim}. {question.title}",
+            "claim": f"{question.claim}. {question.title}" if question.claim else f"{question.title} (others' claim)",
             "verdict": a.verdict,
             "expected": pages.sentence(a.contrast.says),
             "measured (95 %)": told(a),
@@ -105,7 +105,7 @@ def heading(question: Question, its: dict[str, Answer]) -> str:
     verdicts = "\n".join(f"- {sentence(a)}" for a in its.values() if a.contrast.primary)
     return "\n\n".join([
         f"## {question.title}: {overall(its)}",
-        f"**The paper (claim {question.claim}).** {question.paper}",
+        f"**{question.whose}{f' (claim {question.claim})' if question.claim else ''}.** {question.paper}",
         f"**The question.** {question.asks}",
         verdicts,
     ])  # fmt: skip

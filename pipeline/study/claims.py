@@ -27,7 +27,7 @@ UNITS = {  # what an effect is, on the axis of a picture
     "rings": "slope of log error over alpha",
     "fading": "slope of log error over alpha",
     "slope": "slope of log distance over alpha",
-    "recorded": "log ratio of the times, or slope",
+    "recorded": "log ratio, or slope",
 }
 
 
@@ -185,6 +185,23 @@ def _cost(its: dict[str, Answer], results: Results, lines: list[figures.Effect],
     return figures.distances(values, {}, "milliseconds a step", lines, axis)
 
 
+def _colored(its: dict[str, Answer], results: Results, lines: list[figures.Effect], axis: str) -> "Figure":
+    """Distances by the sampler."""
+    found = read_json(_file(results, "colored"))["distances"]
+    labels = {"ode": "ddim", "white": "ddpm, white", "paper": "ddpm, colored", "tuned": "ddpm, colored gently"}
+    floors = {"real images": float(results.of("tilt_v_iso", f"{PRIMARY}_of_real").mean())}
+    shown = {label: found[arm] for arm, label in labels.items()}
+    return figures.distances(shown, floors, "kernel distance", lines, axis)
+
+
+def _flicker(its: dict[str, Answer], results: Results, lines: list[figures.Effect], axis: str) -> "Figure":
+    """Distances over the number of steps."""
+    found = read_json(_file(results, "flicker"))
+    curves = {f"alpha {alpha}": np.array(values) for alpha, values in found["distances"].items()}
+    labels = ("steps of ddim", "kernel distance")
+    return figures.curves(found["steps"], curves, labels, lines, axis, logarithmic=True)
+
+
 def _file(results: Results, stem: str) -> Path:
     return Path("reports", results.params.profile or "", f"{stem}.json")
 
@@ -204,7 +221,7 @@ STRIPS = {
 }
 LEFT = {
     "spectrum": _rings_picture, "tilt": _distances, "omission": _bands, "endpoint": _endpoint, "cost": _cost,
-    "tiny": _distances,
+    "tiny": _distances, "colored": _colored, "flicker": _flicker,
 }  # fmt: skip
 CAPTIONS = {
     "spectrum": "Left: the denoising error at matched signal-to-noise ratio, over that of isotropic noise.",
@@ -213,4 +230,7 @@ CAPTIONS = {
     "endpoint": "Left: how much learnt scores differ, over the noise level: of two alphas, and of two seeds of one.",
     "cost": "Left: times of a training step, a dot a timing.",
     "tiny": "Left: kernel distances at alpha 0 and ±0.001, a dot a seed; the green line is that of real images.",
+    "colored": "Left: kernel distances of the same networks by four samplers, a dot a seed; the green line is that of "
+    "real images.",
+    "flicker": "Left: kernel distances over the number of steps.",
 }

@@ -56,9 +56,10 @@ class Contrast(Section):
 
 
 class Question(Section):
-    """A claim of the paper, and the contrasts that answer it."""
+    """A claim, and the contrasts that answer it: one of the paper, by its number, or of another one."""
 
-    claim: int
+    claim: int | None = None
+    whose: str = Field("The paper", description="claim it is")
     title: str
     paper: str
     asks: str
@@ -207,7 +208,7 @@ def effects(contrast: Contrast, results: Results, at: float = 1.0) -> dict[str, 
 
 
 def recorded(contrast: Contrast, params: Params) -> Path:
-    """The file of a stage that writes effects of its own: endpoint.json, cost.json."""
+    """The file of a stage that writes effects of its own, such as endpoint.json."""
     return Path("reports", params.profile or "", f"{contrast.measure.partition('_')[0]}.json")
 
 

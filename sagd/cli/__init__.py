@@ -11,6 +11,7 @@ from sagd.errors import InputError
 
 # The commands: each is a module here with `configure(parser)` and `run(options)`, imported when it is used.
 COMMANDS = {
+    "calibrate": "measure which frequencies a network settles when",
     "evaluate": "compare two sets of images",
     "noise": "look at a noise",
     "spectrum": "describe the power spectrum of a set of images",

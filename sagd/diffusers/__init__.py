@@ -21,7 +21,7 @@ from sagd.diffusers.schedulers import (
     ShapedEulerDiscreteScheduler,
     ShapedFlowMatchEulerDiscreteScheduler,
 )
-from sagd.diffusers.shaping import shaped
+from sagd.diffusers.shaping import colored, shaped
 
 __all__ = [
     "SAGDPipeline",
@@ -34,6 +34,7 @@ __all__ = [
     "ShapedEulerAncestralDiscreteScheduler",
     "ShapedEulerDiscreteScheduler",
     "ShapedFlowMatchEulerDiscreteScheduler",
+    "colored",
     "shaped",
 ]
 

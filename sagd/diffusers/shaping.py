@@ -1,4 +1,4 @@
-"""Shape the noise of a pipeline of others, for a while."""
+"""Shape the noise of a pipeline of others, for a while: all of it, or that of the steps alone."""
 
 import contextlib
 import functools
@@ -9,7 +9,8 @@ from typing import Any
 from diffusers import DiffusionPipeline
 from torch import Tensor
 
-from sagd.diffusers.drawing import check, drawing, intercept, project
+from sagd.colored import ColoredNoise, level
+from sagd.diffusers.drawing import check, drawing, intercept, is_white, project
 from sagd.diffusers.schedulers import Shaped, can_be_shaped
 from sagd.errors import InputError
 from sagd.noise.base import Noise
@@ -72,5 +73,48 @@ def _projecting(scheduler: Any, noise: Noise) -> Iterator[None]:
     scheduler.step = step  # hides the method
     try:
         yield
+    finally:
+        del scheduler.step
+
+
+@contextlib.contextmanager
+def colored(pipeline: DiffusionPipeline, noise: ColoredNoise) -> Iterator[DiffusionPipeline]:
+    """Within this, the steps of a pipeline draw colored noise; the start stays white (CNS, arXiv 2605.30332).
+
+    For networks that were trained on white noise. Steps that draw nothing, such as DDIM's at eta 0, stay as they are.
+
+    Parameters
+    ----------
+    pipeline
+        Any pipeline whose scheduler has ``alphas_cumprod``: DDPM, DDIM, DPMSolverMultistep, Euler, EulerAncestral.
+    noise
+        Of the size of the latents: what ``sagd calibrate`` has written, or `sagd.colored.calibrate` returns.
+
+    Raises
+    ------
+    InputError
+        No such scheduler, or one that can't be shaped, or that has a spectrum of its own. When the pipeline draws:
+        noise of another size.
+    """
+    name, scheduler = type(pipeline).__name__, getattr(pipeline, "scheduler", None)
+    if scheduler is None or not hasattr(scheduler, "alphas_cumprod"):
+        raise InputError(f"{name} has no scheduler with alphas_cumprod, so its steps have no noise level that is known")
+    if isinstance(scheduler, Shaped) and scheduler.noise is not None and not is_white(scheduler.noise):
+        raise InputError(
+            f"the scheduler of {name} has a spectrum; colored steps are for networks trained on white noise"
+        )
+    can_be_shaped(type(scheduler))
+    levels, plain = level(scheduler.alphas_cumprod.cpu()), scheduler.step
+
+    @functools.wraps(plain)
+    def step(model_output: Tensor, timestep: Any, *args: Any, **kwargs: Any) -> Any:
+        before = min(int(timestep), len(levels) - 1)  # Euler's may lie between two
+        after, share = min(before + 1, len(levels) - 1), float(timestep) - before
+        with drawing(noise.at_level((levels[before] * (1 - share) + levels[after] * share).item())):
+            return plain(model_output, timestep, *args, **kwargs)
+
+    scheduler.step = step  # hides the method
+    try:
+        yield pipeline
     finally:
         del scheduler.step

@@ -1,0 +1,62 @@
+"""Sample networks that were trained on white noise with colored steps (CNS), and compare with white ones."""
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from pipeline.params import Params
+from pipeline.run.console import stage
+from pipeline.study.decided import PRIMARY, Results, written
+from pipeline.study.resampled import distance, logarithms
+from sagd.colored import Colored, ColoredNoise, calibrate
+from sagd.formulations.diffusion import Diffusion
+from sagd.networks import weights
+from sagd.noise.randomness import generator
+from sagd.runtime.distributed import World
+from sagd.runtime.files import read_tensors, write_json
+from sagd.runtime.progress import Bar
+
+TRAJECTORIES = 512  # that measure gamma, of each network
+ARMS = {"paper": (1.0, 1.0), "tuned": (1.5, 1.73)}  # strength and divider, see `ColoredNoise`
+
+
+def main(params: Params, options: argparse.Namespace) -> None:
+    (name,) = written().questions["colored"].contrasts["paper"].over
+    setting, device = params.setting(name), World().device
+    shape = tuple(read_tensors(setting.artifacts("encode") / "statistics.safetensors")["mean"].shape)
+    formulation, n = setting.train.formulation(shape), setting.sample.n
+    assert isinstance(formulation, Diffusion)  # the study's
+    sampler = replace(setting.sample.settings(clip=False), name="ddpm")
+    found: dict[str, list[float]] = {arm: [] for arm in ("white", *ARMS)}
+    gammas = []
+    with Bar(f"colored {name}", len(setting.seeds) * len(found) * n) as bar:
+        for seed in setting.seeds:
+            network = weights.load(setting.artifacts("train") / f"seed_{seed}").to(device)
+            start = torch.randn((TRAJECTORIES, *shape), generator=generator(seed, "calibrate")).to(device)
+            measured = calibrate(network, formulation, start, sampler)
+            gammas.append(measured.gamma.tolist())
+            for arm, values in found.items():
+                drawn_with = formulation
+                if arm in ARMS:
+                    colored = ColoredNoise(measured.size, measured.log_snr, measured.gamma, *ARMS[arm])
+                    drawn_with = Colored.of(formulation, colored)
+                values.append(distance(setting, seed, drawn_with, sampler, n, device))
+                bar.update(n)
+    ode = Results(params).of(name).loc[setting.seeds]
+    logs = {arm: logarithms(arm, values) for arm, values in {**found, "ode": ode.tolist()}.items()}
+    effects = {f"colored_{arm}": logs[arm] - logs["white"] for arm in ARMS}
+    effects["colored_ode"] = logs["white"] - logs["ode"]
+    write_json(
+        Path("reports", params.profile or "", "colored.json"),
+        {key: {"effects": values.tolist()} for key, values in effects.items()}
+        | {"distances": {"ode": ode.tolist(), **found}, "measure": PRIMARY, "network": name}
+        | {"seeds": setting.seeds, "samples": n, "steps": sampler.steps, "trajectories": TRAJECTORIES}
+        | {"log_snr": measured.log_snr.tolist(), "gamma": np.mean(gammas, 0).tolist()},
+    )
+
+
+if __name__ == "__main__":
+    stage(main, each=None)

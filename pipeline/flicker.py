@@ -1,0 +1,51 @@
+"""Sample networks of 1/f noise and of white noise in few steps and in many."""
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.params import Params
+from pipeline.run.console import stage
+from pipeline.study.decided import PRIMARY, written
+from pipeline.study.resampled import distance, logarithms
+from sagd.runtime.distributed import World
+from sagd.runtime.files import read_tensors, write_json
+from sagd.runtime.progress import Bar
+
+STEPS = (5, 10, 15, 25, 50)
+FEW, MANY = 15, 50  # 3.33 times fewer, as the paper of flicker noise has it
+SAMPLES = 1000
+
+
+def main(params: Params, options: argparse.Namespace) -> None:
+    over = written().questions["flicker"].contrasts["fewer"].over
+    device, found, seeds = World().device, {}, params.setting(min(over, key=over.__getitem__)).seeds
+    with Bar("flicker", len(over) * len(seeds) * sum(STEPS) * SAMPLES, unit="steps of images") as bar:
+        for name, alpha in over.items():
+            setting = params.setting(name)
+            shape = tuple(read_tensors(setting.artifacts("encode") / "statistics.safetensors")["mean"].shape)
+            formulation, plain = setting.train.formulation(shape), setting.sample.settings(clip=False)
+            found[alpha] = np.empty((len(seeds), len(STEPS)))
+            for k, seed in enumerate(seeds):
+                for i, steps in enumerate(STEPS):
+                    sampler = replace(plain, steps=steps)
+                    found[alpha][k, i] = distance(setting, seed, formulation, sampler, SAMPLES, device)
+                    bar.update(steps * SAMPLES)
+    logs = {
+        alpha: {steps: logarithms(f"alpha {alpha:g}, {steps} steps", values[:, i].tolist()) for i, steps in enumerate(STEPS)}
+        for alpha, values in found.items()
+    }
+    pink, white = (logs[alpha] for alpha in sorted(logs))
+    effects = {"fewer": pink[FEW] - white[MANY], "few": pink[FEW] - white[FEW], "many": pink[MANY] - white[MANY]}
+    write_json(
+        Path("reports", params.profile or "", "flicker.json"),
+        {f"flicker_{key}": {"effects": values.tolist()} for key, values in effects.items()}
+        | {"distances": {f"{alpha:g}": values.tolist() for alpha, values in found.items()}, "measure": PRIMARY}
+        | {"steps": STEPS, "seeds": seeds, "samples": SAMPLES},
+    )
+
+
+if __name__ == "__main__":
+    stage(main, each=None)

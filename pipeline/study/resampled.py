@@ -1,0 +1,72 @@
+"""Networks of a study sampled in another way than the study samples them, and measured as it measures them."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from pipeline.params import Setting
+from sagd.errors import InputError
+from sagd.formulations.base import Formulation, Sampler
+from sagd.images import Images
+from sagd.metrics.extractors import extractor
+from sagd.metrics.features import features
+from sagd.metrics.measure import measure
+from sagd.networks import weights
+from sagd.noise import stored
+from sagd.runtime.download import digest
+from sagd.runtime.files import read_array, read_json, read_tensors, scratch, sources, write_json
+from sagd.sampling import draw_batches
+from sagd.spaces.pixels import to_uint8
+
+ROOMS = ("colored", "errors", "formulations", "metrics", "networks", "noise", "sampling", "spaces")
+
+
+def distance(
+    setting: Setting, seed: int, formulation: Formulation, sampler: Sampler, n: int, device: torch.device
+) -> float:
+    """The kernel distance of n samples of a seed's network to the held-out images.
+
+    A setting of pixels that are neither corrupted nor centred. The starts are those of the study, and the distance is
+    kept in the scratch folder, so that a run that was cut off goes on.
+    """
+    trained, reference = setting.artifacts("train"), setting.prepared / "held_out.npy"
+    folder, network = trained / f"seed_{seed}", extractor(setting.evaluate.features)
+    noise, statistics = stored.load(trained / "noise.safetensors"), _statistics(setting)
+    described = [
+        formulation.to_dict(), repr(sampler), n, seed, setting.sample.batch_size, sources(*ROOMS), torch.__version__,
+        network.weights and network.weights.sha256, digest(reference), digest(statistics),
+        *(digest(folder / file) for file in (weights.CONFIG, weights.WEIGHTS)),
+    ]  # fmt: skip
+    kept = scratch() / "resampled" / f"{hashlib.sha256(json.dumps(described).encode()).hexdigest()[:32]}.json"
+    if kept.exists():
+        return read_json(kept)["distance"]
+    batches = draw_batches(
+        weights.load(folder).to(device), formulation, noise, sampler, read_tensors(statistics),
+        range(0, n, setting.sample.batch_size), n=n, seed=seed, batch_size=setting.sample.batch_size,
+    )  # fmt: skip
+    drawn = torch.cat([*batches])
+    if not torch.isfinite(drawn).all():
+        raise InputError(f"samples of {setting.title}, seed {seed}, with {sampler} are not finite")
+    sets = (read_array(reference, memory_map=True), to_uint8(drawn).numpy())
+    held_out, found = (
+        features(Images(x), network, cache=scratch() / "features", weights=scratch() / "weights", device=device)
+        for x in sets
+    )
+    value = measure(found, held_out, network, {"kid"})[network.metric("kid")]
+    write_json(kept, {"distance": value})
+    return value
+
+
+def logarithms(arm: str, distances: Sequence[float]) -> np.ndarray:
+    """Of the distances of an arm; an unbiased one may be negative, and has none."""
+    if min(distances) <= 0:
+        raise InputError(f"the kernel distance of {arm} is {min(distances):g}, which has no logarithm")
+    return np.log(distances)
+
+
+def _statistics(setting: Setting) -> Path:
+    return setting.artifacts("encode") / "statistics.safetensors"
