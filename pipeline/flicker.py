@@ -16,13 +16,14 @@ from sagd.runtime.progress import Bar
 
 STEPS = (5, 10, 15, 25, 50)
 FEW, MANY = 15, 50  # 3.33 times fewer, as the paper of flicker noise has it
-SAMPLES = 1000
+SAMPLES = 1000  # at most
 
 
 def main(params: Params, options: argparse.Namespace) -> None:
     over = written().questions["flicker"].contrasts["fewer"].over
-    device, found, seeds = World().device, {}, params.setting(min(over, key=over.__getitem__)).seeds
-    with Bar("flicker", len(over) * len(seeds) * sum(STEPS) * SAMPLES, unit="steps of images") as bar:
+    device, found, first = World().device, {}, params.setting(next(iter(over)))
+    seeds, n = first.seeds, min(SAMPLES, first.sample.n)
+    with Bar("flicker", len(over) * len(seeds) * sum(STEPS) * n, unit="steps of images") as bar:
         for name, alpha in over.items():
             setting = params.setting(name)
             shape = tuple(read_tensors(setting.artifacts("encode") / "statistics.safetensors")["mean"].shape)
@@ -31,10 +32,12 @@ def main(params: Params, options: argparse.Namespace) -> None:
             for k, seed in enumerate(seeds):
                 for i, steps in enumerate(STEPS):
                     sampler = replace(plain, steps=steps)
-                    found[alpha][k, i] = distance(setting, seed, formulation, sampler, SAMPLES, device)
-                    bar.update(steps * SAMPLES)
+                    found[alpha][k, i] = distance(setting, seed, formulation, sampler, n, device)
+                    bar.update(steps * n)
     logs = {
-        alpha: {steps: logarithms(f"alpha {alpha:g}, {steps} steps", values[:, i].tolist()) for i, steps in enumerate(STEPS)}
+        alpha: {
+            steps: logarithms(f"alpha {alpha:g}, {steps} steps", values[:, i].tolist()) for i, steps in enumerate(STEPS)
+        }
         for alpha, values in found.items()
     }
     pink, white = (logs[alpha] for alpha in sorted(logs))
@@ -43,7 +46,7 @@ def main(params: Params, options: argparse.Namespace) -> None:
         Path("reports", params.profile or "", "flicker.json"),
         {f"flicker_{key}": {"effects": values.tolist()} for key, values in effects.items()}
         | {"distances": {f"{alpha:g}": values.tolist() for alpha, values in found.items()}, "measure": PRIMARY}
-        | {"steps": STEPS, "seeds": seeds, "samples": SAMPLES},
+        | {"steps": STEPS, "seeds": seeds, "samples": n},
     )
 
 

@@ -11,7 +11,7 @@ from pipeline.study.answers import arms, command, heading
 from pipeline.study.decided import answers, written
 from tests.pipeline.conftest import STUDY
 
-QUESTIONS = ("spectrum", "tilt", "omission", "endpoint", "cost", "tiny")
+QUESTIONS = ("spectrum", "tilt", "omission", "endpoint", "cost", "tiny", "colored", "flicker")
 STEPS = 13
 
 
@@ -26,6 +26,13 @@ def whole(study):
     folder = results.params.settings[0].report("evaluate", "seeds.json").parents[3]
     (folder / "endpoint.json").write_text(json.dumps(ends))
     (folder / "cost.json").write_text(json.dumps({"cost_paper": times, "cost_study": times}))
+    arms, effects = ("ode", "white", "paper", "tuned"), {"effects": [-0.2, -0.21, -0.19]}
+    colored = {"distances": {arm: [0.2, 0.21, 0.19] for arm in arms}}
+    (folder / "colored.json").write_text(json.dumps(colored | {f"colored_{arm}": effects for arm in arms}))
+    flicker = {"steps": [5, 15, 50], "distances": {alpha: [[0.5, 0.3, 0.2]] * 3 for alpha in ("-0.5", "0")}}
+    (folder / "flicker.json").write_text(
+        json.dumps(flicker | {f"flicker_{name}": effects for name in ("fewer", "few", "many")})
+    )
     return results
 
 
@@ -67,3 +74,4 @@ def test_a_command_names_what_it_needs_and_no_more(whole):
     assert "'^(tiny_.*|tilt_v_iso)$'" in command(found["tiny"], whole)
     assert "'^(omission_.*)$'" in command(found["omission"], whole)
     assert "dvc repro endpoint" in command(found["endpoint"], whole)
+    assert "ONLY='^(tilt_v_iso)$'`, then `cd paper/decide && dvc repro colored`" in command(found["colored"], whole)

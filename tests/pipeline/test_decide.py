@@ -8,7 +8,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
+from pipeline import params as parameters
+from pipeline.study.resampled import distance
 from sagd.runtime.files import read_array, read_json, read_tensors
 
 pytestmark = pytest.mark.slow
@@ -138,6 +141,55 @@ def test_scores_of_two_noises_are_compared_with_those_of_two_seeds(study):
     assert ((of_seeds > 0) & (of_seeds <= 2)).all() and found["pairs_of_seeds"] == [[0, 1]]
     x, near = np.log(found["sigma"][:6]), np.log(of_alphas[0] / of_seeds[0])[:6]
     assert np.allclose(found["endpoint_ratio"]["effects"], np.polyfit(x, near, 1)[0])
+
+
+def restated(study, **arms):
+    """contrasts.yaml with other arms for those that a stage reads."""
+    lines = (ROOT / "paper/decide/contrasts.yaml").read_text()
+    for before, after in arms.items():
+        assert f"{before}: " in lines
+        lines = lines.replace(f"{before}: ", f"{after}: ")
+    (study / "contrasts.yaml").write_text(lines)
+
+
+def test_networks_sampled_anew_as_they_were_have_the_distance_that_was_measured(study, monkeypatch):
+    monkeypatch.chdir(study)
+    monkeypatch.setenv("SAGD_SCRATCH", str(study / "scratch"))
+    setting = parameters.load().setting("try_v")
+    how = setting.train.formulation((1, 16, 16)), setting.sample.settings(clip=False), setting.sample.n
+    for k, seed in enumerate(setting.seeds):
+        found = distance(setting, seed, *how, torch.device("cpu"))
+        assert found == pytest.approx(detail(study, "try_v")["per_seed"]["kd_classifier"][k], rel=1e-4)
+
+
+def test_colored_steps_are_compared_with_white_ones(study):
+    restated(study, tilt_v_iso="try_v")
+    done = run(study, "colored")
+    assert done.returncode == 0, done.stderr
+    found = read_json(study / "reports/trial/colored.json")
+    logs = {arm: np.log(values) for arm, values in found["distances"].items()}
+    assert set(logs) == {"ode", "white", "paper", "tuned"} and found["seeds"] == [0, 1]
+    for arm, other in (("paper", "white"), ("tuned", "white")):
+        assert np.allclose(found[f"colored_{arm}"]["effects"], logs[arm] - logs[other])
+    assert np.allclose(found["colored_ode"]["effects"], logs["white"] - logs["ode"])
+    assert np.allclose(found["distances"]["ode"], detail(study, "try_v")["per_seed"]["kd_classifier"])
+    assert np.array(found["gamma"]).shape == (2, 12) and not np.allclose(logs["paper"], logs["white"])
+    kept = sorted((study / "scratch/resampled").iterdir())
+    again = run(study, "colored")  # from what was kept
+    assert again.returncode == 0 and sorted((study / "scratch/resampled").iterdir()) == kept
+
+
+def test_few_steps_are_compared_with_many(study):
+    restated(study, spectrum_m050="try_tilted", spectrum_iso="try_v")
+    done = run(study, "flicker")
+    assert done.returncode == 0, done.stderr
+    found = read_json(study / "reports/trial/flicker.json")
+    logs = {alpha: np.log(values) for alpha, values in found["distances"].items()}
+    assert logs["-0.5"].shape == logs["0"].shape == (2, 5) and found["samples"] == 12
+    at = found["steps"].index
+    assert np.allclose(found["flicker_fewer"]["effects"], logs["-0.5"][:, at(15)] - logs["0"][:, at(50)])
+    assert np.allclose(found["flicker_few"]["effects"], logs["-0.5"][:, at(15)] - logs["0"][:, at(15)])
+    assert np.allclose(found["flicker_many"]["effects"], logs["-0.5"][:, at(50)] - logs["0"][:, at(50)])
 
 
 def test_bad_choices_are_one_line(study):
