@@ -31,8 +31,9 @@ decide: env  ## what two cores can decide of the paper's claims: JOBS settings a
 	@python -m pipeline.plan decide
 	@paper/run.sh $(JOBS) '$(ONLY)' decide
 
-docs: env  ## docs/parameters.md, from the schema
+docs: env  ## docs/parameters.md, from the schema; the tables of verdicts, from what was measured
 	@python -m pipeline.params.table > docs/parameters.md
+	@cd paper/decide && PYTHONPATH=../.. python -m pipeline.study.summary
 
 env: $(VENV)/ready  ## the environment alone
 

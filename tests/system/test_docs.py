@@ -232,9 +232,32 @@ def test_numbers_are_those_of_the_committed_report():
         ["git", "show", "HEAD:reports/index.html"], cwd=ROOT, capture_output=True, text=True, check=True
     )
     said = re.sub(r"\s+", " ", html.unescape(re.sub(r"<[^>]+>", " ", done.stdout)))
-    numbers = re.findall(r"-?[\d.]+ ± [\d.]*\d", README.read_text())
+    numbers = re.findall(r"-?[\d.]+ ± [\d.]*\d", (ROOT / "docs" / "results.md").read_text())
     assert len(numbers) >= 6
     assert [number for number in numbers if number not in said] == []
+
+
+@pytest.mark.parametrize("page", [README, ROOT / "docs" / "results.md"], ids=lambda page: page.name)
+def test_the_verdicts_are_those_of_what_was_measured(page, monkeypatch):
+    """If this fails: make docs."""
+    from pipeline.study.summary import with_tables
+
+    monkeypatch.chdir(ROOT / "paper" / "decide")
+    assert with_tables(page.read_text()) == page.read_text()
+    assert page.read_text().count("| not run |") + page.read_text().count(" %) |") >= 8
+
+
+def test_advice_quotes_what_was_measured(monkeypatch):
+    """Each percentage with an interval that docs/results.md quotes is that of a contrast."""
+    from pipeline import params
+    from pipeline.study import answers, decided
+
+    monkeypatch.chdir(ROOT / "paper" / "decide")
+    found = decided.answers(decided.Results(params.load()), decided.written())
+    said = "; ".join(answers.told(a) for its in found.values() for a in its.values())
+    text = " ".join((ROOT / "docs" / "results.md").read_text().split())
+    quoted = re.findall(r"[+-][\d.]+ % \([+-][\d.]+ to [+-][\d.]+ %\)", text)
+    assert len(quoted) >= 3 and [q for q in quoted if q not in said] == []
 
 
 def test_the_table_of_parameters_is_fresh():

@@ -1,0 +1,52 @@
+"""The tables of verdicts in README.md and docs/results.md, from what was measured: make docs."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from pipeline import params as parameters
+from pipeline.study import pages
+from pipeline.study.answers import told
+from pipeline.study.decided import NOT_RUN, Answer, File, Results, answers, overall, written
+from sagd.runtime.files import write_bytes
+
+ROOT = Path(__file__).parents[2]
+PLACE = re.compile(r"(<!-- verdicts: (\w+) -->\n).*?(<!-- end of verdicts -->)", re.S)
+
+
+def claims(found: dict[str, dict[str, Answer]], file: File) -> str:
+    """A row a question: what its primary contrasts say."""
+    rows = []
+    for name, question in file.questions.items():
+        run = [told(a) for a in found[name].values() if a.contrast.primary and a.decision]
+        whose = f"paper, {question.claim}" if question.claim else question.whose.split(" (")[0]
+        rows.append((question.title, whose, overall(found[name]), "; ".join(run)))
+    return _table(("the claim", "whose", "verdict", "measured (95 %)"), rows)
+
+
+def contrasts(found: dict[str, dict[str, Answer]], file: File) -> str:
+    """A row a primary contrast, in full, those that were run first."""
+    primary = [a for its in found.values() for a in its.values() if a.contrast.primary]
+    primary.sort(key=lambda a: a.verdict == NOT_RUN)
+    rows = [(pages.sentence(a.contrast.says), a.verdict, told(a) if a.decision else "") for a in primary]
+    return _table(("expected", "verdict", "measured (95 %)"), rows)
+
+
+TABLES = {"claims": claims, "contrasts": contrasts}
+
+
+def with_tables(text: str) -> str:
+    """A page with its tables made anew; each stands between two comments, the first of which names it."""
+    file = written()
+    found = answers(Results(parameters.load()), file)
+    return PLACE.sub(lambda place: f"{place[1]}{TABLES[place[2]](found, file)}{place[3]}", text)
+
+
+def _table(heads: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+    lines = [heads, tuple("---" for _ in heads), *rows]
+    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
+
+
+if __name__ == "__main__":
+    for page in (ROOT / "README.md", ROOT / "docs" / "results.md"):
+        write_bytes(page, with_tables(page.read_text()).encode())
