@@ -20,6 +20,7 @@ from sagd.runtime.files import read_tensors, write_json
 from sagd.runtime.progress import Bar
 
 TRAJECTORIES = 512  # that measure gamma, of each network
+SAMPLES = 1000  # of each network, at most
 ARMS = {"paper": (1.0, 1.0), "tuned": (1.5, 1.73)}  # strength and divider, see `ColoredNoise`
 
 
@@ -27,7 +28,7 @@ def main(params: Params, options: argparse.Namespace) -> None:
     (name,) = written().questions["colored"].contrasts["paper"].over
     setting, device = params.setting(name), World().device
     shape = tuple(read_tensors(setting.artifacts("encode") / "statistics.safetensors")["mean"].shape)
-    formulation, n = setting.train.formulation(shape), setting.sample.n
+    formulation, n = setting.train.formulation(shape), min(SAMPLES, setting.sample.n)
     assert isinstance(formulation, Diffusion)  # the study's
     sampler = replace(setting.sample.settings(clip=False), name="ddpm")
     found: dict[str, list[float]] = {arm: [] for arm in ("white", *ARMS)}
