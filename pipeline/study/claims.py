@@ -145,22 +145,18 @@ def _over_bands(results: Results, names: list[str], measure: str = PRIMARY) -> n
 
 def _rings_picture(its: dict[str, Answer], results: Results, lines: list[figures.Effect], axis: str) -> "Figure":
     """The denoising error of each alpha over that of alpha 0, over the radius."""
-    over = its["rings"].contrast.over
-    if its["rings"].decision is None:
-        over = its["rings_drowned"].contrast.over
-    logs = {alpha: _by_radius(results, name) for name, alpha in over.items()}
-    x = logs[0.0].columns.to_numpy()[1:]
-    curves = {
-        f"alpha {alpha:+g}": np.exp(table - logs[0.0]).to_numpy()[:, 1:] for alpha, table in logs.items() if alpha
+    which = "rings" if its["rings"].decision else "rings_drowned"
+    errors = {
+        alpha: results.denoising(name).set_index(["seed", "snr", "radius"]).error
+        for name, alpha in its[which].contrast.over.items()
     }
-    labels = ("radius (cycles per pixel)", "denoising error over that of alpha 0")
+    logs = np.log(pd.DataFrame(errors)).dropna()  # where the schedule reaches the SNR with every noise
+    means = logs.sub(logs[0.0], axis=0).groupby(["seed", "radius"]).mean()
+    x = sorted(means.index.unique("radius"))[1:]
+    curves = {f"alpha {alpha:+g}": np.exp(means[alpha].unstack()[x]).to_numpy() for alpha in means if alpha}
+    images = "" if which == "rings" else ", of images with noise in [0, 0.3]"
+    labels = (f"radius (cycles per pixel){images}", "denoising error over that of alpha 0")
     return figures.curves(x, curves, labels, lines, axis)
-
-
-def _by_radius(results: Results, name: str) -> pd.DataFrame:
-    """Mean logarithm of the denoising error over the SNRs: seeds by radii."""
-    rows = results.denoising(name)
-    return rows.assign(log=np.log(rows.error)).pivot_table(index="seed", columns="radius", values="log")
 
 
 def _endpoint(its: dict[str, Answer], results: Results, lines: list[figures.Effect], axis: str) -> "Figure":
