@@ -9,6 +9,7 @@ resumes. Processes share each batch, so their number changes nothing else.
 import argparse
 import inspect
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -21,8 +22,7 @@ import sagd
 from sagd.data.load import load
 from sagd.networks import weights
 from sagd.networks.unet import unet
-from sagd.noise import stored
-from sagd.noise.randomness import generator as stream
+from sagd.noise import randomness, stored
 from sagd.operators import OPERATORS, build
 from sagd.previews import save_grid
 from sagd.runtime.files import read_json, write_json
@@ -33,15 +33,16 @@ from sagd.spaces.pixels import from_uint8, to_uint8
 
 def noise_of(text: str, size: tuple[int, int], power: torch.Tensor) -> sagd.Spectrum:
     """A colour, or an operator and the first of its arguments: pink, power_law:-0.06, two_band:0.3,[0,0.4],[0.5,1]."""
-    name, _, values = text.partition(":")
+    (name, _, values), names = text.partition(":"), []
     try:
         if name not in OPERATORS:
             return sagd.colour(text, size)
         names = [n for n in inspect.signature(OPERATORS[name]).parameters if n not in ("size", "power")]
-        return build(name, size, power, dict(zip(names, json.loads(f"[{values}]"), strict=False)))
+        quoted = re.sub(r'(?<![\w."])[A-Za-z_]+', r'"\g<0>"', values)  # a word is a string, a number is not
+        return build(name, size, power, dict(zip(names, json.loads(f"[{quoted}]"), strict=False)))
     except (TypeError, ValueError) as error:
-        known = "" if name in OPERATORS else f"; or an operator: {', '.join(OPERATORS)}"
-        raise sagd.InputError(f"--noise {text}: {error}{known}") from None
+        known = f"{name} takes {', '.join(names)}" if names else f"operators are {', '.join(OPERATORS)}"
+        raise sagd.InputError(f"--noise {text}: {error}; {known}") from None
 
 
 def save(accelerator: Accelerator, folder: Path) -> None:
@@ -68,14 +69,14 @@ def main() -> None:
     options = parser.parse_args()
     accelerator = Accelerator()
     size, batch, rank, device = (options.size,) * 2, options.batch_size, accelerator.process_index, accelerator.device
-    each, left = divmod(batch, accelerator.num_processes)
-    if left or not each:
+    if batch < 1 or batch % accelerator.num_processes:
         raise sagd.InputError(f"--batch-size is {batch}; the number of processes must divide it")
     images = load(options.data, options.size)[:]  # (N, C, H, W), uint8
-    data, file = statistics(images), options.out / "noise.json"
+    data, file = statistics(images), options.out / "options.json"
     noise = noise_of(options.noise, size, data["power"].mean(0))
-    if file.exists() and read_json(file) != noise.to_dict():
-        raise sagd.InputError(f"{file} is another noise than --noise {options.noise}: choose another --out")
+    defining = {k: str(v) for k, v in vars(options).items() if k not in ("steps", "checkpoint", "out")}
+    if file.exists() and (other := read_json(file).items() - defining.items()):
+        raise sagd.InputError(f"{file} has {dict(other)}: resume with these, or choose another --out")
     diffusion = sagd.Diffusion(sagd.Schedule.linear(), "eps")
     torch.manual_seed(options.seed)  # the network's initial weights
     network = unet(size, images.shape[1], options.widths, 1, [False] * len(options.widths), groups=8)
@@ -85,13 +86,13 @@ def main() -> None:
     if (options.out / "checkpoint").exists():
         accelerator.load_state(str(options.out / "checkpoint"))
     if accelerator.is_main_process:
-        write_json(file, noise.to_dict())
+        write_json(file, defining)
         stored.save(options.out / "noise.safetensors", noise)
-    first, rows = int(average.n_averaged), slice(rank * each, (rank + 1) * each)
+    first, rows = int(average.n_averaged), slice(rank, None, accelerator.num_processes)
     with Bar("train", options.steps, "steps", rank) as bar:
         bar.skip(first)
         for step in range(first, options.steps):
-            draw = stream(options.seed, "train", step)  # so nothing has to be saved to resume
+            draw = randomness.generator(options.seed, "train", step)  # so nothing has to be saved to resume
             x0 = from_uint8(images[torch.randint(len(images), (batch,), generator=draw)[rows].numpy()], device)
             t = diffusion.draw_times(batch, generator=draw)[rows].to(device)
             eps = noise.sample((batch, *x0.shape[1:]), generator=draw, rows=rows, device=device)
@@ -110,7 +111,6 @@ def main() -> None:
         samples = sagd.draw(average.module.eval(), diffusion, noise, sampler, data, n=64, seed=options.seed)
         save_grid(options.out / "samples.png", to_uint8(samples).cpu().numpy(), columns=16)
         print(f"saved {options.out}")
-    accelerator.end_training()
 
 
 if __name__ == "__main__":

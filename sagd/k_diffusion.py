@@ -44,6 +44,8 @@ def noise_sampler(
     InputError
         A spectrum of another size than x, or one that varies from step to step.
     """
+    if not isinstance(noise, ColoredNoise) and not hasattr(noise, "constant"):
+        raise InputError(f"the noise is a {type(noise).__name__}; it must be a Spectrum, such as sagd.power_law gives")
     if not isinstance(noise, ColoredNoise) and not noise.constant:
         raise InputError("a varying spectrum has another noise at each step; a noise sampler has one")
     if tuple(x.shape[-len(noise.size) :]) != noise.size:

@@ -23,15 +23,28 @@ from sagd.runtime.files import read_json
 from sagd.runtime.progress import Bar
 
 SHOWN = 8  # columns of the table
+ODD = 0.2  # share of gamma below 0 that a user should hear of
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command to its parser."""
     add = parser.add_argument
-    add("folder", metavar="FOLDER", type=Path, help="of the pipeline")
+    add("folder", metavar="FOLDER", type=Path, help="of the pipeline, on this machine")
     add("--out", type=Path, required=True, metavar="FILE.json", help="where the result is written")
-    add("--samples", type=int, default=512, metavar="N", help="trajectories (default: %(default)s)")
-    add("--steps", type=int, default=50, metavar="N", help="of each (default: %(default)s)")
+    add(
+        "--samples",
+        type=int,
+        default=512,
+        metavar="N",
+        help="images that are sampled to measure it (default: %(default)s)",
+    )
+    add(
+        "--steps",
+        type=int,
+        default=50,
+        metavar="N",
+        help="of the sampler; others may be sampled later (default: %(default)s)",
+    )
     add("--spacing", default="leading", choices=SPACINGS, help="of these steps (default: %(default)s)")
     add("--strength", type=float, default=1.0, metavar="S", help="w^2 ~ (1 - gamma / D)^S (default: %(default)s)")
     add("--divider", type=float, default=1.0, metavar="D", help="1 or more (default: %(default)s)")
@@ -53,13 +66,17 @@ def run(options: argparse.Namespace) -> None:
         if not least <= getattr(options, name) < float("inf"):
             raise InputError(f"--{name} is {getattr(options, name)}; it must be {least} or more")
     try:
-        device = torch.device(options.device)
-    except RuntimeError:
-        raise InputError(f"--device is {options.device}; allowed: cpu, cuda, cuda:1, ...") from None
+        device = torch.empty(0, device=options.device).device
+    except (RuntimeError, AssertionError) as error:  # an unknown word, or none here
+        said = str(error).splitlines()[0]
+        raise InputError(f"--device is {options.device}, which can't be used here ({said}); try cpu") from None
     sampler = Sampler("ddim", options.steps, options.spacing)
     diffusion = _diffusion(options.folder)
     diffusion.timesteps(sampler)  # known now, and not after loading
     network = _network(options.folder).to(device)
+    if network.config.out_channels != network.config.in_channels:
+        channels = f"takes {network.config.in_channels} channels and gives {network.config.out_channels}"
+        raise InputError(f"{options.folder}: the network {channels}; learned variances can't be calibrated")
     size, classes = network.config.sample_size, network.config.num_class_embeds or 0
     height, width = (size, size) if isinstance(size, int) else size
     shape = (options.samples, network.config.in_channels, height, width)
@@ -71,13 +88,23 @@ def run(options: argparse.Namespace) -> None:
         )
     colored = ColoredNoise(found.size, found.log_snr, found.gamma, options.strength, options.divider)
     colored.save(options.out)
-    print(f"gamma, the part of each frequency that is settled: {options.samples} trajectories, {options.steps} steps")
+    print(
+        f"gamma, how much of each frequency is settled at step t: {options.samples} trajectories, {options.steps} steps"
+    )
     print("\n".join(_table(colored, diffusion, sampler)))
-    print(f"{options.out} has it")
+    worse = (colored.gamma < 0).double().mean().item()
+    if worse > ODD:
+        print(
+            f"{worse:.0%} is below 0, where the network guesses worse than 0 would (taken as 0): more --samples, or is "
+            "it trained, and is this its scheduler?"
+        )
+    print(f"wrote {options.out}")
 
 
 def _diffusion(folder: Path) -> Diffusion:
     """Schedule and prediction of a pipeline's scheduler."""
+    if not folder.is_dir():
+        raise InputError(f"{folder} is no folder here; load a model of the hub and `save_pretrained` it first")
     config = read_json(folder / "scheduler" / "scheduler_config.json")
     name, prediction = config.get("_class_name", "the scheduler"), config.get("prediction_type", "epsilon")
     ours = {theirs: our for our, theirs in PREDICTIONS.items()}

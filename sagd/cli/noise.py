@@ -25,6 +25,7 @@ from sagd.images import decode
 from sagd.noise.grid import BANDS, band_masks, radius, ring_means
 from sagd.noise.spectrum import Spectrum
 from sagd.operators import OPERATORS, build
+from sagd.operators._colours import COLOURS
 from sagd.oracle.drowning import snr
 from sagd.runtime.files import read_bytes, write_array, writing
 
@@ -39,7 +40,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--operator",
         default="isotropic",
         metavar="NAME",
-        help=f"{', '.join(OPERATORS)}, or your own function, such as mine.py:ring (default: %(default)s)",
+        help=f"{', '.join(OPERATORS)}; a colour ({', '.join(COLOURS)}); or your own function, such as mine.py:ring "
+        "(default: %(default)s)",
     )
     add("--size", type=int, default=128, metavar="N", help="of the grid, N x N (default: %(default)s)")
     add("--seed", type=int, default=0, metavar="N", help="of the draw (default: %(default)s)")
@@ -150,6 +152,10 @@ def _spectrum(options: argparse.Namespace, power: Tensor | None) -> Spectrum:
     name, size = options.operator, (options.size, options.size)
     given = {key: value for key in _arguments() if (value := getattr(options, key)) is not None}
     given = {key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}
+    if name in COLOURS:  # a power law by another name
+        if "alpha" in given:
+            raise InputError(f"operator {name} has its own alpha, {COLOURS[name]}; take power_law for another")
+        name, given = "power_law", given | {"alpha": COLOURS[name]}
     if ":" not in name:
         taken = inspect.signature(OPERATORS[name]).parameters
         for key in given:

@@ -68,8 +68,10 @@ def check(noise: Noise, config: Any) -> None:
     Raises
     ------
     InputError
-        A spectrum that varies from step to step; a partial support with x0 clipped or thresholded.
+        No noise of sagd; a spectrum that varies from step to step; a partial support with x0 clipped or thresholded.
     """
+    if not hasattr(noise, "constant"):
+        raise InputError(f"the noise is a {type(noise).__name__}; it must be a Spectrum, such as sagd.power_law gives")
     if not noise.constant:
         raise InputError("a varying spectrum has another noise at each step, which diffusers' schedulers can't draw")
     if bool(noise.support.all()):

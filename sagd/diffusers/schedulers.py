@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import re
 import sys
 from typing import Any
 
@@ -99,16 +100,25 @@ def _described(spectrum: Any) -> dict:
     return described
 
 
+OTHER_DRAWS = ("randn", "randn_like", "rand", "rand_like", "multinomial", "BrownianTreeNoiseSampler")
+
+
 def can_be_shaped(scheduler: type) -> None:
     """Intercept what a scheduler draws, or raise InputError if it draws by other means than ``randn_tensor``."""
-    for module in {sys.modules[c.__module__] for c in scheduler.__mro__ if issubclass(c, SchedulerMixin)}:
-        source = inspect.getsource(module)
-        for other in ("torch.randn(", "randn_like(", "BrownianTree", "torch.rand(", "multinomial("):
-            if other in source:
-                said = f"{scheduler.__name__} draws noise by {other.strip('(')}"
-                raise InputError(
-                    f"{said}, which can't be shaped; take one that draws by randn_tensor, such as DDIMScheduler"
-                )
+    kinds = [c for c in scheduler.__mro__ if issubclass(c, SchedulerMixin) and not issubclass(c, Shaped)]
+    for module in {sys.modules[c.__module__] for c in kinds}:
+        if module.__name__.startswith("diffusers."):  # helpers beside its classes may draw as well
+            found = [name for name in OTHER_DRAWS if re.search(rf"\b{name}\(", inspect.getsource(module))]
+        else:  # of a user's scheduler, only what its own methods call
+            own = [
+                f for c in kinds if c.__module__ == module.__name__ for f in vars(c).values() if inspect.isfunction(f)
+            ]
+            found = [name for name in OTHER_DRAWS if any(name in f.__code__.co_names for f in own)]
+        if found:
+            raise InputError(
+                f"{scheduler.__name__} draws noise by {found[0]}, which can't be shaped; take one that draws by "
+                "randn_tensor, such as DDIMScheduler"
+            )
         intercept(module)
 
 

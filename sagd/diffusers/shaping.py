@@ -48,9 +48,9 @@ def shaped(pipeline: DiffusionPipeline, noise: Noise | None = None) -> Iterator[
     noise = own if noise is None else noise
     if noise is None:
         raise InputError(f"the scheduler of {name} has no spectrum: give the noise")
+    check(noise, scheduler.config)
     if own is not None and noise.to_dict() != own.to_dict():
         raise InputError(f"the scheduler of {name} has another spectrum than the noise that is given")
-    check(noise, scheduler.config)
     can_be_shaped(type(scheduler))
     for kind in type(pipeline).__mro__:
         intercept(sys.modules[kind.__module__])
@@ -96,6 +96,10 @@ def colored(pipeline: DiffusionPipeline, noise: ColoredNoise) -> Iterator[Diffus
         No such scheduler, or one that can't be shaped, or that has a spectrum of its own. When the pipeline draws:
         noise of another size.
     """
+    if not isinstance(noise, ColoredNoise):
+        raise InputError(
+            f"the noise is a {type(noise).__name__}; it must be a ColoredNoise, as sagd calibrate writes it"
+        )
     name, scheduler = type(pipeline).__name__, getattr(pipeline, "scheduler", None)
     if scheduler is None or not hasattr(scheduler, "alphas_cumprod"):
         raise InputError(f"{name} has no scheduler with alphas_cumprod, so its steps have no noise level that is known")

@@ -54,6 +54,11 @@ def test_the_table_says_what_the_noise_is(capsys):
     assert number(r"\nzero +1 +(\S+) %", told) == pytest.approx(100, abs=0.01)
 
 
+def test_colours_are_power_laws_by_another_name(capsys):
+    pink, law = said(capsys, "--operator", "pink"), said(capsys, "--operator", "power_law", "--alpha", -0.5)
+    assert pink.startswith("pink alpha=-0.5") and pink.splitlines()[1:] == law.splitlines()[1:]
+
+
 def test_the_energy_of_the_bands_is_that_of_the_weight(capsys):
     told = said(capsys, "--operator", "exponential", "--beta", 5, "--size", 16)
     power = sagd.exponential((16, 16), 5).weight.square()
@@ -174,6 +179,7 @@ def test_the_picture_shows_the_numbers(generator):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
+        (("--operator", "pink", "--alpha", "1"), "operator pink has its own alpha, -0.5"),
         (["--operator", "bogus"], "operator is 'bogus'; allowed: band_pass"),
         (["--alpha", "1"], "operator isotropic has no --alpha; it has --gain, --normalize"),
         (["--operator", "power_law"], "missing a required argument: 'alpha'"),

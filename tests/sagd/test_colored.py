@@ -206,6 +206,9 @@ class TestPipelines:
         import sagd.diffusers
 
         pipeline = self.pipeline()
+        with pytest.raises(sagd.InputError, match="the noise is a Spectrum; it must be a ColoredNoise"):
+            with sagd.diffusers.colored(pipeline, sagd.isotropic(SIZE)):
+                pass
         for scheduler, told in (
             (diffusers.FlowMatchEulerDiscreteScheduler(), "no scheduler with alphas_cumprod"),
             (sagd.diffusers.ShapedDDPMScheduler(spectrum=sagd.power_law(SIZE, -0.5)), "has a spectrum"),
@@ -234,6 +237,17 @@ class TestPipelines:
         same = calibrate(pipeline.unet.eval(), diffusion, start, sagd.Sampler("ddim", 4), labels=labels)
         torch.testing.assert_close(found.gamma, same.gamma, atol=1e-5, rtol=1e-5)
 
+    def test_a_network_that_guesses_worse_than_nothing_is_told(self, tmp_path, capsys, monkeypatch):
+        from sagd.cli import calibrate as command
+
+        self.pipeline().save_pretrained(tmp_path / "model")
+        for level, told in ((0.5, False), (-3.0, True)):
+            gamma = torch.full((3, RINGS), level, dtype=torch.float64)
+            measured = ColoredNoise(SIZE, noise().log_snr, gamma)
+            monkeypatch.setattr(command, "calibrate", lambda *_, m=measured, **__: m)
+            main(["calibrate", str(tmp_path / "model"), "--out", str(tmp_path / "c.json")])
+            assert ("100% is below 0, where the network guesses worse than 0" in capsys.readouterr().out) == told
+
     def test_folders_that_do_not_fit_are_refused_in_one_line(self, tmp_path, capsys):
         import diffusers
 
@@ -246,10 +260,15 @@ class TestPipelines:
             assert "\n" not in told and not (tmp_path / "c.json").exists()
             return told
 
+        assert "model is no folder here" in refused()
+        (tmp_path / "model").mkdir()
         assert "scheduler_config.json" in refused()
         self.pipeline().save_pretrained(tmp_path / "model")
         assert "--divider is 0.0; it must be 1" in refused("--divider", "0")
         assert "--samples is 0" in refused("--samples", "0")
+        assert "--device is abacus, which can't be used here" in refused("--device", "abacus")
+        if not torch.cuda.is_available():
+            assert "--device is cuda, which can't be used here" in refused("--device", "cuda")
         assert "allowed: 1 to 1000" in refused("--steps", "2000")
         assert "must end in .json" in refused("--out", "c.txt")
         for scheduler, told in (
@@ -260,5 +279,12 @@ class TestPipelines:
             scheduler.save_pretrained(tmp_path / "model" / "scheduler")
             assert told in refused()
         diffusers.DDPMScheduler().save_pretrained(tmp_path / "model" / "scheduler")
+        config = json.loads((tmp_path / "model/unet/config.json").read_text())
+        variances = diffusers.UNet2DModel.from_config(config | {"out_channels": 2})
+        self.pipeline().save_pretrained(tmp_path / "learned")
+        variances.save_pretrained(tmp_path / "learned" / "unet")
+        (tmp_path / "model" / "unet").rename(tmp_path / "unet")
+        (tmp_path / "learned" / "unet").rename(tmp_path / "model" / "unet")
+        assert "the network takes 1 channels and gives 2; learned variances" in refused()
         (tmp_path / "model/unet/diffusion_pytorch_model.safetensors").write_bytes(b"?")
         assert "unet" in refused()

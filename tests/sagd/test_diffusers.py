@@ -263,6 +263,34 @@ def test_what_the_noise_leaves_out_stays_empty():
         torch.testing.assert_close(GAP.project(x), x, atol=1e-4, rtol=1e-4)
 
 
+class OwnDraws(diffusers.DDIMScheduler):
+    """A user's scheduler that draws in its own way."""
+
+    def step(self, model_output, timestep, sample, *args, **kwargs):
+        return super().step(torch.randn_like(model_output), timestep, sample, *args, **kwargs)
+
+
+class OwnSteps(diffusers.DDIMScheduler):
+    """A user's scheduler that does not, in a file that draws elsewhere."""
+
+    def step(self, *args, **kwargs):
+        return super().step(*args, **kwargs)
+
+
+@pytest.mark.parametrize("name", [*STEPS, "own"])
+def test_a_pipeline_whose_scheduler_has_a_spectrum_is_shaped_without_giving_the_noise(name):
+    """Its start, which `DDPMPipeline` would leave white, and its steps as before."""
+    settings, how = STEPS.get(name, ({}, {"eta": 1.0}))
+    kind = getattr(sagd.diffusers, f"Shaped{name}Scheduler", None) or type("Own", (Shaped, OwnSteps), {})
+    pipeline = diffusers.DDPMPipeline(tiny(), kind(**settings, spectrum=TILTED))
+    with shaped(pipeline):
+        drawn = diffusers.pipelines.ddpm.pipeline_ddpm.randn_tensor((2, 1, *SIZE), generator=generator(3))
+        torch.testing.assert_close(drawn, TILTED.sqrt(torch.randn(2, 1, *SIZE, generator=generator(3))))
+        zero = torch.zeros(3, 2, *SIZE)
+        inside = step(pipeline.scheduler, zero, zero, **how)
+    torch.testing.assert_close(inside, step(kind(**settings, spectrum=TILTED), zero, zero, **how))
+
+
 def test_what_cannot_be_shaped_is_told_in_one_line():
     pipeline = diffusers.DDIMPipeline(tiny(), diffusers.DDIMScheduler())
     pipeline.set_progress_bar_config(disable=True)
@@ -287,6 +315,10 @@ def test_what_cannot_be_shaped_is_told_in_one_line():
     refused("operator", sagd.diffusers.ShapedDDIMScheduler, spectrum={"operator": "grey", "size": [16, 16]})
     pipeline.scheduler = diffusers.ScoreSdeVeScheduler()
     refused("ScoreSdeVeScheduler draws noise by", under, TILTED)
+    pipeline.scheduler = OwnDraws()
+    refused("OwnDraws draws noise by randn_like", under, TILTED)
+    pipeline.scheduler = diffusers.DDIMScheduler()
+    refused("the noise is a str; it must be a Spectrum", under, "pink")
     own = SAGDPipeline(sagd.diffusers.ShapedDDIMScheduler(spectrum=TILTED), tiny())
     refused("another spectrum than the noise", under, sagd.isotropic(SIZE), own)
     packed = flux(stochastic_sampling=True)

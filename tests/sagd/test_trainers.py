@@ -6,7 +6,6 @@ and, fed with unit vectors, tells its covariance exactly.
 
 import contextlib
 import itertools
-import json
 import math
 import os
 import re
@@ -22,7 +21,6 @@ import torch
 import sagd
 from sagd.noise import stored
 from sagd.noise.grid import radius
-from sagd.operators import from_dict
 from tests.sagd.test_pyramid import linear_map, power, pyramid_noise
 
 SIZES = [(8, 6), (7, 9)]
@@ -283,27 +281,35 @@ def test_the_example_resumes_to_the_bit_and_keeps_its_noise(tmp_path):
     for folder, steps in (("whole", 6), ("parts", 3), ("parts", 6)):
         done = run_example(tmp_path, "--noise", text, "--steps", steps, "--out", folder)
         assert done.returncode == 0, done.stderr
-    files = ["network/diffusion_pytorch_model.safetensors", "noise.json", "noise.safetensors", "samples.png"]
+    files = ["network/diffusion_pytorch_model.safetensors", "options.json", "noise.safetensors", "samples.png"]
     for file in files:
         assert (tmp_path / "whole" / file).read_bytes() == (tmp_path / "parts" / file).read_bytes(), file
-    described = json.loads((tmp_path / "whole" / "noise.json").read_text())
     noise = stored.load(tmp_path / "whole" / "noise.safetensors")
-    assert torch.equal(from_dict(described).weight, noise.weight)
     assert torch.equal(noise.weight, sagd.two_band((8, 8), 0.3, (0, 0.4), (0.5, 1)).weight)
-    refused = run_example(tmp_path, "--noise", "pink", "--out", "parts")
-    wanted = "train_unconditional: parts/noise.json is another noise than --noise pink: choose another --out"
-    assert refused.returncode == 1 and refused.stderr.strip().splitlines()[-1] == wanted
-    assert "Traceback" not in refused.stderr
+    (lines,) = (block for block in re.findall(r"```py\n(.*?)```", PAGE.read_text(), re.S) if "pyramid/network" in block)
+    found: dict = {}
+    with contextlib.chdir(tmp_path):  # the page's lines, on what was trained
+        exec(lines.replace("pyramid/", "whole/").replace("16, 16", "8, 8"), found)
+    assert found["images"].shape == (4, 1, 8, 8) and found["images"].isfinite().all()
+    for change, told in (
+        (("--noise", "pink"), f"{{'noise': '{text}'}}"),
+        (("--noise", text, "--lr", 1), "{'lr': '0.003'}"),
+    ):
+        refused = run_example(tmp_path, *change, "--out", "parts")
+        wanted = f"train_unconditional: parts/options.json has {told}: resume with these, or choose another --out"
+        assert refused.returncode == 1 and refused.stderr.strip().splitlines()[-1] == wanted
+        assert "Traceback" not in refused.stderr
 
 
 @pytest.mark.slow  # imports accelerate
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("pnik", "allowed: white, pink, brown, red, blue, violet, purple; or an operator: band_pass, data_matched"),
+        ("pnik", "allowed: white, pink, brown, red, blue, violet, purple; operators are band_pass, data_matched"),
         ("pink:1", "colour is 'pink:1'"),
         ("power_law", "missing a required argument: 'alpha'"),
-        ("power_law:low", "power_law:low: Expecting value"),
+        ("power_law:low", "alpha is 'low'"),
+        ("offset:0.05,normalize=none", "offset takes strength, normalize"),
         ("two_band:2", "gamma_low is 2; it must lie in"),
         ("pyramid:2.5", "iterations is 2.5; it must be a whole number"),
         ("band_pass:0.4", "band_pass:0.4: "),
@@ -315,5 +321,11 @@ def test_the_example_refuses_a_bad_noise_in_one_line(text, says):
     with pytest.raises(sagd.InputError, match=says) as failure:
         noise_of(text, (8, 8), power)
     assert str(failure.value).startswith(f"--noise {text}: ") and "\n" not in str(failure.value)
-    for good, same in (("pink", sagd.colour("pink", (8, 8))), ("pyramid", sagd.pyramid((8, 8)))):
+    listed = sagd.offset((8, 8), 0.05, normalize="none")
+    for good, same in (
+        ("pink", sagd.colour("pink", (8, 8))),
+        ("pyramid", sagd.pyramid((8, 8))),
+        ("offset:0.05,none", listed),
+        ('offset:5e-2,"none"', listed),
+    ):
         assert torch.equal(noise_of(good, (8, 8), power).weight, same.weight)
