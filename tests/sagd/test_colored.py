@@ -241,8 +241,8 @@ class TestPipelines:
         from sagd.cli import calibrate as command
 
         self.pipeline().save_pretrained(tmp_path / "model")
-        for level, told in ((0.5, False), (-3.0, True)):
-            gamma = torch.full((3, RINGS), level, dtype=torch.float64)
+        for value, told in ((0.5, False), (-3.0, True)):
+            gamma = torch.full((3, RINGS), value, dtype=torch.float64)
             measured = ColoredNoise(SIZE, noise().log_snr, gamma)
             monkeypatch.setattr(command, "calibrate", lambda *_, m=measured, **__: m)
             main(["calibrate", str(tmp_path / "model"), "--out", str(tmp_path / "c.json")])
