@@ -30,7 +30,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command to its parser."""
     add = parser.add_argument
     add("folder", metavar="FOLDER", type=Path, help="of the pipeline, on this machine")
-    add("--out", type=Path, required=True, metavar="FILE.json", help="where the result is written")
+    add("--out", type=Path, default=Path("colored.json"), metavar="FILE.json", help="written (default: %(default)s)")
     add(
         "--samples",
         type=int,
@@ -50,7 +50,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--divider", type=float, default=1.0, metavar="D", help="1 or more (default: %(default)s)")
     add("--seed", type=int, default=0, metavar="N", help="of the trajectories (default: %(default)s)")
     add("--batch-size", type=int, default=32, metavar="N", help="images at a time (default: %(default)s)")
-    add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="default: %(default)s")
+    add(
+        "--device",
+        default="cuda" if torch.cuda.is_available() else "cpu",
+        help="where the network runs (default: %(default)s)",
+    )
 
 
 def run(options: argparse.Namespace) -> None:
