@@ -101,15 +101,22 @@ def test_strength_0_is_the_plain_sampler_and_another_shapes_the_same_draws(how):
 
 def test_a_perfect_network_draws_the_datas_spectrum_with_white_steps_and_another_with_colored_ones():
     """What CNS costs: its steps do not put back what they took away. So it can help only against a network's errors."""
-    sampler, white = sagd.Sampler("ddpm", 1000), sagd.isotropic(SIZE)
+    sampler, white = sagd.Sampler("ddpm", 250), sagd.isotropic(SIZE)
     colored = calibrate(perfect, DIFFUSION, torch.randn(64, 1, *SIZE, generator=generator(5)), sampler)
+    zero, impulse = torch.zeros(2, 1, 1, *SIZE, dtype=torch.float64)
+    impulse[..., 0, 0] = 1  # all frequencies alike
     ratios = []
     for diffusion in (DIFFUSION, Colored.of(DIFFUSION, colored)):
-        x = sagd.sample(perfect, diffusion, white, sampler, shape=(1500, 1, *SIZE), generator=generator(6))
-        power = torch.fft.fft2(x.double(), norm="ortho").abs().square().mean((0, 1))
+        power = torch.ones(SIZE, dtype=torch.float64)  # of x_T at each frequency
+        steps = diffusion.timesteps(sampler)
+        for t, t_prev in zip(steps, [*steps[1:], -1], strict=True):  # what a step does to x, and what it adds
+            of_x = diffusion.step(perfect, white, impulse, t, t_prev, sampler, white=lambda: zero)
+            added = diffusion.step(perfect, white, zero, t, t_prev, sampler, white=lambda: impulse)
+            factor, amplitude = (torch.fft.fft2(x[0, 0]).abs() for x in (of_x, added))
+            power = factor.square() * power + amplitude.square()
         ratios.append(ring_means(power) / VARIANCE)
-    assert (ratios[0] - 1).abs().max() < 0.1  # of 1,500 samples
-    assert ratios[1][0] < 0.5 and ratios[1][-1] > 5
+    assert (ratios[0] - 1).abs().max() < 0.15  # of so many steps
+    assert ratios[1][0] < 0.3 and ratios[1][-1] > 10
 
 
 def test_it_is_written_and_read(tmp_path):
