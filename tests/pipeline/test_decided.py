@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ruamel.yaml import YAML
 
 from pipeline import params as parameters
 from pipeline.plan import decided as arms
@@ -116,3 +117,11 @@ def test_slopes_that_grow_do_not_fade(study):
 def test_bands_are_those_of_the_file(study):
     assert Results(parameters.load()).bands == [f"0{k}_0{k + 1}" for k in range(1, 9)]
     assert decided.FILE == Path("contrasts.yaml")
+
+
+@pytest.mark.parametrize("question", ["endpoint", "colored", "flicker"])
+def test_a_stage_depends_on_the_networks_that_its_contrasts_name(question):
+    stages = YAML(typ="safe").load((FILE.parent / "dvc.yaml").read_text())["stages"]
+    needed = {setting for contrast in written(FILE).questions[question].contrasts.values() for setting in contrast.over}
+    trained = "artifacts/${profile}/train/"
+    assert {Path(d).name for d in stages[question]["deps"] if d.startswith(trained)} == needed
