@@ -3,6 +3,7 @@
 import argparse
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -28,8 +29,8 @@ def main(params: Params, options: argparse.Namespace) -> None:
     (name,) = written().questions["colored"].contrasts["paper"].over
     setting, device = params.setting(name), World().device
     shape = tuple(read_tensors(setting.artifacts("encode") / "statistics.safetensors")["mean"].shape)
-    formulation, n = setting.train.formulation(shape), min(SAMPLES, setting.sample.n)
-    assert isinstance(formulation, Diffusion)  # the study's
+    formulation = cast(Diffusion, setting.train.formulation(shape))  # the study's
+    n = min(SAMPLES, setting.sample.n)
     sampler = replace(setting.sample.settings(clip=False), name="ddpm")
     found: dict[str, list[float]] = {arm: [] for arm in ("white", *ARMS)}
     gammas = []

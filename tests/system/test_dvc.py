@@ -95,7 +95,7 @@ def test_a_page_depends_on_what_its_notebook_imports(page):
 def test_rooms_import_only_from_rooms_below():
     """The order of docs/extending.md: no circle, and an edit in a room reaches only what is above it."""
     order = ["errors", "runtime", "images", "noise", "operators", "formulations", "networks", "spaces", "training"]
-    order += ["sampling", "previews", "oracle", "data", "metrics", "figures"]
+    order += ["sampling", "colored", "previews", "oracle", "data", "metrics", "figures"]
     order += ["diffusers", "k_diffusion", "export", "cli"]
     place = {room: k for k, room in enumerate(order)}
     # The library's front door, and the command line that it starts.
