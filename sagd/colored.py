@@ -47,7 +47,7 @@ class ColoredNoise:
         (K, R), for the rings of `sagd.noise.grid.ring_means`.
     strength, divider
         w^2 ~ (1 - gamma / divider)^strength. Strength 0 is white noise; 1 and 1 are the paper's formula. Its code takes
-        2 and 1 where no option is given; its best run without guidance took 1.5 and 1.73 (and a tilt, 2 % less amplitude,
+        2 and 1 where no option is given; its best run without guidance took 1.5 and 1.73 (a tilt, 2 % less amplitude,
         and gamma brought to [0, 1] in each ring, none of which is here).
     """
 
