@@ -9,10 +9,22 @@ class InputError(ValueError):
     """Bad input, told in one line: what, where, what is allowed. A front end prints it without a traceback."""
 
 
+def shortened(text: str, most: int) -> str:
+    """A text in at most so many characters, without those that control a terminal."""
+    text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text[: most + 1])
+    return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
+def plainly(number: float) -> str:
+    """A number as people write it: 100,000,000 or 0.5."""
+    whole = isinstance(number, int) or (number.is_integer() and 1e3 <= abs(number) < 1e15)
+    return f"{number:,.0f}" if whole else f"{number:g}"
+
+
 def one_of(name: str, value: str, allowed: Sequence[str]) -> None:
     """Refuse a value that is not among those allowed."""
     if value not in allowed:
-        raise InputError(f"{name} is {value!r}; allowed: {', '.join(allowed)}")
+        raise InputError(f"{name} is {shortened(repr(value), 60)}; allowed: {', '.join(allowed)}")
 
 
 def check_finite(name: str, value: float) -> None:
@@ -22,9 +34,7 @@ def check_finite(name: str, value: float) -> None:
     except (TypeError, OverflowError):
         finite = False
     if not finite:
-        found = repr(value)
-        found = found if len(found) <= 60 else f"{found[:60]}..."
-        raise InputError(f"{name} is {found}; it must be a finite number")
+        raise InputError(f"{name} is {shortened(repr(value), 60)}; it must be a finite number")
 
 
 @contextlib.contextmanager

@@ -4,6 +4,8 @@ import argparse
 import hashlib
 import json
 import os
+import reprlib
+import sys
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -20,6 +22,7 @@ from pipeline.params.sections import (
     SECTIONS,
     Corrupt,
     Dataset,
+    Datasets,
     Encode,
     Evaluate,
     Grid,
@@ -29,23 +32,23 @@ from pipeline.params.sections import (
     Profile,
     Sample,
     Section,
+    Seeded,
     Train,
     keyed,
     naming,
 )
-from sagd.errors import InputError
+from sagd.errors import InputError, plainly, shortened
 from sagd.noise.base import Noise as AnyNoise
 from sagd.runtime.files import read_array, read_bytes
 
+LARGEST = 4 << 20  # bytes of a file of parameters; the paper's, with 171 settings, has a fortieth of it
+DEEPEST = 16  # mappings and lists inside each other
 FILES = (Path("params.yaml"), Path("params.json"))  # the second is the paper's study: written by a program, read fast
 
 
 @dataclass(frozen=True)
 class Setting:
-    """One setting of the study: the focus (name None) or an entry of the grid, and where its files are.
-
-    A section is checked when it is first asked for, so a stage checks only what it uses.
-    """
+    """One setting of the study: the focus (name None) or an entry of the grid, and where its files are."""
 
     name: str | None
     section: Callable[[str], Any]
@@ -155,16 +158,23 @@ class Params:
     @property
     def profile(self) -> str | None:
         """The name of the profile that the file was made from, if it was (`pipeline.plan`)."""
-        return _parse(Profile, {"profile": self.raw.get("profile")}, "profile").profile
+        return _parse(Profile, {"profile": self.raw.get("profile")}, "").profile
 
     def dataset(self, name: str | None) -> Dataset:
         """An entry of `datasets`, or (None) the one `dataset`."""
         if name is None:
             return self.section("dataset")
-        datasets = self.raw.get("datasets") or {}
-        if name not in datasets:
-            raise InputError(f"{file()}: no data set {name!r} in datasets; there are {', '.join(datasets) or 'none'}")
-        return _parse(Dataset, datasets[name], f"datasets.{name}")
+        if name not in self.datasets:
+            known = ", ".join(self.datasets) or "none"
+            raise InputError(f"{file()}: no data set {_short(name)} in datasets; there are {known}")
+        return self.datasets[name]
+
+    def dataset_of(self, setting: Setting) -> Dataset | None:
+        """What a setting is trained on; None if the file does not say."""
+        name = setting.prepared.name
+        if name in self.datasets:
+            return self.datasets[name]
+        return self.section("dataset") if "dataset" in self.raw else None
 
     def prepared(self, name: str | None) -> Path:
         """Where `prepare` puts a data set."""
@@ -174,10 +184,13 @@ class Params:
         """A checked top-level section, such as `dataset`; ``seeds`` are those of the focus."""
         if name != "seeds":
             return _parse(SECTIONS[name], self.raw.get(name), name)
-        seed = self.raw.get("seed")
-        if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
-            raise InputError(f"{file()}: seed is {seed!r}; it must be a whole number, 0 or more{_kept()}")
+        seed = _parse(Seeded, {"seed": self.raw.get("seed")}, "").seed
         return [seed + k for k in range(self.section("train").repeats)]
+
+    @cached_property
+    def datasets(self) -> dict[str, Dataset]:
+        """The data sets of a study of several, by name, checked."""
+        return _parse(Datasets, {"datasets": self.raw.get("datasets") or {}}, "").datasets
 
     @cached_property
     def grid(self) -> Grid:
@@ -209,6 +222,16 @@ class Params:
         for which in ("train", "sample"):
             section(which)  # refused at once, as the rest of the grid is
         return Setting(name, section, group=s.group, prepared=self.prepared(s.dataset), profile=self.profile)
+
+    def check(self) -> None:
+        """Raise InputError for the first value that is not valid, whichever stage it is for."""
+        _ = self.profile, self.datasets
+        for name in SECTIONS:
+            if name in self.raw:
+                self.section(name)
+        for setting in self.drawn if "grid" in self.raw else [self.setting(None)]:
+            for name in ("seeds", "noise", "corrupt", "encode", "train", "sample", "evaluate"):
+                setting.section(name)
 
     @property
     def all_settings(self) -> list[Setting]:
@@ -261,29 +284,54 @@ def file() -> Path:
 
 
 def load() -> Params:
-    """Read the parameters from the working directory."""
+    """Read the parameters from the working directory; the sections are checked as they are asked for, or by `check`."""
+    path = file()
     try:
-        content = file().read_bytes()
+        content = path.read_bytes()
+        if len(content) > LARGEST:
+            raise ValueError(f"it has {len(content):,} bytes; at most {LARGEST:,} are read")
         # Not PyYAML: DVC writes 1e-5 as 1e-05, which YAML 1.1 reads as a string.
-        raw = json.loads(content) if file().suffix == ".json" else YAML(typ="safe").load(content)
+        raw = json.loads(content) if path.suffix == ".json" else YAML(typ="safe").load(content)
+        _check_nesting(raw)
+    except RecursionError:
+        raise InputError(f"cannot read {path}: it is nested too deep") from None
     except (OSError, ValueError, YAMLError) as error:
-        raise InputError(f"cannot read {file()}: {' '.join(str(error).split())}") from error
+        said = " ".join(str(error).replace('in "<byte string>",', "at").split())
+        if "integer string conversion" in said:
+            said = f"it has a whole number of more than {sys.get_int_max_str_digits()} digits"
+        raise InputError(f"cannot read {path}: {shortened(said, 300)}") from error
     if not isinstance(raw, dict):
-        raise InputError(f"{file()} must be a mapping of sections")
+        raise InputError(f"{path} must be a mapping of sections")
     known = {"seed", "grid", "profile", "datasets", "groups", "stages", *SECTIONS}
     for key in raw:
         if key not in known:
-            raise InputError(f"{file()}: unknown section {key!r}; there are {', '.join(sorted(known))}")
+            raise InputError(f"{path}: unknown section {_short(key)}; there are {', '.join(sorted(known))}")
     return Params(raw)
+
+
+def _check_nesting(raw: object) -> None:
+    """Refuse what is nested deeper than any section, and aliases: `dvc exp run -S` ignores such a file."""
+    seen, todo = set(), [(raw, 1)]
+    while todo:
+        node, depth = todo.pop()
+        if not isinstance(node, dict | list):
+            continue
+        if id(node) in seen:
+            raise ValueError("it has YAML aliases (*name), with which dvc exp run -S changes nothing; write them out")
+        if depth > DEEPEST:
+            raise ValueError(f"it is nested more than {DEEPEST} deep")
+        seen.add(id(node))
+        todo += [(child, depth + 1) for child in (node.values() if isinstance(node, dict) else node)]
 
 
 def _parse(model: type[Section], content: object, where: str) -> Any:
     try:
         return model.model_validate(content if content is not None else {})
     except ValidationError as error:
-        first, *more = error.errors(include_url=False)
+        # A mistyped key first: that another one is missing follows from it.
+        first, *more = sorted(error.errors(include_url=False), key=lambda e: e["type"] != "extra_forbidden")
         place = _place(content, first)
-        key = ".".join([where, *map(str, place)])
+        key = ".".join(shortened(str(part), 60) for part in [where, *place] if part != "")
         if first["type"] == "extra_forbidden":
             raise InputError(f"{file()}: unknown key {key}; {_known(model, place)}") from None
         if first["type"] == "missing":
@@ -313,9 +361,14 @@ def _kept() -> str:
     return ". The invalid value stays in the file; reset it with -S or an editor" if "DVC_STAGE" in os.environ else ""
 
 
+_REPR = reprlib.Repr()
+_REPR.maxlist = _REPR.maxdict = 30
+_REPR.maxstring = _REPR.maxlong = _REPR.maxother = 60
+
+
 def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    """A value as Python writes it, at most 60 characters of it."""
+    return shortened(_REPR.repr(value), 60)
 
 
 def _message(error: ErrorDetails) -> str:
@@ -329,7 +382,7 @@ def _message(error: ErrorDetails) -> str:
     }
     if error["type"] in bounds:
         words, limit = bounds[error["type"]]
-        return f"it must be {words} {context[limit]:g}"
+        return f"it must be {words} {plainly(context[limit])}"
     plain = {
         "int_type": "it must be a whole number",
         "int_from_float": "it must be a whole number",

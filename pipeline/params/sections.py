@@ -4,9 +4,11 @@ So an operator or a formulation that is added to the library has its keys here a
 """
 
 import contextlib
+import functools
 import inspect
-import math
+import operator
 import re
+import types
 import typing
 from collections.abc import Callable, Iterator
 from dataclasses import fields
@@ -34,6 +36,7 @@ from sagd.training.recipe import Optimizer, Recipe
 
 # A user's own files: operators/mine.py, data/mine.py, metrics/mine.py. DVC tracks these folders.
 EXTENSIONS = Path(__file__).parents[2] / "extensions"
+STEEPEST = 10.0  # |alpha|: steeper noise is a single frequency
 
 
 def _distinct(seeds: list[int]) -> list[int]:
@@ -56,9 +59,15 @@ def _rising(shares: list[float]) -> list[float]:
 
 def _exponent(alpha: Any) -> Any:
     number = isinstance(alpha, int | float) and not isinstance(alpha, bool)
-    if not (alpha == "auto" or (number and math.isfinite(alpha))):
-        raise ValueError("it must be a finite number, or auto")
+    if not (alpha == "auto" or (number and -STEEPEST <= alpha <= STEEPEST)):
+        raise ValueError(f"it must be a number from {-STEEPEST:g} to {STEEPEST:g}, or auto")
     return alpha
+
+
+def _printable(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("it must have no control characters")
+    return text
 
 
 def _named(names: Callable[[], typing.Iterable[str]], own: bool = False) -> AfterValidator:
@@ -76,8 +85,18 @@ def _named(names: Callable[[], typing.Iterable[str]], own: bool = False) -> Afte
 
 Band = Annotated[list[float], Field(min_length=2, max_length=2), AfterValidator(_ordered)]
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9]*(_[a-z0-9]+)*$")]  # "__" separates a setting from its variant
-Positive = Annotated[int, Field(ge=1)]
-Count = Annotated[int, Field(ge=0)]
+Text = Annotated[str, Field(max_length=4096), AfterValidator(_printable)]
+# The bounds lie far above what is of use: a slip of the key is told at once. What a machine can't hold of what is
+# allowed is told by pipeline/run/budget.py.
+Seed = Annotated[int, Field(ge=0, le=10**15)]
+Images = Annotated[int, Field(ge=1, le=10**8)]
+Batch = Annotated[int, Field(ge=1, le=10**6)]
+Steps = Annotated[int, Field(ge=1, le=10**8)]
+Width = Annotated[int, Field(ge=1, le=2**14)]
+Depth = Annotated[int, Field(ge=1, le=256)]
+Finite = Annotated[float, Field(ge=-1e6, le=1e6)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+Seeds = Annotated[list[Seed], Field(min_length=1, max_length=1000), AfterValidator(_distinct)]
 
 
 class Section(BaseModel):
@@ -114,6 +133,14 @@ def described(function: Callable) -> dict[str, str]:
     return found
 
 
+def _bounded(kind: Any) -> Any:
+    """The type of an argument, with bounds."""
+    if isinstance(kind, types.UnionType):
+        return functools.reduce(operator.or_, map(_bounded, typing.get_args(kind)))
+    known: dict[Any, Any] = {tuple[float, float]: Band, float: Finite, int: Annotated[int, Field(ge=1, le=10**4)]}
+    return known.get(kind, kind)
+
+
 def _keys(functions: typing.Iterable[Callable], left_out: set[str]) -> dict[str, tuple]:
     """Fields for the arguments of functions, in their order: type, default, description."""
     found: dict[str, tuple] = {}
@@ -124,7 +151,7 @@ def _keys(functions: typing.Iterable[Callable], left_out: set[str]) -> dict[str,
         for name, argument in signature.parameters.items():
             if name in left_out or name in found:
                 continue
-            kind = Band if argument.annotation == tuple[float, float] else argument.annotation
+            kind = _bounded(argument.annotation)
             default = None if argument.default is inspect.Parameter.empty else argument.default
             default = list(default) if isinstance(default, tuple) else default
             found[name] = (kind if default is not None else kind | None, Field(default, description=told.get(name)))
@@ -137,15 +164,15 @@ class Dataset(Section):
     name: Annotated[str, _named(lambda: data.SOURCES, own=True)] = Field(
         description="a data set by name (docs/data.md), `folder`, `huggingface`, or your own reader `mine.py:reader`"
     )
-    path: str | None = Field(
+    path: Text | None = Field(
         None, description="a folder or zip file of images; on the hub `owner/name`; else the folder of all data sets"
     )
-    size: Annotated[int, Field(ge=2)] = Field(description="resolution, pixels")
+    size: Annotated[int, Field(ge=2, le=4096)] = Field(description="resolution, pixels")
     channels: Literal[1, 3] | None = Field(None, description="1 (grey) or 3 (RGB); by default 1 for digits, else 3")
-    held_out: Annotated[int, Field(ge=2)] = Field(
+    held_out: Annotated[int, Field(ge=2, le=10**8)] = Field(
         description="images kept from training, where the data set has no test part of its own"
     )
-    split_seed: Count = Field(0, description="which images are held out")
+    split_seed: Seed = Field(0, description="which images are held out")
     labels: bool = Field(False, description="whether networks are told the class of an image")
 
 
@@ -160,7 +187,9 @@ class _Noise(Section):
     schedule: Literal["constant", "varying"] = Field(
         "constant", description="power_law: `varying` moves from alpha at the first step to alpha_last at the last"
     )
-    alpha_last: float = Field(0.0, description="power_law: exponent at the last step, if the schedule is varying")
+    alpha_last: Annotated[float, Field(ge=-STEEPEST, le=STEEPEST)] = Field(
+        0.0, description="power_law: exponent at the last step, if the schedule is varying"
+    )
     arguments: dict[str, Any] = Field({}, description="arguments of your own operator, by name")
 
     if TYPE_CHECKING:  # the operators' own keys, which `Noise` has from their signatures
@@ -232,7 +261,7 @@ class Corrupt(Section):
     """Noise in one band that is added to the training images (selective omission)."""
 
     band: Band | None = Field(None, description="such as [0.4, 0.5]: noise in this band is added to training images")
-    gamma: Annotated[float, Field(ge=0)] = Field(1.0, description="its weight")
+    gamma: Annotated[float, Field(ge=0, le=1e6)] = Field(1.0, description="its weight")
     units: Units = Field("corner", description="of the band's edges, as noise.units")
     normalize: Literal["expected", "none"] = Field(
         "expected", description="unit variance in the pixels (eq. 15), or the bare weight of eq. 13, a fraction of it"
@@ -252,15 +281,15 @@ class Encode(Section):
     kind: Literal["pixel", "rae", "vae"] = Field(
         "pixel", description="`rae` and `vae` are diffusers' AutoencoderRAE and AutoencoderKL"
     )
-    path: str | None = Field(
+    path: Text | None = Field(
         None, description="the autoencoder: a folder, `owner/name`, `owner/name@revision`, or `random` to try the chain"
     )
     on_the_fly: bool = Field(False, description="encode inside training, and store nothing")
     flips: bool = Field(False, description="also store the latents of mirrored images")
     centre: bool = Field(False, description="pixel: networks see images less the mean image; samples get it back")
     dtype: Literal["float16", "bfloat16"] = Field("float16", description="of stored latents")
-    per_shard: Positive = Field(1024, description="latents in a file")
-    batch_size: Positive = Field(64, description="images that are encoded at a time")
+    per_shard: Batch = Field(1024, description="latents in a file")
+    batch_size: Batch = Field(64, description="images that are encoded at a time")
 
     @model_validator(mode="after")
     def _check(self):
@@ -281,55 +310,62 @@ class Encode(Section):
 class UNet(Section):
     """diffusers' UNet2DModel."""
 
-    widths: Annotated[list[Positive], Field(min_length=1)] = Field(description="channels of each level")
-    layers: Positive = Field(description="residual blocks a level")
-    attention: list[bool] = Field(description="for each level, whether its blocks attend")
-    groups: Positive = Field(description="of the group normalisation; divides every width")
+    widths: Annotated[list[Width], Field(min_length=1, max_length=12)] = Field(description="channels of each level")
+    layers: Depth = Field(description="residual blocks a level")
+    attention: Annotated[list[bool], Field(max_length=12)] = Field(
+        description="for each level, whether its blocks attend"
+    )
+    groups: Width = Field(description="of the group normalisation; divides every width")
 
 
 class DiT(Section):
     """RAE's DiT^DH; the defaults are DiT^DH-S."""
 
-    patch: Positive = Field(1, description="side of a token")
-    widths: Annotated[list[Positive], Field(min_length=2, max_length=2)] = Field(
+    patch: Width = Field(1, description="side of a token")
+    widths: Annotated[list[Width], Field(min_length=2, max_length=2)] = Field(
         [384, 2048], description="of the body and of the head"
     )
-    depths: Annotated[list[Positive], Field(min_length=2, max_length=2)] = Field(
+    depths: Annotated[list[Depth], Field(min_length=2, max_length=2)] = Field(
         [12, 2], description="blocks of the body and of the head"
     )
-    heads: Annotated[list[Positive], Field(min_length=2, max_length=2)] = Field(
+    heads: Annotated[list[Depth], Field(min_length=2, max_length=2)] = Field(
         [6, 16], description="attention heads of the body and of the head"
     )
 
 
 class _Train(Section):
-    steps: Positive = Field(description="optimiser steps")
-    batch_size: Positive = Field(description="images a step")
-    lr: Annotated[float, Field(gt=0)] = Field(description="peak learning rate")
-    warmup: Count = Field(500, description="steps of linear warm-up")
-    betas: Annotated[list[Annotated[float, Field(ge=0, lt=1)]], Field(min_length=2, max_length=2)] = Field(
-        [0.95, 0.999], description="of AdamW"
-    )
-    ema: Annotated[float, Field(ge=0, lt=1)] = Field(
+    steps: Steps = Field(description="optimiser steps")
+    batch_size: Batch = Field(description="images a step")
+    lr: Annotated[float, Field(gt=0, le=1e3)] = Field(description="peak learning rate")
+    warmup: Annotated[int, Field(ge=0, le=10**8)] = Field(500, description="steps of linear warm-up")
+    betas: Annotated[list[Share], Field(min_length=2, max_length=2)] = Field([0.95, 0.999], description="of AdamW")
+    ema: Share = Field(
         0.9999, description="largest decay of the running average of the weights, which is what is sampled"
     )
-    weight_decay: Annotated[float, Field(ge=0)] = Field(1e-6, description="of AdamW")
+    weight_decay: Annotated[float, Field(ge=0, le=1e3)] = Field(1e-6, description="of AdamW")
     decay: Literal["cosine", "linear"] = Field("cosine", description="of the learning rate, after the warm-up")
-    decay_from: Count = Field(0, description="the step at which it begins, if that is after the warm-up")
-    lr_last: Annotated[float, Field(ge=0)] = Field(0.0, description="learning rate at the end")
+    decay_from: Annotated[int, Field(ge=0, le=10**8)] = Field(
+        0, description="the step at which it begins, if that is after the warm-up"
+    )
+    lr_last: Annotated[float, Field(ge=0, le=1e3)] = Field(0.0, description="learning rate at the end")
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="`auto`: bf16 on a GPU that has it")
-    micro_batch_size: Positive | None = Field(
+    micro_batch_size: Batch | None = Field(
         None, description="images that a device takes at a time, to save memory; changes no result"
     )
     flip: bool = Field(False, description="mirror half the images")
-    label_dropout: Annotated[float, Field(ge=0, lt=1)] = Field(0.1, description="share of labels that are hidden")
+    label_dropout: Share = Field(0.1, description="share of labels that are hidden")
     optimizer: Optimizer = Field("adamw", description="adamw, or muon for the hidden layers' matrices")
     project: bool = Field(
         True, description="the loss on the support of the noise; false: the paper's literal loss (docs/method.md)"
     )
     compile: bool = Field(False, description="torch.compile the network")
-    repeats: Positive = Field(1, description="runs, from seed, seed + 1, ..., for the standard error")
-    snapshots: Positive | Annotated[list[Annotated[float, Field(gt=0, lt=1)]], AfterValidator(_rising)] = Field(
+    repeats: Annotated[int, Field(ge=1, le=1000)] = Field(
+        1, description="runs, from seed, seed + 1, ..., for the standard error"
+    )
+    snapshots: (
+        Annotated[int, Field(ge=1, le=1000)]
+        | Annotated[list[Annotated[float, Field(gt=0, lt=1)]], Field(max_length=1000), AfterValidator(_rising)]
+    ) = Field(
         1,
         description="checkpoints of a run that are sampled and measured, evenly spaced, the last among them; or the "
         "shares of the training at which, such as [0.25, 0.5], the end is added",
@@ -424,8 +460,8 @@ class GridTrain(Train):
 class Sample(Section):
     """How samples are drawn."""
 
-    n: Positive = Field(description="samples for each seed")
-    earlier: Count | None = Field(
+    n: Images = Field(description="samples for each seed")
+    earlier: Annotated[int, Field(ge=0, le=10**8)] | None = Field(
         None, description="samples of each snapshot before the last (train.snapshots): by default n; 0: none are drawn"
     )
     steps: Annotated[int, Field(ge=1, le=1000)] = Field(description="steps of the sampler")
@@ -437,7 +473,7 @@ class Sample(Section):
         "auto", description="clipping of x0 to [-1, 1]; auto: on for clean images and noise of full support"
     )
     filtered: bool = Field(False, description="the plain remedy: the corrupted band is filtered out of the samples")
-    batch_size: Positive = Field(32, description="samples that are drawn at a time")
+    batch_size: Batch = Field(32, description="samples that are drawn at a time")
 
     @model_validator(mode="after")
     def _check(self):
@@ -466,11 +502,11 @@ class Classifier(Section):
     dataset: Name | None = Field(
         None, description="one of `datasets` with labels, on whose training images it is trained; null: `dataset`"
     )
-    features: Positive = Field(Fit.features, description="dimensions of the features")
-    epochs: Positive = Field(Fit.epochs, description="passes over the training images")
-    batch_size: Positive = Field(Fit.batch_size, description="images a step")
-    lr: Annotated[float, Field(gt=0)] = Field(Fit.lr, description="peak learning rate of AdamW")
-    seed: Count = Field(Fit.seed, description="of its weights and the order of images")
+    features: Width = Field(Fit.features, description="dimensions of the features")
+    epochs: Steps = Field(Fit.epochs, description="passes over the training images")
+    batch_size: Batch = Field(Fit.batch_size, description="images a step")
+    lr: Annotated[float, Field(gt=0, le=1e3)] = Field(Fit.lr, description="peak learning rate of AdamW")
+    seed: Seed = Field(Fit.seed, description="of its weights and the order of images")
 
     def how(self) -> Fit:
         """As the library takes it."""
@@ -487,13 +523,15 @@ class Evaluate(Section):
     features: Annotated[str, AfterValidator(_features)] = Field(
         description="the network whose features are compared (docs/measuring.md), or a .pt or .onnx file"
     )
-    metrics: Annotated[list[Annotated[str, _named(_measures, own=True)]], Field(min_length=1)] = Field(
+    metrics: Annotated[list[Annotated[str, _named(_measures, own=True)]], Field(min_length=1, max_length=100)] = Field(
         ["fid", "kid"],
         description="fid, kid, prdc, fid_infinity, sliced, denoising (of the networks: their error on held-out images, "
         "ring by ring), or your own `mine.py:function`",
     )
-    bootstrap: Annotated[int, Field(ge=2)] = Field(50, description="resamples, for the standard error over samples")
-    reference: str | None = Field(
+    bootstrap: Annotated[int, Field(ge=2, le=10**6)] = Field(
+        50, description="resamples, for the standard error over samples"
+    )
+    reference: Text | None = Field(
         None, description="an npz file with mu and sigma, such as ADM's reference batch, as a second reference"
     )
 
@@ -514,7 +552,7 @@ class GridSetting(Section):
 
     dataset: Name | None = None
     group: Name | None = None
-    seeds: Annotated[list[Count], Field(min_length=1), AfterValidator(_distinct)] | None = None
+    seeds: Seeds | None = None
     noise: Noise
     corrupt: Corrupt = Corrupt()
     encode: dict[str, Any] = {}
@@ -527,13 +565,25 @@ class GridSetting(Section):
 class Grid(Section):
     """What the focus is compared with."""
 
-    seeds: Annotated[list[Count], Field(min_length=1), AfterValidator(_distinct)] = Field(description="of its runs")
+    seeds: Seeds = Field(description="of its runs")
     train: GridTrain = Field(description="as the section train")
     sample: Sample = Field(description="as the section sample")
     variants: dict[Name, dict[str, Any]] = Field(
         {}, description="other ways to sample the same networks, such as `marginal: {start: marginal}`"
     )
     settings: dict[Name, GridSetting] = Field(description="name to noise, corrupt and what else differs")
+
+
+class Seeded(Section):
+    """The seed of the focus."""
+
+    seed: Seed
+
+
+class Datasets(Section):
+    """Data sets by name, for a study of several."""
+
+    datasets: dict[Name, Dataset]
 
 
 class Profile(Section):

@@ -16,6 +16,7 @@ from pydantic_core import PydanticUndefined
 
 from pipeline.params.sections import SECTIONS, Grid, described
 from sagd import formulations, operators
+from sagd.errors import plainly
 
 INTRODUCTION = """\
 # Parameters
@@ -42,7 +43,8 @@ One setting that the focus is compared with. Its `noise` and `corrupt` are secti
 sections of these names). `dataset` and `group` are for studies of several data sets, such as the paper's. A name has
 lower-case letters, digits and single underscores."""
 
-LIMITS = {Ge: ("ge", "≥"), Gt: ("gt", ">"), Le: ("le", "≤"), Lt: ("lt", "<")}
+LIMITS: dict[type, str] = {Ge: "ge", Gt: "gt", Le: "le", Lt: "lt"}
+WORDS: dict[type, str] = {Ge: "at least", Gt: "above", Le: "at most", Lt: "below"}
 PLAIN = {int: "whole number", float: "number", str: "text", bool: "true, false", type(None): "null"}
 SIZES = {MinLen: "min_length", MaxLen: "max_length"}
 
@@ -79,7 +81,7 @@ def allowed(kind: Any, metadata: typing.Iterable[Any] = ()) -> str:
         count = f"{sizes[0]} of: " if len(sizes) == 2 and sizes[0] == sizes[1] else "list of: "
         return count + allowed(get_args(kind)[0]) + (", no two alike" if checked else "")
     said = [s for m in metadata if isinstance(m, AfterValidator) and (s := refusal(m))]
-    return said[0] if said else f"{PLAIN[kind]} {' and '.join(_limits(metadata))}".strip()
+    return said[0] if said else ", ".join([PLAIN[kind], *_limits(metadata)])
 
 
 def _sizes(constraint: Any) -> Iterator[int]:
@@ -91,11 +93,21 @@ def _sizes(constraint: Any) -> Iterator[int]:
 
 
 def _limits(metadata: typing.Iterable[Any]) -> Iterator[str]:
+    """The bounds of a number, such as "1 to 1,000", or "above 0 and at most 1,000"."""
+    bounds = {
+        kind: plainly(getattr(c, name)) for c in _flat(metadata) for kind, name in LIMITS.items() if type(c) is kind
+    }
+    if Ge in bounds and Le in bounds:
+        yield f"{bounds[Ge]} to {bounds[Le]}"
+    elif bounds:
+        yield " and ".join(f"{WORDS[kind]} {bound}" for kind, bound in bounds.items())
+
+
+def _flat(metadata: typing.Iterable[Any]) -> Iterator[Any]:
+    """Constraints, and those inside of what pydantic's Field groups."""
     for constraint in metadata:
-        for kind, (name, sign) in LIMITS.items():
-            if isinstance(constraint, kind):
-                yield f"{sign} {getattr(constraint, name):g}"
-        yield from _limits(getattr(constraint, "metadata", ()))
+        yield constraint
+        yield from _flat(getattr(constraint, "metadata", ()))
 
 
 def default(field: FieldInfo) -> str:

@@ -5,7 +5,6 @@
 
 import itertools
 import resource
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,9 +15,10 @@ import torch
 
 from pipeline.params import Params, Setting
 from pipeline.params.sections import EXTENSIONS, Dataset, Encode, naming
+from pipeline.run import door
 from sagd import images
-from sagd.data import SOURCES, channels_of, find
-from sagd.data.source import Absent, amount
+from sagd.data import find
+from sagd.data.source import Absent
 from sagd.errors import InputError
 from sagd.metrics.extractors import extractor
 from sagd.metrics.frechet import Moments
@@ -59,37 +59,33 @@ def dry(params: Params, setting: Setting) -> None:
 
     if world.main:
         print(f"{setting.title}, profile {params.profile or 'none'}:", flush=True)
-    dataset = params.dataset(None if setting.prepared.name == "prepare" else setting.prepared.name)
-    shape = (dataset.channels or channels_of(dataset.name), dataset.size, dataset.size)
-    known = SOURCES[dataset.name].images if dataset.name in SOURCES else 0
-    counts = attempt("data", lambda: _data(setting, dataset)) or (known, 0)
+    dataset = params.dataset_of(setting)
+    if dataset is None:
+        raise InputError("no data set is named: the section dataset, or datasets")
+    shape = door.shape_of(dataset)
+    counts = attempt("data", lambda: _data(setting, dataset)) or (door.images_of(dataset), 0)
     autoencoder = attempt("autoencoder", lambda: _autoencoder(setting, shape, world))
     attempt("features", lambda: _features(setting))
     reference = setting.evaluate.reference
     if reference is not None:
         attempt("reference", lambda: _reference(reference))
     if setting.encode.kind == "pixel" or autoencoder is not None:
-        classes = _classes(dataset) if dataset.labels else 0
-        source = _stand_in(setting, shape, classes, autoencoder, world)
+        source = _stand_in(setting, shape, door.classes_of(dataset), autoencoder, world)
         noise = attempt("noise", lambda: _noise(setting, source.shape))
         if noise is not None:
             attempt("cost", lambda: (cost(setting, source, noise, world), None))
-        attempt("disk", lambda: _disk(setting, shape, source.shape, counts, network_size(setting, source)))
+        size = door.network_size(setting, source.shape, source.classes)
+        attempt("disk", lambda: (door.disk(setting, shape, source.shape, counts, size), None))
     if problems:
         raise InputError(f"{setting.title} cannot run: {'; '.join(problems)}")
-
-
-def _classes(dataset: Dataset) -> int:
-    """How many labels there are, as far as that is known before the data are here."""
-    return (dataset.name in SOURCES and SOURCES[dataset.name].classes) or 1
 
 
 def plan(setting: Setting, source: Pixels | Latents, noise: Noise, world: World) -> None:
     """Print, before a training that is about to begin, what it will cost and what it will write."""
     record = _prepared(setting)
     try:
-        shapes = (tuple(record["shape"]), source.shape)
-        disk, _ = _disk(setting, *shapes, _counts(record), network_size(setting, source))
+        size = door.network_size(setting, source.shape, source.classes)
+        disk = door.disk(setting, tuple(record["shape"]), source.shape, _counts(record), size)
     except InputError as error:  # an estimate: no reason not to begin
         disk = f"perhaps too little room, {error}"
     said = cost(setting, source, noise, world)
@@ -144,14 +140,8 @@ def cost(setting: Setting, source: Pixels | Latents, noise: Noise, world: World)
         f"about {_time(training + sampling)} of {device}: {_time(training)} for {runs} x {choice.steps:,} steps of "
         f"{choice.batch_size} images, {_time(step)} each{shared}, and {_time(sampling)} for "
         f"{drawn:,} samples; {memory} of memory; "
-        f"{network_size(setting, source) / 1e6:.1f} M parameters"
+        f"{door.network_size(setting, source.shape, source.classes) / 1e6:.1f} M parameters"
     )
-
-
-def network_size(setting: Setting, source: Pixels | Latents) -> int:
-    """How many parameters a setting's network has."""
-    with torch.device("meta"):
-        return sum(p.numel() for p in setting.train.network(source.shape, source.classes, 0).parameters())
 
 
 def _time(seconds: float) -> str:
@@ -226,40 +216,6 @@ def _stand_in(setting: Setting, images: tuple, classes: int, autoencoder: Autoen
 
 
 def _noise(setting: Setting, shape: tuple) -> tuple[str, Noise]:
-    """The setting's noise, with white data where it is made of the data's spectrum; refused if it cannot be sampled."""
-    formulation, white = setting.train.formulation(shape), torch.ones(shape, dtype=torch.float64)
-    alpha = 0.0 if setting.noise.alpha == "auto" else None
-    noise = setting.noise.spectrum(white.mean(0), formulation.alpha_bar, alpha)
-    setting.check(noise, shape)
+    noise = door.noise_of(setting, shape)
     exponent = f", alpha {setting.noise.alpha}" if setting.noise.operator == "power_law" else ""
     return f"{setting.noise.operator}{exponent}, on {list(shape)}", noise
-
-
-def _disk(setting: Setting, images: tuple, shape: tuple, counts: tuple, parameters: int) -> tuple[str, None]:
-    """What is still to be written; what goes to DVC's cache is there twice, where the file system cannot share."""
-    choice, runs = setting.train, len(setting.seeds)
-    pixels, numbers = torch.Size(images).numel(), sum(counts)
-    drawn = sum(setting.sample.drawn(choice.earlier).values()) * runs * pixels
-    stored = setting.encode.stored
-    latents = counts[0] * (1 + setting.encode.flips) * torch.Size(shape).numel() * 2 if stored else 0
-    prepared = (setting.prepared / "train.npy").exists()
-    here = {
-        "images": 0 if prepared else 2 * numbers * pixels,
-        "networks": 2 * 4 * parameters * runs * choice.checkpoints,
-        "samples": 2 * drawn,
-    }
-    below_scratch = {
-        "images": 0 if prepared else numbers * pixels,
-        "latents": 0 if (setting.artifacts("encode") / "manifest.json").exists() else latents,
-        "checkpoints": 4 * parameters * runs * (3 + choice.checkpoints),
-        "samples": 2 * drawn,
-    }
-    said = []
-    for place, needs in ((Path.cwd(), here), (scratch(), below_scratch)):
-        place.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(place).free
-        each = ", ".join(f"{name} {amount(size)}" for name, size in needs.items() if size)
-        said.append(f"{amount(sum(needs.values()))} in {place}, of {amount(free)} that are free ({each})")
-        if sum(needs.values()) > free:
-            raise InputError(f"{said[-1]}: SAGD_SCRATCH names another scratch folder, `dvc cache dir` another cache")
-    return "; ".join(said), None

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from pipeline.params import Params, load
+from pipeline.params import Params, Setting, load
 from pipeline.run.launch import LAUNCHER, STDERR, launch, worker
 from sagd.errors import InputError
 
@@ -52,11 +52,23 @@ def stage(
         sys.exit(launch(name, sys.argv[1:]))
     try:
         with worker(name):
-            main(load(), options)
+            from pipeline.run import door
+
+            params = load()
+            door.check(params, _chosen(params, options, each))
+            main(params, options)
     except InputError as error:
         sys.exit(f"{name}: {error}")
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _chosen(params: Params, options: argparse.Namespace, each: str | None) -> list[Setting]:
+    """The settings that a stage works for, as far as it is known that they will be run on this machine."""
+    if each == "setting":
+        return params.chosen(options)
+    named = getattr(options, "setting", None) or getattr(options, "dataset", None)
+    return [] if each is None or named else params.all_settings
 
 
 def _die_with_parent() -> None:

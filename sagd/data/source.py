@@ -1,5 +1,6 @@
 """The description of a data set: its files, licence and checksums, and how it is opened."""
 
+import math
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -105,8 +106,11 @@ def root_of(path: str | None) -> Path:
 
 
 def amount(size: float) -> str:
-    """A number of bytes as text, in MB or GB."""
-    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
+    """A number of bytes as text, in kB, MB, GB or TB."""
+    for unit, bytes_ in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
+        if size >= bytes_:
+            return f"{size / bytes_:.{0 if unit == 'MB' else 1}f} {unit}"
+    return f"{math.ceil(size / 1e3)} kB"
 
 
 def _fetch(file: File, path: Path) -> Path:
