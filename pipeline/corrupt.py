@@ -10,7 +10,7 @@ from sagd.noise.corruption import Corruption, save
 from sagd.noise.randomness import generator
 from sagd.operators import band_pass
 from sagd.previews import save_grid
-from sagd.runtime.files import holds, read_array
+from sagd.runtime.files import holds
 from sagd.spaces.pixels import corrupted
 
 PREVIEW = 24
@@ -18,7 +18,7 @@ PREVIEW = 24
 
 def main(params: Params, options: argparse.Namespace) -> None:
     for setting in params.chosen(options) if options.setting else params.all_settings:
-        images = read_array(setting.prepared / "train.npy", memory_map=True)
+        images = setting.images()
         # Not the first ones: a set may lie in the order of its classes.
         images = images[np.random.default_rng(0).permutation(len(images))[:PREVIEW]]
         chosen, corruption = setting.corrupt, None

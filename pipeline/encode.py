@@ -24,7 +24,7 @@ from sagd.noise.base import Noise
 from sagd.oracle.suggest import suggest
 from sagd.runtime.distributed import World
 from sagd.runtime.download import digest
-from sagd.runtime.files import holds, read_array, read_tensors, scratch, sources, write_json, write_tensors
+from sagd.runtime.files import holds, read_tensors, scratch, sources, write_json, write_tensors
 from sagd.runtime.progress import Bar
 from sagd.spaces import latents
 from sagd.spaces.autoencoder import Autoencoder
@@ -49,7 +49,7 @@ def main(params: Params, options: argparse.Namespace) -> None:
 def pixels(setting: Setting) -> Space:
     """Images as they are: their moments, and where they are."""
     path = setting.prepared / "train.npy"
-    data = statistics(read_array(path, memory_map=True))
+    data = statistics(setting.images())
     return data, {"images": str(path), "shape": list(data["mean"].shape)}, None
 
 
@@ -58,7 +58,7 @@ def encoded(setting: Setting, world: World) -> Space:
     choice = setting.encode
     assert choice.path is not None  # or `Encode` has refused
     path = setting.prepared / "train.npy"
-    images, labels = read_array(path, memory_map=True), setting.labels()
+    images, labels = setting.images(), setting.labels()
     with naming("encode", Encode), world.main_first():
         autoencoder = Autoencoder(choice.kind, choice.path, world.device, images.shape[-1])
     place = {"images": str(path), "size": images.shape[-1]}

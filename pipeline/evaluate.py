@@ -50,7 +50,7 @@ def main(params: Params, options: argparse.Namespace) -> None:
 
 def evaluate(setting: Setting, world: World) -> None:
     choice = setting.evaluate
-    run = read_json(setting.artifacts("train") / "run.json")
+    run = setting.run()
     archive = setting.artifacts("sample") / "samples.npz"
     *earlier, _ = run["checkpoints"]
     ends = setting.sample.drawn(earlier)
@@ -160,7 +160,7 @@ def evaluate(setting: Setting, world: World) -> None:
 def denoising(setting: Setting, held_out: np.ndarray, corrupts: Corruption | None, device: torch.device) -> bytes:
     """CSV of `denoising_errors` of each seed's networks, on the first held-out images as the networks know images."""
     trained, encoded = setting.artifacts("train"), setting.artifacts("encode")
-    shape = tuple(read_json(encoded / "manifest.json")["shape"])
+    shape = tuple(read_json(encoded / "manifest.json", shape=list)["shape"])
     alpha_bar = setting.train.formulation(shape).alpha_bar
     if setting.encode.kind != "pixel" or alpha_bar is None:
         raise InputError(f"{setting.title}: the metric denoising is for pixels and discrete schedules (train.schedule)")
@@ -172,7 +172,7 @@ def denoising(setting: Setting, held_out: np.ndarray, corrupts: Corruption | Non
         x0 = x0 - read_tensors(encoded / "normalization.safetensors")["mean"].to(x0)
     noise = stored.load(trained / "noise.safetensors")
     radii = ring_means(radius(shape[-2:])).tolist()
-    checkpoints = read_json(trained / "run.json")["checkpoints"]
+    checkpoints = setting.run()["checkpoints"]
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
     writer.writerow(["seed", "step", "snr", "radius", "error"])

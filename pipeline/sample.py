@@ -44,7 +44,7 @@ def sample(setting: Setting, world: World) -> None:
     world.check_alike(key)
     place = scratch() / "sample" / key
     picture, drawn_with = setting.report("sample", "png"), folder / "samples.json"
-    if drawn_with.exists() and (folder / "samples.npz").exists() and read_json(drawn_with)["key"] == key:
+    if drawn_with.exists() and (folder / "samples.npz").exists() and read_json(drawn_with).get("key") == key:
         if world.main:  # dvc.yaml kept them (persist)
             first = read_array(folder / "samples.npz", member=f"seed_{setting.seeds[0]}")
             save_grid(picture, first[:PREVIEW], columns=12)
@@ -53,7 +53,7 @@ def sample(setting: Setting, world: World) -> None:
     data = read_tensors(encoded / "statistics.safetensors")
     formulation = setting.train.formulation(tuple(data["mean"].shape))
     decode = decoder_of(setting, world.device)
-    *earlier, _ = read_json(trained / "run.json")["checkpoints"]
+    *earlier, _ = setting.run()["checkpoints"]
     counts = choice.drawn(earlier)
     names = {f"seed_{seed}{at}": (seed, n) for seed in setting.seeds for at, n in counts.items()}
     corrupts = corruption.load(setting.artifacts("corrupt") / "corruption.safetensors")
@@ -108,7 +108,7 @@ def sampler_of(setting: Setting, noise: Noise, corrupts: Corruption | None) -> S
 def decoder_of(setting: Setting, device: torch.device) -> Callable[[torch.Tensor], torch.Tensor]:
     """From the space that is trained in to images in [-1, 1]."""
     folder = setting.artifacts("encode")
-    manifest = read_json(folder / "manifest.json")
+    manifest = read_json(folder / "manifest.json", kind=str)
     if manifest["kind"] == "pixel":
         if not manifest.get("centred"):
             return lambda x: x

@@ -13,6 +13,7 @@ import sys
 import threading
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 
 from pipeline.params import Params, Setting
@@ -26,7 +27,7 @@ from sagd.noise.base import Noise
 from sagd.noise.corruption import Corruption
 from sagd.runtime.distributed import World
 from sagd.runtime.files import (
-    read_array,
+    read_images,
     read_json,
     read_tensors,
     scratch,
@@ -61,7 +62,7 @@ def main(params: Params, options: argparse.Namespace) -> None:
 
 def train_setting(setting: Setting, asked: threading.Event) -> None:
     choice, world = setting.train, World()
-    manifest = read_json(setting.artifacts("encode") / "manifest.json")
+    manifest = read_json(setting.artifacts("encode") / "manifest.json", kind=str, images=str)
     noise = stored.load(setting.artifacts("encode") / "noise.safetensors")
     corrupts = corruption.load(setting.artifacts("corrupt") / "corruption.safetensors")
     key = _key(setting, noise, corrupts, manifest)
@@ -138,11 +139,9 @@ def source_of(setting: Setting, manifest: dict, device: torch.device) -> Pixels 
         if not (folder / "manifest.json").exists():
             raise InputError(f"the latents of {setting.title} are not in {folder}: `dvc repro -f` their stage encode")
         return Latents(folder, device)
-    images = read_array(manifest["images"], memory_map=True)
+    images = read_images(manifest["images"])
     in_memory = images.nbytes < IN_MEMORY
-    pixels = Pixels(
-        torch.from_numpy(read_array(manifest["images"])).to(device) if in_memory else images, setting.labels(), device
-    )
+    pixels = Pixels(torch.from_numpy(np.array(images)).to(device) if in_memory else images, setting.labels(), device)
     if manifest["kind"] == "pixel":
         if not manifest.get("centred"):
             return pixels

@@ -39,7 +39,7 @@ from pipeline.params.sections import (
 )
 from sagd.errors import InputError, plainly, shortened
 from sagd.noise.base import Noise as AnyNoise
-from sagd.runtime.files import read_array, read_bytes
+from sagd.runtime.files import read_array, read_bytes, read_images, read_json
 
 LARGEST = 4 << 20  # bytes of a file of parameters; the paper's, with 171 settings, has a fortieth of it
 DEEPEST = 16  # mappings and lists inside each other
@@ -112,10 +112,30 @@ class Setting:
         """What `prepare` says of the images."""
         return Path("reports", *self.prepared.parts[1:]).with_suffix(".json")
 
+    def images(self, part: str = "train") -> np.ndarray:
+        """The images to train on, or those ``held_out``: (N, C, H, W), uint8, memory-mapped."""
+        return read_images(self.prepared / f"{part}.npy")
+
+    def run(self) -> dict:
+        """What the training wrote down: its ``seeds``, and the ``checkpoints``, steps at which networks were kept."""
+        path = self.artifacts("train") / "run.json"
+        run = read_json(path, seeds=list, checkpoints=list)
+        if (run["seeds"], run["checkpoints"]) != (self.seeds, [*self.train.earlier, self.train.steps]):
+            raise InputError(f"{path} is of another training than {file()} describes: run the stage train again")
+        return run
+
     def labels(self) -> np.ndarray | None:
         """Of the training images, (N,), int64; None where `dataset.labels` does not ask for them."""
         path = self.prepared / "labels.npy"
-        return read_array(path) if path.exists() else None
+        if not path.exists():
+            return None
+        labels, classes = read_array(path, like=(np.int64, 1)), read_json(self.prepared_record, classes=int)["classes"]
+        if len(labels) != len(self.images()) or labels.min() < 0 or labels.max() >= classes:
+            raise InputError(
+                f"{path} holds {len(labels)} labels from {labels.min()} to {labels.max()}; there are "
+                f"{len(self.images())} images of {classes} classes: make it anew with the stage prepare"
+            )
+        return labels
 
     def artifacts(self, stage: str) -> Path:
         """The folder of a stage's large files."""

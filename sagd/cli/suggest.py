@@ -100,7 +100,7 @@ def _statistics(options: argparse.Namespace) -> dict[str, Tensor]:
     if options.data.endswith(".safetensors"):
         if options.size is not None:
             raise InputError(f"--size is for images; {options.data} has statistics, of one size")
-        data = read_tensors(options.data)
+        data = dict(read_tensors(options.data))
         shapes = {name: tuple(data[name].shape) for name in ("mean", "power") if name in data}
         if len(shapes) < 2 or len(set(shapes.values())) > 1 or data["mean"].ndim != 3:
             raise InputError(f"{options.data} has {shapes}; it must have mean and power, both (C, H, W)")

@@ -3,12 +3,12 @@
 import contextlib
 import hashlib
 import importlib.metadata
-import os
+import shutil
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,13 +17,15 @@ from torch import Tensor
 from sagd.errors import InputError
 from sagd.images import Images
 from sagd.runtime.distributed import World
-from sagd.runtime.download import fetch
-from sagd.runtime.files import lock, read_array, sources, write_array
+from sagd.runtime.download import digest, fetch
+from sagd.runtime.files import read_array, read_bytes, set_aside, sources, write_bytes, writing
 from sagd.runtime.parallel import blocks, concurrently
 
 # Features depend on the batch in the last bits of float32, so it is fixed, and part of the key in the cache.
 # On a CPU a few images at a time stay in its cache: 4 run twice as fast as 24.
 BATCH = {"cpu": 4, "cuda": 64}
+PART = {"cpu": 128, "cuda": 4096}  # images, by which the work is shared out and resumed
+SUM = ".sha256"  # ending of the file that holds the sum of another
 
 PACKAGES = (
     "clean-fid",
@@ -105,8 +107,8 @@ def features(
 ) -> np.ndarray:
     """Features of a set of images, from the cache if they are there.
 
-    They are written to the disk batch by batch, so memory does not grow with the set. To resume after an
-    interruption, call it again with the same arguments.
+    They are written to the disk part by part. To resume after an interruption, call it again with the same arguments,
+    on any number of processes. What the cache holds is checked by its sum, and made anew where it is damaged.
 
     Parameters
     ----------
@@ -143,7 +145,7 @@ def features(
     path = cache / f"{of.name}-{hashlib.sha256(repr(described).encode()).hexdigest()[:32]}.npy"
     world = world or World()
     world.check_alike(path.name)
-    if any(world.most(not path.exists())):
+    if any(world.most(not _whole(path, len(images), world))):
         with world.main_first():
             prepare, network = of.load(device, _located(file, weights))
         one_at_a_time = threading.Lock() if device.type != "cpu" else contextlib.nullcontext()
@@ -160,10 +162,14 @@ def features(
             report(len(found))
             return found
 
-        rows = list(blocks(len(images), size))
+        def compute(part: slice) -> Iterable[np.ndarray]:
+            batches = (slice(part.start + r.start, part.start + r.stop) for r in blocks(part.stop - part.start, size))
+            return concurrently(batch, batches, device, 8)
+
+        parts = blocks(len(images), PART[device.type])
         # On a GPU the threads resize and normalise while the network runs. TF32 would lose three digits.
         with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-            _write_shared(path, rows, world, lambda todo: concurrently(batch, todo, device, 8), report)
+            _write(path, {path.with_suffix("") / f"{r.start:08d}.npy": r for r in parts}, world, compute, report)
     else:
         report(len(images))
     return read_array(path, memory_map=True)
@@ -186,62 +192,49 @@ def _code() -> tuple[str, ...]:
     return (sources("metrics/features", "metrics/extractors", "images"), *versions)
 
 
-def _write_shared(path: Path, rows: list[slice], world: World, compute: Callable, report: Callable) -> None:
-    """Each process writes its batches to a file in a temporary folder; rank 0 joins them."""
-    if world.size == 1:
-        _write_rows(path, rows, compute, report)
-        return
+def _whole(path: Path, count: int, world: World) -> bool:
+    """Whether a file of features is here as it was written; a damaged one is set aside."""
+    if not path.exists():
+        return False
+    try:
+        found = len(read_array(path, memory_map=True, like=(np.float32, 2)))
+        if found == count and digest(path) == read_bytes(path.with_suffix(SUM)).decode(errors="replace"):
+            return True
+        why = f"{path} is not as it was written"
+    except InputError as error:
+        why = str(error)
+    if world.main:
+        set_aside(path, why)
+    return False
+
+
+def _write(path: Path, parts: dict[Path, slice], world: World, compute: Callable, report: Callable) -> None:
+    """Write the parts that are missing, which the processes share, and join them."""
     folder = path.with_suffix("")
-    ends = [len(rows) * k // world.size for k in range(world.size + 1)]
-    parts = {folder / f"{k}_of_{world.size}.npy": rows[ends[k] : ends[k + 1]] for k in range(world.size)}
-    mine, share = list(parts.items())[world.rank]
     with world.holding(folder):
-        if not any(world.most(world.main and path.exists())):  # else another run has just written it
-            if share and not mine.exists():
-                _write_rows(mine, share, compute, report)
+        if any(world.most(world.main and not path.exists())):  # else another run has just written it
+            there = [world.main and _whole(part, rows.stop - rows.start, world) for part, rows in parts.items()]
+            todo = [part for part, whole in zip(parts.items(), world.most(*there), strict=True) if not whole]
+            kept = parts.keys() - dict(todo).keys()
+            report(sum(parts[part].stop - parts[part].start for part in kept) // world.size)
+            for together in blocks(len(todo), world.size):
+                world.wait()  # no host runs hours ahead of a slower one
+                for part, rows in todo[together][world.rank : world.rank + 1]:
+                    _join(part, [np.concatenate(list(compute(rows)))])
             world.wait()
             if world.main:
-                write_array(path, np.concatenate([read_array(part) for part, share in parts.items() if share]))
+                _join(path, [read_array(part) for part in parts])
         world.wait()
         if world.main:
-            for part in folder.glob("*_of_*"):  # those of another number of processes, too
-                part.unlink()
+            shutil.rmtree(folder, ignore_errors=True)
 
 
-def _write_rows(path: Path, rows: Sequence[slice], compute: Callable, report: Callable[[int], None]) -> None:
-    """Write an npy file block by block, after the whole batches that an earlier process has written."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path.with_suffix(".part"), "a+b") as file:
-            lock(file, path)
-            if not path.exists():  # else another process has just written it
-                _append_rows(file, rows, compute, report)
-                os.replace(file.name, path)
-    except OSError as error:
-        raise InputError(
-            f"cannot write {path}: {error.strerror or error}; SAGD_SCRATCH names another folder"
-        ) from error
-
-
-def _append_rows(file: BinaryIO, rows: Sequence[slice], compute: Callable, report: Callable[[int], None]) -> None:
-    first, count = rows[0].start, rows[-1].stop - rows[0].start
-    file.seek(0)
-    try:
-        np.lib.format.read_magic(file)
-        (_, dimensions), _, _ = np.lib.format.read_array_header_1_0(file)
-        begun, width = file.tell(), 4 * dimensions
-        done = (file.seek(0, os.SEEK_END) - begun) // width
-    except (ValueError, EOFError):  # nothing there yet, or not even the header
-        done, begun, width = 0, 0, 0
-    batch = rows[0].stop - first
-    kept = done // batch * batch  # whole batches
-    file.truncate(begun + kept * width)
-    report(kept)
-    for block in compute(r for r in rows if r.start - first >= kept):
-        if begun == 0:
-            header = {"descr": "<f4", "fortran_order": False, "shape": (count, block.shape[1])}
-            np.lib.format.write_array_header_1_0(file, header)
-            begun = file.tell()
-        file.write(block.astype("<f4").tobytes())
-    file.flush()
-    os.fsync(file.fileno())
+def _join(path: Path, features: Sequence[np.ndarray]) -> None:
+    """Write features one after the other to an npy file, and its sum beside it."""
+    with writing(path) as beside:
+        with open(beside, "wb") as file:
+            shape = (sum(map(len, features)), features[0].shape[1])
+            np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
+            for some in features:
+                file.write(some.astype("<f4").tobytes())
+        write_bytes(path.with_suffix(SUM), digest(beside).encode())

@@ -1,6 +1,7 @@
 """Atomic files: written to a temporary file, flushed to the disk, then renamed."""
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
@@ -8,15 +9,23 @@ import os
 import sys
 import threading
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any, TypeVar
 
 import numpy as np
 import safetensors.torch
 from torch import Tensor
 
-from sagd.errors import InputError
+from sagd.errors import InputError, shortened
+
+T = TypeVar("T")
+# What numpy and zipfile raise for files that are broken, or made to mislead.
+BROKEN = (
+    OSError, ValueError, EOFError, KeyError, TypeError, OverflowError, MemoryError, SyntaxError, NotImplementedError,
+    RuntimeError, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
 
 
 @contextlib.contextmanager
@@ -56,48 +65,129 @@ def write_tensors(path: Path | str, tensors: dict[str, Tensor], metadata: dict[s
     write_bytes(path, safetensors.torch.save({k: v.contiguous() for k, v in tensors.items()}, metadata))
 
 
+class Held(dict[str, T]):
+    """What a file holds, by name; one that it lacks is told in one line."""
+
+    def __init__(self, path: Path | str, content: dict[str, T]):
+        super().__init__(content)
+        self.path = path
+
+    def __missing__(self, name: str) -> T:
+        raise InputError(f"{self.path} has no {name!r}; it is not a whole file of this study: make it anew")
+
+
 def read_bytes(path: Path | str) -> bytes:
     """Read a file; InputError names it if that fails."""
     try:
-        return Path(path).read_bytes()
+        return _regular(path).read_bytes()
     except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from error
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
 
 
-def read_json(path: Path | str) -> dict:
-    """Read a JSON file; InputError names it if that fails."""
+def read_json(path: Path | str, **kinds: type | tuple[type, ...]) -> Held[Any]:
+    """Read a JSON object.
+
+    Parameters
+    ----------
+    kinds
+        The types of values that are needed, by their keys.
+
+    Raises
+    ------
+    InputError
+        No file, or not a JSON object; a value that is missing, now or when it is asked for, or of another type.
+    """
     try:
-        return json.loads(Path(path).read_bytes())
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot read {path}: {error}") from error
+        content = json.loads(_regular(path).read_bytes())
+        if not isinstance(content, dict):
+            raise ValueError("it is no JSON object")
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"cannot read {path}: {shortened(str(error), 200)}") from error
+    found = Held(path, content)
+    for name, kind in kinds.items():
+        value = found[name]
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind is int):
+            raise InputError(f"{path}: {name} is {shortened(repr(value), 60)}; make the file anew")
+    return found
 
 
-def read_array(path: Path | str, *, memory_map: bool = False, member: str | None = None) -> np.ndarray:
-    """Read an npy file, or a member of an npz file, without unpickling anything."""
+def read_array(
+    path: Path | str, *, memory_map: bool = False, member: str | None = None, like: tuple[type, int] | None = None
+) -> np.ndarray:
+    """Read an npy file, or a member of an npz file, without unpickling anything.
+
+    Parameters
+    ----------
+    memory_map
+        Leave it on the disk.
+    member
+        Of an npz file.
+    like
+        The type of number and the number of dimensions that it must have.
+    """
     try:
-        content = np.load(path, allow_pickle=False, mmap_mode="r" if memory_map else None)
+        content = np.load(_regular(path), allow_pickle=False, mmap_mode="r" if memory_map else None)
         if isinstance(content, np.ndarray) != (member is None):
             raise ValueError("it is an npz archive" if member is None else "it is no npz archive")
-        return content if member is None else content[member]
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        raise InputError(f"cannot read {path}: {error}") from error
+        array = content if member is None else content[member]
+    except BROKEN as error:
+        raise InputError(f"cannot read {path}: {shortened(str(error), 200)}") from error
+    if like is not None and (array.dtype, array.ndim) != (np.dtype(like[0]), like[1]):
+        raise InputError(
+            f"{path} is {array.dtype}, of {array.ndim} dimensions; it must be {np.dtype(like[0])}, of {like[1]}"
+        )
+    return array
+
+
+def read_images(path: Path | str) -> np.ndarray:
+    """Read images that `sagd.data.prepare` wrote, (N, C, H, W), uint8, memory-mapped."""
+    images = read_array(path, memory_map=True, like=(np.uint8, 4))
+    if images.shape[1] not in (1, 3) or 0 in images.shape:
+        raise InputError(f"{path} has shape {images.shape}; images are (N, C, H, W), C 1 or 3")
+    return images
 
 
 def shape_of(path: Path | str, member: str) -> tuple[int, ...]:
     """The shape of a member of an npz file; only its header is read."""
     try:
-        with zipfile.ZipFile(path) as archive, archive.open(f"{member}.npy") as file:
+        with zipfile.ZipFile(_regular(path)) as archive, archive.open(f"{member}.npy") as file:
             np.lib.format.read_magic(file)
             return np.lib.format.read_array_header_1_0(file)[0]
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise InputError(f"cannot read {path}: {error}") from error
+    except BROKEN as error:
+        raise InputError(f"cannot read {path}: {shortened(str(error), 200)}") from error
 
 
-def read_tensors(path: Path | str) -> dict[str, Tensor]:
+def read_tensors(path: Path | str) -> Held[Tensor]:
+    """Read a safetensors file."""
     try:
-        return safetensors.torch.load_file(path)
-    except (OSError, safetensors.SafetensorError) as error:
-        raise InputError(f"cannot read {path}: {error}") from error
+        return Held(path, safetensors.torch.load_file(_regular(path)))
+    except (*BROKEN, safetensors.SafetensorError) as error:
+        raise InputError(f"cannot read {path}: {shortened(str(error), 200)}") from error
+
+
+def open_tensors(path: Path | str) -> Held[Tensor]:
+    """The tensors of a safetensors file, memory-mapped."""
+    try:
+        with safetensors.safe_open(_regular(path), "pt") as file:
+            return Held(path, {name: file.get_tensor(name) for name in file.keys()})
+    except (*BROKEN, safetensors.SafetensorError) as error:
+        raise InputError(f"cannot read {path}: {shortened(str(error), 200)}") from error
+
+
+def _regular(path: Path | str) -> Path:
+    """A path that is no pipe and no device: to read one could wait for ever."""
+    path = Path(path)
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "it is not a regular file")
+    return path
+
+
+def set_aside(path: Path, why: str) -> None:
+    """Rename a damaged file that can be made anew, and say so."""
+    aside = path.with_name(f"{path.name}.damaged")
+    with contextlib.suppress(FileNotFoundError):  # another process has just done so
+        path.replace(aside)
+    print(f"{why}; it is set aside as {aside.name}, and made anew", file=sys.stderr, flush=True)
 
 
 def holds(path: Path | str, tensors: dict[str, Tensor]) -> bool:
@@ -115,15 +205,6 @@ def holds(path: Path | str, tensors: dict[str, Tensor]) -> bool:
         bool((found[name].double() - t.double()).abs().max() <= 1e-12 * t.double().abs().max())
         for name, t in tensors.items()
     )
-
-
-def open_tensors(path: Path | str) -> dict[str, Tensor]:
-    """The tensors of a safetensors file, memory-mapped."""
-    try:
-        with safetensors.safe_open(path, "pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}
-    except (OSError, safetensors.SafetensorError) as error:
-        raise InputError(f"cannot read {path}: {error}") from error
 
 
 def sources(*places: str) -> str:

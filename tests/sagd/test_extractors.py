@@ -4,6 +4,8 @@ import contextlib
 import dataclasses
 import shutil
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -256,34 +258,90 @@ def test_features_of_other_images_or_another_network_are_others(places, counted)
     assert sum(given) == 27
 
 
-@pytest.mark.parametrize("cut", [0, 50, 200, -1])
-def test_a_killed_process_is_taken_up(places, counted, cut):
-    """Whatever was written of the file, whole batches of it are used, and the rest is computed."""
+@pytest.fixture
+def small_parts(monkeypatch):
+    monkeypatch.setitem(module.PART, "cpu", 12)
+
+
+@pytest.fixture
+def cached(places, counted, small_parts):
+    """27 images, their features in the cache, and a function that computes them again and says how many it took."""
     of, given = counted
     images = np.concatenate([GREY] * 3)
     features(Images(images), of, **places)
-    (whole,) = places["cache"].iterdir()
+    (whole,) = places["cache"].glob("*.npy")
+
+    def again():
+        given.clear()
+        found = np.array(features(Images(images), of, **places))
+        np.testing.assert_allclose(found, expected_means(images), rtol=1e-6)
+        return sum(given)
+
+    return whole, again
+
+
+def test_a_killed_process_is_taken_up(cached, places, monkeypatch):
+    """The parts that it has written are used, and the rest is computed."""
+    whole, again = cached
     content = whole.read_bytes()
     whole.unlink()
-    whole.with_suffix(".part").write_bytes(content[:cut])
-    given.clear()
-    features(Images(images), of, **places)
-    assert whole.read_bytes() == content
-    rows = max(0, len(content[:cut]) - 128) // 12  # a header of 128 bytes, three float32 a row
-    assert sum(given) == 27 - rows // module.BATCH["cpu"] * module.BATCH["cpu"]
+    join = module._join
+
+    def killed(path, found):
+        join(path, found)
+        if path.stem == "00000012":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "_join", killed)
+    with pytest.raises(KeyboardInterrupt):
+        again()
+    monkeypatch.setattr(module, "_join", join)
+    assert again() == 3
+    assert whole.read_bytes() == content and not whole.with_suffix("").exists()
 
 
-class OneAfterTheOther(World):
-    """Two processes, of which the second runs first, so that nobody waits."""
+@pytest.mark.parametrize("damage", ["cut", "flipped", "other", "nothing", "no sum"])
+def test_a_damaged_file_of_the_cache_is_set_aside_and_made_anew(cached, capsys, damage):
+    whole, again = cached
+    content = whole.read_bytes()
+    assert again() == 0
+    flipped = content[:-1] + bytes([content[-1] ^ 1])
+    other = {"cut": content[:-5], "flipped": flipped, "other": b"x" * 99, "nothing": b"", "no sum": content}[damage]
+    whole.write_bytes(other)
+    if damage == "no sum":
+        whole.with_suffix(".sha256").write_bytes(b"")
+    assert again() == 27
+    assert whole.read_bytes() == content and again() == 0
+    said = capsys.readouterr().err.strip()
+    assert "\n" not in said and said.endswith("it is set aside as " + whole.name + ".damaged, and made anew")
+
+
+def test_a_damaged_part_is_set_aside_and_made_anew(cached, places, capsys):
+    whole, again = cached
+    whole.unlink()
+    whole.with_suffix("").mkdir()
+    (whole.with_suffix("") / "00000000.npy").write_bytes(b"x")
+    assert again() == 27
+    assert "00000000.npy.damaged, and made anew" in capsys.readouterr().err
+
+
+class InThreads(World):
+    """One of two processes, which here are threads."""
+
+    barrier, said = threading.Barrier(2, timeout=30), [(), ()]
 
     def __init__(self, rank):
         self.rank, self.size = rank, 2
 
     def wait(self):
-        pass
+        self.barrier.wait()
 
     def most(self, *numbers):
-        return [abs(n) for n in numbers]  # the second holds the folder as if the first did
+        self.said[self.rank] = numbers
+        self.wait()
+        found = [max(pair) for pair in zip(*self.said, strict=True)]
+        self.wait()
+        return found
 
     def alike(self, text):
         return True
@@ -295,23 +353,28 @@ class OneAfterTheOther(World):
 
 @pytest.mark.parametrize("late", [False, True], ids=["whole", "after another run"])
 def test_processes_put_their_parts_together_once(tmp_path, late):
-    """What other numbers of processes had begun is not mixed in; and where another run is first, its file stays."""
+    """What one process had begun is gone on with by two; and where another run is first, its file stays."""
     path, rows = tmp_path / "means-0.npy", [slice(k, k + 4) for k in range(0, 20, 4)]
-    path.with_suffix(".part").write_bytes(b"begun")
+    parts = {path.with_suffix("") / f"{r.start:08d}.npy": r for r in rows}
     path.with_suffix("").mkdir()
-    (path.with_suffix("") / "0_of_3.npy").write_bytes(b"begun")
+    module._join(next(iter(parts)), [np.full((4, 3), 0, np.float32)])
+    computed = []
 
-    def compute(todo):
-        return (np.full((4, 3), r.start, np.float32) for r in todo)
+    def compute(part):
+        computed.append(part.start)
+        return [np.full((4, 3), part.start, np.float32)]
 
-    module._write_shared(path, rows, OneAfterTheOther(1), compute, lambda n: None)
     if late:
         np.save(path, np.ones(3))
-    module._write_shared(path, rows, OneAfterTheOther(0), compute, lambda n: None)
+    with ThreadPoolExecutor(2) as pool:
+        both = [pool.submit(module._write, path, parts, InThreads(k), compute, lambda n: None) for k in range(2)]
+        for one in both:
+            one.result()
     found = np.load(path, allow_pickle=False)
     expected = np.repeat(np.arange(0, 20, 4), 4)[:, None] * np.ones(3)
     np.testing.assert_array_equal(found, np.ones(3) if late else expected)
-    assert not list(tmp_path.rglob("*_of_*"))
+    assert sorted(computed) == ([] if late else [4, 8, 12, 16])
+    assert not path.with_suffix("").exists()
 
 
 def test_features_do_not_depend_on_how_many_run_side_by_side(places, counted, inception_folder):
