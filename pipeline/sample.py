@@ -2,10 +2,11 @@
 
 import argparse
 import hashlib
+import itertools
 import json
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +22,18 @@ from sagd.noise.corruption import Corruption
 from sagd.previews import save_grid
 from sagd.runtime.distributed import World
 from sagd.runtime.download import digest
-from sagd.runtime.files import read_array, read_json, read_tensors, scratch, sources, write_array, write_json, writing
+from sagd.runtime.files import (
+    BROKEN,
+    read_array,
+    read_json,
+    read_tensors,
+    scratch,
+    set_aside,
+    sources,
+    write_array,
+    write_json,
+    writing,
+)
 from sagd.runtime.progress import Bar
 from sagd.sampling import draw_batches
 from sagd.spaces.pixels import to_uint8
@@ -44,8 +56,8 @@ def sample(setting: Setting, world: World) -> None:
     world.check_alike(key)
     place = scratch() / "sample" / key
     picture, drawn_with = setting.report("sample", "png"), folder / "samples.json"
-    if drawn_with.exists() and (folder / "samples.npz").exists() and read_json(drawn_with).get("key") == key:
-        if world.main:  # dvc.yaml kept them (persist)
+    if any(world.most(world.main and _kept(folder / "samples.npz", drawn_with, key))):  # dvc.yaml kept them (persist)
+        if world.main:
             first = read_array(folder / "samples.npz", member=f"seed_{setting.seeds[0]}")
             save_grid(picture, first[:PREVIEW], columns=12)
         return
@@ -55,6 +67,7 @@ def sample(setting: Setting, world: World) -> None:
     decode = decoder_of(setting, world.device)
     *earlier, _ = setting.run()["checkpoints"]
     counts = choice.drawn(earlier)
+    shape = tuple(read_json(setting.prepared_record, shape=list)["shape"])
     names = {f"seed_{seed}{at}": (seed, n) for seed in setting.seeds for at, n in counts.items()}
     corrupts = corruption.load(setting.artifacts("corrupt") / "corruption.safetensors")
     sampler = sampler_of(setting, noise, corrupts)
@@ -67,9 +80,11 @@ def sample(setting: Setting, world: World) -> None:
             firsts = range(0, n, choice.batch_size)
             parts[name] = [place / f"{name}_{first:07d}.npy" for first in firsts]
             # Each batch is kept as it comes: a process that was killed need not draw it.
-            missing = world.most(*(world.main and not part.exists() for part in parts[name]))
+            sizes = [min(choice.batch_size, n - first) for first in firsts]
+            there = [world.main and _whole(*part, shape) for part in zip(parts[name], sizes, strict=True)]
+            missing = world.most(*(world.main and not whole for whole in there))
             todo = [k for k, absent in enumerate(missing) if absent]
-            bar.skip(n - sum(min(choice.batch_size, n - firsts[k]) for k in todo))
+            bar.skip(n - sum(sizes[k] for k in todo))
             mine = todo[world.rank :: world.size]
             batches = draw_batches(
                 weights.load(trained / name).to(world.device), formulation, noise, sampler, data,
@@ -83,14 +98,11 @@ def sample(setting: Setting, world: World) -> None:
             world.wait()
         if not world.main:
             return
-        drawn: dict[str, Any] = {
-            name: _together(files, names[name][1], place / f"{name}.npy") for name, files in parts.items()
-        }
         drawn_with.unlink(missing_ok=True)
-        with writing(folder / "samples.npz") as beside, open(beside, "wb") as file:
-            np.savez_compressed(file, **drawn)
+        _write(folder / "samples.npz", parts, {name: n for name, (_, n) in names.items()})
         write_json(drawn_with, {"key": key})
-        save_grid(picture, drawn[f"seed_{setting.seeds[0]}"][:PREVIEW], columns=12)
+        images = itertools.chain.from_iterable(map(read_array, parts[f"seed_{setting.seeds[0]}"]))
+        save_grid(picture, np.stack(list(itertools.islice(images, PREVIEW))), columns=12)
         for part in place.glob("*.npy"):
             part.unlink()
 
@@ -120,15 +132,48 @@ def decoder_of(setting: Setting, device: torch.device) -> Callable[[torch.Tensor
     return decoder(Autoencoder.recorded(manifest, device), folder)
 
 
-def _together(files: list[Path], n: int, path: Path) -> np.ndarray:
-    """The samples of a network's batches in one file, memory-mapped."""
-    shape = (n, *read_array(files[0], memory_map=True).shape[1:])
-    whole, done = np.lib.format.open_memmap(path, "w+", np.uint8, shape), 0
-    for file in files:
-        batch = read_array(file)
-        whole[done : done + len(batch)] = batch
-        done += len(batch)
-    return whole
+def _kept(archive: Path, drawn_with: Path, key: str) -> bool:
+    """Whether samples that were drawn with a key are here, whole."""
+    try:
+        if not archive.exists() or not drawn_with.exists() or read_json(drawn_with).get("key") != key:
+            return False
+        with zipfile.ZipFile(archive) as file:
+            damaged = file.testzip()
+        why = f"{archive}: {damaged} is not as it was written"
+    except InputError:  # of samples.json alone
+        return False
+    except BROKEN as error:
+        damaged = why = f"cannot read {archive}: {error}"
+    if damaged is not None:
+        set_aside(archive, why)
+    return damaged is None
+
+
+def _write(archive: Path, parts: dict[str, list[Path]], counts: dict[str, int]) -> None:
+    """The samples of each network in one compressed npz file, a batch at a time."""
+    with writing(archive) as beside, zipfile.ZipFile(beside, "w", zipfile.ZIP_DEFLATED) as file:
+        for name, files in parts.items():
+            shape = (counts[name], *read_array(files[0], memory_map=True).shape[1:])
+            with file.open(f"{name}.npy", "w", force_zip64=True) as member:
+                header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+                np.lib.format.write_array_header_1_0(member, header)
+                for part in files:
+                    member.write(read_array(part).tobytes())
+
+
+def _whole(part: Path, n: int, shape: tuple[int, ...]) -> bool:
+    """Whether a batch of samples is here as it was written; a damaged one is set aside."""
+    if not part.exists():
+        return False
+    try:
+        found = read_array(part, memory_map=True, like=(np.uint8, 4)).shape
+        why = f"{part} has shape {found}"
+    except InputError as error:
+        found, why = (), str(error)
+    if found == (n, *shape):
+        return True
+    set_aside(part, why)
+    return False
 
 
 def _key(setting: Setting, *folders: Path) -> str:

@@ -21,6 +21,14 @@ def plainly(number: float) -> str:
     return f"{number:,.0f}" if whole else f"{number:g}"
 
 
+def amount(size: float) -> str:
+    """A number of bytes as text, in kB, MB, GB or TB."""
+    for unit, bytes_ in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
+        if size >= bytes_:
+            return f"{size / bytes_:.{0 if unit == 'MB' else 1}f} {unit}"
+    return f"{math.ceil(size / 1e3)} kB"
+
+
 def one_of(name: str, value: str, allowed: Sequence[str]) -> None:
     """Refuse a value that is not among those allowed."""
     if value not in allowed:

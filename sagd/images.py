@@ -4,10 +4,10 @@ import hashlib
 import io
 import os
 import shutil
+import struct
 import sys
 import tempfile
 import zipfile
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sagd.errors import InputError, needs
-from sagd.runtime.files import read_array, scratch
+from sagd.errors import InputError, amount, needs, shortened
+from sagd.runtime.files import BROKEN, read_array, regular, scratch
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+LARGEST = 1 << 30  # bytes of an image file, unpacked
+WIDEST = 8 * 2**28  # bytes of a covariance: of 16,384 features
 ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
 
 
@@ -71,13 +73,15 @@ class Files:
             if root.is_dir():
                 found = [str(p.relative_to(root)) for p in root.rglob("*")]
             else:
-                self._archive = zipfile.ZipFile(root)
+                self._archive = zipfile.ZipFile(regular(root))
                 found = self._archive.namelist()
             # An archive made on a Mac holds a "._" file beside each image, which is not an image.
             self.names = sorted(n for n in found if n.lower().endswith(ENDINGS) and not Path(n).name.startswith("._"))
             self.skipped = sorted(n for n in found if not n.lower().endswith(ENDINGS) and self._is_file(n))
-        except (zipfile.BadZipFile, OSError) as error:
-            raise InputError(f"{root} is neither a folder nor a whole zip file: {error}") from error
+        except BROKEN as error:
+            raise InputError(
+                f"{root} is neither a folder nor a whole zip file: {shortened(str(error), 200)}"
+            ) from error
         if not self.names:
             raise InputError(f"{root} holds no images; looked for {' '.join(ENDINGS)}")
 
@@ -91,17 +95,27 @@ class Files:
         """Print one line if files were skipped because they are not images; ``only`` selects names to count."""
         skipped = [name for name in self.skipped if only(name)]
         if len(skipped) == 1:
-            tell(f"{self.root}: 1 file is not an image and was skipped: {skipped[0]}")
+            tell(f"{self.root}: 1 file is not an image and was skipped: {shortened(skipped[0], 200)}")
         elif skipped:
-            tell(f"{self.root}: {len(skipped)} files are not images and were skipped, such as {skipped[0]}")
+            such = f"such as {shortened(skipped[0], 200)}"
+            tell(f"{self.root}: {len(skipped)} files are not images and were skipped, {such}")
 
     def read(self, name: str) -> bytes:
         """The content of a file."""
         try:
-            return (self.root / name).read_bytes() if self._archive is None else self._archive.read(name)
-        # RuntimeError: encrypted, or packed in an unknown way
-        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError) as error:
-            raise InputError(f"cannot read {self.root / name}: {error}; remove or replace it") from error
+            if self._archive is None:
+                return _checked(self.root / name).read_bytes()
+            size = self._archive.getinfo(name).file_size  # no more is unpacked, whatever the archive holds
+            if size > LARGEST:
+                raise OSError(f"unpacked it has {size:,} bytes, at most {LARGEST:,} are read")
+            return self._archive.read(name)
+        except BROKEN as error:  # RuntimeError: encrypted, or packed in an unknown way
+            said = shortened(str(error), 200)
+            raise InputError(f"cannot read {self.where(name)}: {said}; remove or replace it") from error
+
+    def where(self, name: str) -> str:
+        """A file's name for messages: names of files may hold characters that control a terminal."""
+        return shortened(str(self.root / name), 300)
 
     def stamp(self, name: str) -> str:
         """A string that changes when the file does: its size and time, or its checksum in the archive."""
@@ -110,12 +124,12 @@ class Files:
         try:
             found = (self.root / name).stat()
         except OSError as error:
-            raise InputError(f"cannot read {self.root / name}: {error}") from error
+            raise InputError(f"cannot read {self.where(name)}: {error.strerror}") from error
         return f"{found.st_size} {found.st_mtime_ns}"
 
     def picture(self, name: str, content: bytes | None = None, whole: bool = True) -> "Image":
         """The PIL image of a file, see `decode`; pass its ``content`` if that has been read already."""
-        return decode(self.read(name) if content is None else content, str(self.root / name), whole)
+        return decode(self.read(name) if content is None else content, self.where(name), whole)
 
     def sha256(self, check: Callable[[str, bytes], None] = lambda name, content: None) -> str:
         """SHA-256 of all names and contents; ``check`` is called with each."""
@@ -155,8 +169,12 @@ def decode(content: bytes, where: str, whole: bool = True) -> "Image":
         deep = picture.mode.startswith(("I", "F")) or any(";16" in str(tile) for tile in picture.tile)
         if whole:
             picture.load()
-    except (OSError, SyntaxError, ValueError, pil.DecompressionBombError) as error:
-        raise InputError(f"{where} is not a whole image: {error}; remove or replace it") from error
+    # Pillow's readers raise what their formats lead them to: struct.error, IndexError, KeyError, ...
+    except (*BROKEN, ArithmeticError, AttributeError, LookupError, struct.error, pil.DecompressionBombError) as error:
+        said = shortened(str(error), 200)
+        if isinstance(error, pil.UnidentifiedImageError):  # whose text names an object in memory
+            said = "it is in no format that is known"
+        raise InputError(f"{where} is not a whole image: {said}; remove or replace it") from error
     if deep:
         raise InputError(f"{where} has 16 or more bits a channel (mode {picture.mode}); convert it to 8 bits")
     return picture
@@ -217,7 +235,7 @@ class Images:
         return np.asarray(picture).reshape(picture.height, picture.width, -1).transpose(2, 0, 1)
 
     def _check(self, files: Files, name: str, picture: "Image") -> None:
-        where = files.root / name
+        where = files.where(name)
         if picture.mode not in ("L", "RGB"):
             raise InputError(
                 f"{where} has mode {picture.mode} (a palette, transparency, or another colour space): "
@@ -226,7 +244,7 @@ class Images:
         if picture.size != self._size:
             width, height = self._size
             raise InputError(
-                f"{where} is {picture.width}x{picture.height}, {files.names[0]} is {width}x{height}: "
+                f"{where} is {picture.width}x{picture.height}, {shortened(files.names[0], 200)} is {width}x{height}: "
                 "bring all images to one size first, or let sagd spectrum or suggest crop and resize them: --size 64"
             )
 
@@ -271,18 +289,35 @@ def _layout(array: np.ndarray, name: str) -> tuple[int, int, int, int]:
 def _member(path: Path, member: str) -> np.ndarray:
     """An array of an npz file, unpacked to disk, not to memory."""
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(regular(path)) as archive:
             names = [n.removesuffix(".npy") for n in archive.namelist()]
             candidates = [member] if member else [n for n in names if n not in ("mu", "sigma", "mu_s", "sigma_s")]
             if len(candidates) != 1 or candidates[0] not in names:
                 raise InputError(f"{path} holds {', '.join(names)}; name one array of images: {path}:NAME")
-            scratch().mkdir(parents=True, exist_ok=True)  # not /tmp, which may be memory
+            size, free = archive.getinfo(f"{candidates[0]}.npy").file_size, shutil.disk_usage(_made(scratch())).free
+            if size > free:
+                raise OSError(f"unpacked {candidates[0]} has {amount(size)}; {amount(free)} are free in {scratch()}")
+            # Not in /tmp, which may be memory.
             with tempfile.NamedTemporaryFile(dir=scratch()) as file, archive.open(f"{candidates[0]}.npy") as packed:
                 shutil.copyfileobj(packed, file, 1 << 20)
                 file.flush()
                 return read_array(file.name, memory_map=True)  # Linux keeps a removed file while it is mapped
-    except (OSError, zipfile.BadZipFile, zlib.error, EOFError, KeyError) as error:
-        raise InputError(f"cannot read {path}: {error}") from error
+    except InputError:
+        raise
+    except BROKEN as error:
+        raise InputError(f"cannot read {path}: {shortened(str(error), 200)}") from error
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _checked(path: Path) -> Path:
+    """A file that may be read whole: no pipe, no device, of a bounded size."""
+    if (size := regular(path).stat().st_size) > LARGEST:
+        raise OSError(f"it has {size:,} bytes, at most {LARGEST:,} are read")
+    return path
 
 
 def statistics(path: Path) -> tuple[np.ndarray, np.ndarray] | None:
@@ -293,9 +328,23 @@ def statistics(path: Path) -> tuple[np.ndarray, np.ndarray] | None:
     if path.suffix != ".npz":
         return None
     try:
-        with np.load(path, allow_pickle=False) as content:
-            if not {"mu", "sigma"} <= set(content.files):
-                return None
-            return content["mu"].astype(np.float64), content["sigma"].astype(np.float64)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"cannot read {path}: {error}") from error
+        with zipfile.ZipFile(regular(path)) as archive:
+            sizes = {entry.filename: entry.file_size for entry in archive.infolist()}
+        if not {"mu.npy", "sigma.npy"} <= sizes.keys():
+            return None
+        if max(sizes["mu.npy"], sizes["sigma.npy"]) > WIDEST:
+            raise ValueError(f"mu or sigma has more than {WIDEST:,} bytes")
+        mu, sigma = (read_array(path, member=name).astype(np.float64) for name in ("mu", "sigma"))
+        if (
+            mu.ndim != 1
+            or sigma.shape != (len(mu), len(mu))
+            or not (np.isfinite(mu).all() and np.isfinite(sigma).all())
+        ):
+            raise ValueError(
+                f"mu {mu.shape} and sigma {sigma.shape} are not a mean (D,) and a covariance (D, D), finite"
+            )
+        return mu, sigma
+    except InputError:
+        raise
+    except BROKEN as error:
+        raise InputError(f"cannot read {path}: {shortened(str(error), 200)}") from error

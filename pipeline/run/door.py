@@ -14,8 +14,7 @@ import torch
 from pipeline.params import Params, Setting
 from pipeline.params.sections import EXTENSIONS, Dataset
 from sagd.data import SOURCES, channels_of
-from sagd.data.source import amount
-from sagd.errors import InputError
+from sagd.errors import InputError, amount
 from sagd.noise.base import Noise
 from sagd.runtime.files import scratch
 

@@ -1,8 +1,8 @@
 """ImageNet-1k."""
 
 from sagd.data.pictures import Pictures, of_files
-from sagd.data.source import File, Source, amount, root_of, unpacked
-from sagd.errors import InputError
+from sagd.data.source import File, Source, root_of, unpacked
+from sagd.errors import InputError, amount
 
 
 def _open(source: Source, path: str | None, size: int) -> Pictures:

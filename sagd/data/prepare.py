@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sagd.data.pictures import Pictures
-from sagd.errors import InputError
+from sagd.errors import InputError, amount
 from sagd.images import pillow, tell
-from sagd.runtime.files import lock, scratch, write_bytes, writing
+from sagd.runtime.files import lock, read_array, scratch, write_bytes, writing
 from sagd.runtime.parallel import blocks
 from sagd.runtime.progress import Bar
 
@@ -119,13 +119,16 @@ def _growing(place: Path, counts: list[int], shape: tuple[int, ...]) -> tuple[li
     """The arrays of both parts, the digests and the marks, on disk: as an earlier process left them, or zero."""
     shapes = {f"{name}.npy": (int(n), *shape) for name, n in zip(("train", "held_out"), counts, strict=True)}
     shapes |= {"digests.npy": (int(sum(counts)), 32), "marks.npy": (int(sum(counts)), 16)}
-    if not all((place / name).exists() for name in (*shapes, "ready")):
+    if (place / "ready").exists() and not all(_holds(place / name, wanted) for name, wanted in shapes.items()):
+        tell(f"what was begun in {place} is damaged, and is begun anew")
+        (place / "ready").unlink()
+    if not (place / "ready").exists():
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir(parents=True)
         size, free = sum(int(np.prod(s)) for s in shapes.values()), shutil.disk_usage(place).free
         if free < size:
             raise InputError(
-                f"not enough disk space in {place}: {size / 1e9:.1f} GB needed, {free / 1e9:.1f} GB free; "
+                f"not enough disk space in {place}: {amount(size)} needed, {amount(free)} free; "
                 "set SAGD_SCRATCH to use another folder"
             )
         try:
@@ -140,6 +143,15 @@ def _growing(place: Path, counts: list[int], shape: tuple[int, ...]) -> tuple[li
             ) from error
     *arrays, digests, marks = (np.lib.format.open_memmap(place / name, mode="r+") for name in shapes)
     return arrays, digests, marks
+
+
+def _holds(path: Path, shape: tuple[int, ...]) -> bool:
+    """Whether an array of a shape is here, whole."""
+    try:
+        found = read_array(path, memory_map=True, like=(np.uint8, len(shape)))
+    except InputError:
+        return False
+    return found.shape == shape
 
 
 def _move(source: Path, target: Path) -> None:
@@ -209,7 +221,8 @@ class Transparency:
 def split(n: int, held_out: int, seed: int) -> np.ndarray:
     """Draw which images are held out, (N,), bool, from a seed of its own, so that every study holds out the same."""
     if not 2 <= held_out <= n - 2:
-        raise InputError(f"held_out is {held_out}; the data set has {n} images: allowed are 2 to {n - 2}")
+        allowed = f"allowed are 2 to {n - 2}" if n >= 4 else "4 or more are needed"
+        raise InputError(f"held_out is {held_out}; the data set has {n} images: {allowed}")
     chosen = np.zeros(n, dtype=bool)
     chosen[np.random.default_rng(seed).permutation(n)[:held_out]] = True
     return chosen

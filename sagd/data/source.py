@@ -1,13 +1,12 @@
 """The description of a data set: its files, licence and checksums, and how it is opened."""
 
-import math
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from sagd.data.pictures import Pictures
-from sagd.errors import InputError
+from sagd.errors import InputError, amount
 from sagd.images import tell
 from sagd.runtime.download import fetch
 
@@ -105,24 +104,16 @@ def root_of(path: str | None) -> Path:
     return Path(path or "data").expanduser()
 
 
-def amount(size: float) -> str:
-    """A number of bytes as text, in kB, MB, GB or TB."""
-    for unit, bytes_ in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
-        if size >= bytes_:
-            return f"{size / bytes_:.{0 if unit == 'MB' else 1}f} {unit}"
-    return f"{math.ceil(size / 1e3)} kB"
-
-
 def _fetch(file: File, path: Path) -> Path:
     """A file, from the first of its addresses that has it."""
     for url in file.urls[:-1]:
         try:
-            return fetch(url, path, file.checksum)
+            return fetch(url, path, file.checksum, file.size)
         except InputError as error:
             if path.exists():  # the file is wrong, not the address
                 raise
             tell(str(error))
-    return fetch(file.urls[-1], path, file.checksum)
+    return fetch(file.urls[-1], path, file.checksum, file.size)
 
 
 def unpacked(folder: Path) -> bool:

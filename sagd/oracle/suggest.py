@@ -102,7 +102,7 @@ def suggest(
         Images that are all alike, statistics that are not finite, noise that is not Gaussian.
     """
     field = gaussian_field(mean, power)
-    if not power.sum() > 0:
+    if not power.sum() > 1e-24 * mean.square().sum():  # else what there is comes of rounding
         raise InputError("the images are all alike, or there is but one: they have no power at any frequency")
 
     def error(alpha: float) -> dict[str, float]:

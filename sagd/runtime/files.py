@@ -79,7 +79,7 @@ class Held(dict[str, T]):
 def read_bytes(path: Path | str) -> bytes:
     """Read a file; InputError names it if that fails."""
     try:
-        return _regular(path).read_bytes()
+        return regular(path).read_bytes()
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
 
@@ -98,7 +98,7 @@ def read_json(path: Path | str, **kinds: type | tuple[type, ...]) -> Held[Any]:
         No file, or not a JSON object; a value that is missing, now or when it is asked for, or of another type.
     """
     try:
-        content = json.loads(_regular(path).read_bytes())
+        content = json.loads(regular(path).read_bytes())
         if not isinstance(content, dict):
             raise ValueError("it is no JSON object")
     except (OSError, ValueError, RecursionError) as error:
@@ -126,7 +126,7 @@ def read_array(
         The type of number and the number of dimensions that it must have.
     """
     try:
-        content = np.load(_regular(path), allow_pickle=False, mmap_mode="r" if memory_map else None)
+        content = np.load(regular(path), allow_pickle=False, mmap_mode="r" if memory_map else None)
         if isinstance(content, np.ndarray) != (member is None):
             raise ValueError("it is an npz archive" if member is None else "it is no npz archive")
         array = content if member is None else content[member]
@@ -150,7 +150,7 @@ def read_images(path: Path | str) -> np.ndarray:
 def shape_of(path: Path | str, member: str) -> tuple[int, ...]:
     """The shape of a member of an npz file; only its header is read."""
     try:
-        with zipfile.ZipFile(_regular(path)) as archive, archive.open(f"{member}.npy") as file:
+        with zipfile.ZipFile(regular(path)) as archive, archive.open(f"{member}.npy") as file:
             np.lib.format.read_magic(file)
             return np.lib.format.read_array_header_1_0(file)[0]
     except BROKEN as error:
@@ -160,7 +160,7 @@ def shape_of(path: Path | str, member: str) -> tuple[int, ...]:
 def read_tensors(path: Path | str) -> Held[Tensor]:
     """Read a safetensors file."""
     try:
-        return Held(path, safetensors.torch.load_file(_regular(path)))
+        return Held(path, safetensors.torch.load_file(regular(path)))
     except (*BROKEN, safetensors.SafetensorError) as error:
         raise InputError(f"cannot read {path}: {shortened(str(error), 200)}") from error
 
@@ -168,13 +168,13 @@ def read_tensors(path: Path | str) -> Held[Tensor]:
 def open_tensors(path: Path | str) -> Held[Tensor]:
     """The tensors of a safetensors file, memory-mapped."""
     try:
-        with safetensors.safe_open(_regular(path), "pt") as file:
+        with safetensors.safe_open(regular(path), "pt") as file:
             return Held(path, {name: file.get_tensor(name) for name in file.keys()})
     except (*BROKEN, safetensors.SafetensorError) as error:
         raise InputError(f"cannot read {path}: {shortened(str(error), 200)}") from error
 
 
-def _regular(path: Path | str) -> Path:
+def regular(path: Path | str) -> Path:
     """A path that is no pipe and no device: to read one could wait for ever."""
     path = Path(path)
     if path.exists() and not path.is_file():

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sagd.errors import InputError
+from sagd.errors import InputError, amount
 from sagd.runtime.distributed import World
 from sagd.runtime.download import digest
-from sagd.runtime.files import open_tensors, read_json, read_tensors, write_json, write_tensors
+from sagd.runtime.files import open_tensors, read_json, read_tensors, set_aside, write_json, write_tensors
 from sagd.runtime.parallel import blocks
 from sagd.spaces.autoencoder import Autoencoder
 from sagd.spaces.moments import combine
@@ -28,12 +28,21 @@ class Latents:
     ----------
     folder
         With manifest.json, the shards and normalization.safetensors.
+
+    Raises
+    ------
+    InputError
+        A shard that is missing or not as it was written: its sum is checked where its size or time has changed.
     """
 
     in_memory = False
 
     def __init__(self, folder: Path, device: torch.device | str = "cpu"):
-        manifest = read_json(folder / "manifest.json")
+        manifest = read_json(folder / "manifest.json", shards=list, per_shard=int, count=int, shape=list)
+        if damaged := [entry["name"] for entry in manifest["shards"] if not _whole(folder, entry)]:
+            raise InputError(
+                f"{folder / damaged[0]} is not as it was written: `dvc repro -f` the stage encode, which makes it anew"
+            )
         self._shards = [open_tensors(folder / shard["name"]) for shard in manifest["shards"]]
         self._per_shard, self._count = manifest["per_shard"], manifest["count"]
         self.shape, self.device = tuple(manifest["shape"]), torch.device(device)
@@ -127,9 +136,9 @@ def encode(
     names = [f"shard_{k:05d}.safetensors" for k in range(len(parts))]
     with world.holding(place):
         # A shard's entry is written after it, so that it is whole; the manifest is written last.
-        finished = any(world.most(world.main and (place / "manifest.json").exists()))
-        missing = world.most(*(world.main and not (place / name).with_suffix(".json").exists() for name in names))
-        todo = [] if finished else [k for k, absent in enumerate(missing) if absent]
+        missing = world.most(*(world.main and not _kept(place, name) for name in names))
+        todo = [k for k, absent in enumerate(missing) if absent]
+        finished = not todo and any(world.most(world.main and (place / "manifest.json").exists()))
         resumed(len(images) - sum(parts[k].stop - parts[k].start for k in todo))
         if world.main and not finished:
             needed = len(images) * (1 + flips) * int(np.prod(shape)) * dtype.itemsize
@@ -143,7 +152,7 @@ def encode(
                 write_tensors(place / names[k], tensors)
                 count = len(tensors["latents"])
                 entry = {"name": names[k], "count": count, "sha256": digest(place / names[k])}
-                write_json((place / names[k]).with_suffix(".json"), entry)
+                write_json((place / names[k]).with_suffix(".json"), entry | {"stamp": _stamp(place / names[k])})
                 report(count)
         world.wait()
         if world.main and not finished:
@@ -157,11 +166,49 @@ def encode(
                 "labels": labels is not None,
                 "source": source,
                 "autoencoder": autoencoder.sha256,
-                "shards": [read_json((place / name).with_suffix(".json")) for name in names],
+                "shards": [_noted(place, name) for name in names],
             }
             write_json(place / "manifest.json", manifest)
         world.wait()
     return read_json(place / "manifest.json")
+
+
+def _stamp(path: Path) -> list[int]:
+    """Size and time of change: where they are as they were, a file need not be read to know that it is whole."""
+    try:
+        found = path.stat()
+    except OSError:
+        return []
+    return [found.st_size, found.st_mtime_ns]
+
+
+def _noted(place: Path, name: str) -> dict:
+    """What was written down of a shard, after it: ``name``, ``count``, ``sha256``."""
+    entry = read_json((place / name).with_suffix(".json"), name=str, count=int, sha256=str)
+    return {key: entry[key] for key in ("name", "count", "sha256")}
+
+
+def _whole(place: Path, entry: dict) -> bool:
+    """Whether a shard is as it was written, of which there is a ``name`` and a ``sha256``."""
+    path = place / entry["name"]
+    noted = path.with_suffix(".json")
+    as_it_was = noted.exists() and read_json(noted).get("stamp") == _stamp(path)
+    return path.is_file() and (as_it_was or digest(path) == entry["sha256"])
+
+
+def _kept(place: Path, name: str) -> bool:
+    """Whether a shard that an earlier process wrote is here, whole; a damaged one is set aside."""
+    noted = (place / name).with_suffix(".json")
+    if not noted.exists():
+        return False
+    try:
+        whole, why = _whole(place, _noted(place, name)), f"{place / name} is not as it was written"
+    except InputError as error:
+        whole, why = False, str(error)
+    if not whole:
+        set_aside(place / name, why)
+        noted.unlink(missing_ok=True)
+    return whole
 
 
 def _check_room(place: Path, names: list[str], needed: int, what: str) -> None:
@@ -169,13 +216,13 @@ def _check_room(place: Path, names: list[str], needed: int, what: str) -> None:
     left = max(0, needed - sum((place / name).stat().st_size for name in names if (place / name).exists()))
     free = shutil.disk_usage(place).free
     print(
-        f"encode: {what} need {needed / 1e9:.1f} GB in {place}, of which {left / 1e9:.1f} GB are still to be written; "
-        f"{free / 1e9:.1f} GB are free",
+        f"encode: {what} need {amount(needed)} in {place}, of which {amount(left)} are still to be written; "
+        f"{amount(free)} are free",
         file=sys.stderr,
     )
     if left > free:
         raise InputError(
-            f"{place} has {free / 1e9:.1f} GB free, {left / 1e9:.1f} are needed: set SAGD_SCRATCH to another disk, "
+            f"{place} has {amount(free)} free, {amount(left)} are needed: set SAGD_SCRATCH to another disk, "
             "or encode during training"
         )
 

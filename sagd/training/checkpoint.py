@@ -1,14 +1,16 @@
 """What a checkpoint holds."""
 
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
+import safetensors
 import torch
 from torch import Tensor
 
 from sagd.errors import InputError
 from sagd.runtime.distributed import World, fill
-from sagd.runtime.files import read_tensors, write_tensors
+from sagd.runtime.files import read_tensors, set_aside, write_tensors
 
 
 @dataclass
@@ -42,11 +44,12 @@ class State:
             return
         tensors = self.world.collected(self.tensors())
         if self.world.main:
-            write_tensors(path, tensors | {"step": torch.tensor(step)}, {"run": self.describe})
+            tensors |= {"step": torch.tensor(step)}
+            write_tensors(path, tensors, {"run": self.describe, "sum": _sum(tensors)})
         self.world.wait()  # a process that ended here would leave the others waiting for its shards
 
     def resume(self, path: Path | None) -> int:
-        """The step to resume from, the same on all processes; 0 if there is no checkpoint."""
+        """The step to resume from, the same on all processes; 0 if there is no checkpoint, or if it is damaged."""
         self.world.check_alike(self.describe)
         different = f"not all processes find one checkpoint at {path}: SAGD_SCRATCH must be a folder that all hosts see"
         there = path is not None and path.exists()
@@ -58,12 +61,19 @@ class State:
         return step
 
     def _load(self, path: Path) -> int:
-        import safetensors
-
-        saved = read_tensors(path)
-        with safetensors.safe_open(path, "pt") as file:
-            run = (file.metadata() or {}).get("run")
-        mine = self.tensors()
+        try:
+            saved = read_tensors(path)
+            with safetensors.safe_open(path, "pt") as file:
+                metadata = file.metadata() or {}
+            damage = "" if metadata.get("sum") == _sum(saved) else f"{path} is not as it was written"
+        except InputError as error:
+            damage = str(error)
+        if damage:
+            self.world.wait()  # all have looked
+            if self.world.main:
+                set_aside(path, damage)
+            return 0
+        run, mine = metadata.get("run"), self.tensors()
         fits = all(name in saved and saved[name].shape == t.shape for name, t in mine.items())
         if run != self.describe or not fits:
             raise InputError(
@@ -73,3 +83,12 @@ class State:
             for name, tensor in mine.items():
                 fill(tensor, saved[name])
         return int(saved["step"])
+
+
+def _sum(tensors: dict[str, Tensor]) -> str:
+    """CRC-32 of tensors on the CPU, in the order of their names: safetensors has no sum of its own."""
+    found = 0
+    for name in sorted(tensors):
+        content = tensors[name].contiguous().reshape(-1).view(torch.uint8)
+        found = zlib.crc32(content.numpy().data, found)
+    return f"{found:08x}"

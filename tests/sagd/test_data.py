@@ -225,6 +225,8 @@ def test_an_archive_that_was_cut_is_named(serve):
     served, folder = serve("wikiart")
     whole = served / "wikiart/wikiart.zip"
     whole.write_bytes(whole.read_bytes()[:-40])
+    assert "gave no whole zip file, so what came was removed" in refused("wikiart", folder)
+    (folder / "wikiart/wikiart.zip").write_bytes(whole.read_bytes())  # put there by hand
     assert "neither a folder nor a whole zip file" in refused("wikiart", folder)
 
 
@@ -280,7 +282,7 @@ def test_a_web_page_is_no_data(serve, monkeypatch):
 def test_a_full_disk_is_told_before_anything_comes(serve, monkeypatch):
     _, folder = serve("celeba")
     monkeypatch.setattr(sources.shutil, "disk_usage", lambda path: types.SimpleNamespace(free=10))
-    assert "not enough disk space" in (told := refused("celeba", folder)) and "0 MB free" in told
+    assert "not enough disk space" in (told := refused("celeba", folder)) and "1 kB free" in told
     assert not folder.exists()
 
 

@@ -1,6 +1,7 @@
 """Latents: written once, in shards, whatever is cut; read back normalised; decoded; and what a DiT makes of them."""
 
 import json
+import os
 import shutil
 from types import SimpleNamespace
 
@@ -100,8 +101,45 @@ def test_encoding_goes_on_at_the_shard_that_was_cut(autoencoder, tmp_path):
     assert (tmp_path / "cut" / "shard_00001.safetensors").stat().st_mtime_ns == before
     encode(autoencoder, tmp_path / "cut", resumed=kept.append, report=done.append)
     assert (kept, done) == ([32, 50], [16, 2])  # the second time all is there
-    for file in (tmp_path / "whole").glob("*.*"):  # all but the lock
+    for file in (tmp_path / "whole").glob("*.*"):  # all but the lock, and the times in what is noted of a shard
+        if file.suffix == ".json" and file.stem != "manifest":
+            continue
         assert (tmp_path / "cut" / file.name).read_bytes() == file.read_bytes()
+
+
+@pytest.mark.parametrize("damage", ["flipped", "cut", "gone"])
+def test_a_damaged_shard_is_refused_and_made_anew(autoencoder, tmp_path, damage, capsys):
+    encode(autoencoder, tmp_path)
+    shard = tmp_path / "shard_00001.safetensors"
+    content = shard.read_bytes()
+    middle = len(content) // 2
+    flipped = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+    if damage == "gone":
+        shard.unlink()
+    else:
+        shard.write_bytes(flipped if damage == "flipped" else content[:middle])
+    with pytest.raises(sagd.InputError, match=r"shard_00001\.safetensors is not as it was written: `dvc repro -f`"):
+        Latents(tmp_path)
+    done = []
+    encode(autoencoder, tmp_path, report=done.append)
+    assert done == [16] and shard.read_bytes() == content
+    assert len(Latents(tmp_path)) == 50
+    assert "shard_00001.safetensors is not as it was written; it is set aside" in capsys.readouterr().err
+
+
+def test_a_damaged_note_of_a_shard_is_made_anew_with_it(autoencoder, tmp_path):
+    encode(autoencoder, tmp_path)
+    note, done = tmp_path / "shard_00001.json", []
+    note.write_bytes(note.read_bytes().replace(b"sha256", b"sha257"))
+    encode(autoencoder, tmp_path, report=done.append)
+    assert done == [16] and b"sha256" in note.read_bytes()
+
+
+def test_a_shard_that_was_copied_is_read_once_and_taken(autoencoder, tmp_path):
+    """Another time of change is no damage: the sum tells."""
+    encode(autoencoder, tmp_path)
+    os.utime(tmp_path / "shard_00001.safetensors", (1, 1))
+    assert len(Latents(tmp_path)) == 50
 
 
 def test_a_full_disk_is_told_before_anything_is_encoded(autoencoder, tmp_path, monkeypatch, capsys):

@@ -90,7 +90,7 @@ def test_another_question_begins_anew(tmp_path):
 
 def test_a_full_disk_is_told(tmp_path, monkeypatch):
     monkeypatch.setattr(module.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1000}))
-    with pytest.raises(InputError, match=r"0\.0 GB free"):
+    with pytest.raises(InputError, match=r"367 kB needed, 1 kB free"):
         prepare(Counted().pictures(), HELD_OUT, 6, 3, tmp_path / "out")
 
 

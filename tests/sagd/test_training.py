@@ -179,11 +179,22 @@ def test_checkpoint_of_another_run_is_refused(make_unet, tmp_path):
     assert steps == [3]
 
 
-def test_truncated_checkpoint_is_named(make_unet, tmp_path):
-    file = tmp_path / "c"
-    file.write_bytes(b"\x08\x00\x00")
-    with pytest.raises(sagd.InputError, match=str(file)):
-        run(make_unet, checkpoint=file)
+@pytest.mark.parametrize("damage", ["cut", "flipped", "nothing", "no sum"])
+def test_a_damaged_checkpoint_is_set_aside_and_the_run_begun_anew(make_unet, tmp_path, damage, capsys):
+    """It would stop the run for ever, or go on from other weights: safetensors has no sum of its own."""
+    file, steps = tmp_path / "c", []
+    whole = run(make_unet)
+    with pytest.raises(Interrupted):
+        run(make_unet, checkpoint=file, stop=lambda: True)
+    content = file.read_bytes()
+    flipped = content[:-9] + bytes([content[-9] ^ 1]) + content[-8:]
+    damaged = {"cut": content[:-9], "flipped": flipped, "nothing": b"", "no sum": content.replace(b'"sum"', b'"sim"')}
+    file.write_bytes(damaged[damage])
+    found = run(make_unet, checkpoint=file, resumed=steps.append)
+    assert steps == [] and all(torch.equal(found.weights[k], w) for k, w in whole.weights.items())
+    said = capsys.readouterr().err.strip()
+    assert "\n" not in said and str(file) in said and said.endswith("it is set aside as c.damaged, and made anew")
+    assert file.with_name("c.damaged").read_bytes() == damaged[damage]
 
 
 def test_diverged_run_does_not_replace_a_good_checkpoint(make_unet, tmp_path):
