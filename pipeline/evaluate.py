@@ -16,7 +16,7 @@ from sagd import images as images_module
 from sagd.errors import InputError
 from sagd.formulations.diffusion import Diffusion
 from sagd.formulations.schedule import Schedule
-from sagd.images import Images
+from sagd.images import Images, Rows
 from sagd.metrics.denoising import DENOISING, SNRS, denoising_errors
 from sagd.metrics.extractors import extractor
 from sagd.metrics.features import Extractor, features
@@ -30,10 +30,10 @@ from sagd.noise.corruption import Corruption
 from sagd.noise.grid import radius, ring_means
 from sagd.noise.randomness import generator
 from sagd.runtime.distributed import World
-from sagd.runtime.files import read_array, read_json, read_tensors, scratch, shape_of, write_bytes, write_json
+from sagd.runtime.files import read_json, read_tensors, scratch, shape_of, write_bytes, write_json
 from sagd.runtime.parallel import blocks
 from sagd.runtime.progress import Bar
-from sagd.spaces.moments import field_distance, statistics
+from sagd.spaces.moments import ImageSet, field_distance, statistics
 from sagd.spaces.pixels import corrupted, from_uint8, to_uint8
 
 FLOORS = ("_of_halves", "_of_real", "_of_filtered")
@@ -54,8 +54,7 @@ def evaluate(setting: Setting, world: World) -> None:
     archive = setting.artifacts("sample") / "samples.npz"
     *earlier, _ = run["checkpoints"]
     ends = setting.sample.drawn(earlier)
-    held_out = read_array(setting.prepared / "held_out.npy", memory_map=True)
-    train = read_array(setting.prepared / "train.npy", memory_map=True)
+    held_out, train = setting.images("held_out"), setting.images()
     n = shape_of(archive, f"seed_{setting.seeds[0]}")[0]
     if n > len(train) or min(n, len(held_out)) < 6:
         raise InputError(
@@ -73,29 +72,33 @@ def evaluate(setting: Setting, world: World) -> None:
     with Bar(f"evaluate {setting.title}", total, rank=world.rank, size=world.size) as bar:
         places = {"cache": scratch() / "features", "weights": scratch() / "weights"}
 
-        def of(images: np.ndarray) -> np.ndarray:
-            return features(Images(images), network, **places, device=world.device, world=world, report=bar.update)
+        def of(images: np.ndarray | Rows | Images) -> np.ndarray:
+            images = images if isinstance(images, Images) else Images(images)
+            return features(images, network, **places, device=world.device, world=world, report=bar.update)
 
         references, field = {"": of(held_out)}, (len(held_out), statistics(held_out))
+        if given is not None and len(given.mean) != references[""].shape[1]:
+            raise InputError(f"{choice.reference} is of {len(given.mean)} features, not of {network.name}'s")
         if twice:
             references["corrupted_"] = of(corrupted(held_out, corrupts, generator(0, "held out")))
         for seed in setting.seeds:
             # Real images in the samples' place, as many: the distance that a perfect model would have. And without
             # the corrupted band, of which a model can know nothing.
-            images = train[np.random.default_rng(seed).permutation(len(train))[:n]]
+            rows = np.random.default_rng(seed).permutation(len(train))[:n]
+            images = Rows(train, rows)
             floors[seed] = of(images)
             if corrupts is not None:
-                filtered[seed] = of(to_uint8(corrupts.remove(from_uint8(images))).numpy())
+                filtered[seed] = of(Rows(train, rows, lambda x: to_uint8(corrupts.remove(from_uint8(x))).numpy()))
             if world.main:
                 real = {f"{part}_of_real": value for part, value in _pixels(images, field).items()}
-            for end in ends:
-                del images  # one set of images is in memory at a time
-                images = read_array(archive, member=f"seed_{seed}{end}")
-                found[f"seed_{seed}{end}"] = of(images)
+            for end, count in ends.items():
+                samples = Images(f"{archive}:seed_{seed}{end}")  # on the disk, unpacked
+                if len(samples) != count:
+                    raise InputError(f"{archive} holds {len(samples)} samples, not {count}: run the stage sample again")
+                found[f"seed_{seed}{end}"] = of(samples)
                 if world.main and not end:
-                    pixels[seed] = _pixels(images, field) | real
-                    spectra.append(_mean_rapsd(images)[1])
-            del images
+                    pixels[seed] = _pixels(samples, field) | real
+                    spectra.append(_mean_rapsd(samples)[1])
     if not world.main:
         return
     reference = references[""]
@@ -114,8 +117,6 @@ def evaluate(setting: Setting, world: World) -> None:
                 values |= _floor(name, of_images[seed], reference, moments[""], network, {"kid"} & set(choice.metrics))
         if given is not None:
             floor = Moments.of(floors[seed])
-            if len(floor.mean) != len(given.mean):
-                raise InputError(f"{choice.reference} is of {len(given.mean)} features, not of {network.name}'s")
             name = f"reference_{network.metric('fid')}"
             values[name] = frechet_distance(Moments.of(found[f"seed_{seed}"]), given)
             values[f"{name}_of_real"] = frechet_distance(floor, given)
@@ -218,7 +219,7 @@ def _floor(
     return {f"{network.metric(metric)}_of_{name}": distances[network.metric(metric)] for metric in ("fid", *metrics)}
 
 
-def _pixels(samples: np.ndarray, held_out: tuple[int, dict]) -> dict[str, float]:
+def _pixels(samples: ImageSet, held_out: tuple[int, dict]) -> dict[str, float]:
     """The Fréchet distance of the pixels as Gaussian fields, in its three parts (`field_distance`).
 
     The means of finite sets differ by chance; what that adds is known, and is taken off the part ``mean``, so that it
@@ -257,7 +258,7 @@ def _summary(per_seed: list[dict[str, float]]) -> dict[str, float | None]:
     return result
 
 
-def _mean_rapsd(images: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+def _mean_rapsd(images: ImageSet) -> tuple[torch.Tensor, torch.Tensor]:
     """`rapsd` of images in uint8, a few at a time."""
     total = torch.zeros(())
     for rows in blocks(len(images), 1024):

@@ -86,6 +86,7 @@ def sample(setting: Setting, world: World) -> None:
             todo = [k for k, absent in enumerate(missing) if absent]
             bar.skip(n - sum(sizes[k] for k in todo))
             mine = todo[world.rank :: world.size]
+            rounds = -(-len(todo) // world.size)
             batches = draw_batches(
                 weights.load(trained / name).to(world.device), formulation, noise, sampler, data,
                 [firsts[k] for k in mine], n=n, seed=seed, batch_size=choice.batch_size, decode=decode,
@@ -95,7 +96,9 @@ def sample(setting: Setting, world: World) -> None:
                     raise InputError(f"samples of {name} are not finite; train longer, or with a smaller train.lr")
                 write_array(parts[name][k], to_uint8(corrupts.remove(x) if corrupts and choice.filtered else x).numpy())
                 bar.update(len(x))
-            world.wait()
+                world.wait()  # no host runs hours ahead of a slower one
+            for _ in range(rounds - len(mine) + 1):
+                world.wait()
         if not world.main:
             return
         drawn_with.unlink(missing_ok=True)

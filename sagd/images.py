@@ -200,10 +200,10 @@ class Images:
         message names the file and the remedy.
     """
 
-    def __init__(self, source: str | Path | np.ndarray):
-        self.name = "array" if isinstance(source, np.ndarray) else str(source)
-        self._source: Files | np.ndarray
-        if isinstance(source, np.ndarray):
+    def __init__(self, source: "str | Path | np.ndarray | Rows"):
+        self.name = "array" if isinstance(source, np.ndarray | Rows) else str(source)
+        self._source: Files | np.ndarray | Rows
+        if isinstance(source, np.ndarray | Rows):
             self._source = source
         elif self.name.endswith(".npy"):
             self._source = read_array(source, memory_map=True)
@@ -214,7 +214,7 @@ class Images:
             self._source = files = Files(Path(source))
             files.tell_skipped()
             self._size = files.picture(files.names[0]).size
-        if isinstance(self._source, np.ndarray):
+        if not isinstance(self._source, Files):
             self._layout = _layout(self._source, self.name)
         if len(self) < 2:
             raise InputError(f"{self.name}: two images or more are needed; it holds {len(self)}")
@@ -223,7 +223,7 @@ class Images:
         return len(self._source.names if isinstance(self._source, Files) else self._source)
 
     def __getitem__(self, rows: slice) -> np.ndarray:
-        if isinstance(self._source, np.ndarray):
+        if not isinstance(self._source, Files):
             return self._eight_bits(np.asarray(self._source[rows])).transpose(self._layout)
         pixels = [self._pixels(self._source, name) for name in self._source.names[rows]]
         channels = max(p.shape[0] for p in pixels)  # grey images among coloured ones
@@ -272,7 +272,33 @@ class Images:
         return digest.hexdigest()
 
 
-def _layout(array: np.ndarray, name: str) -> tuple[int, int, int, int]:
+class Rows:
+    """Some images of an array, in any order, read from it as they are asked for.
+
+    Parameters
+    ----------
+    images
+        (N, C, H, W), uint8, perhaps memory-mapped.
+    rows
+        (n,), int64: which of them.
+    then
+        What is done to each block that is read, image by image.
+    """
+
+    def __init__(
+        self, images: np.ndarray, rows: np.ndarray, then: Callable[[np.ndarray], np.ndarray] = lambda images: images
+    ):
+        self._images, self._rows, self._then = images, rows, then
+        self.dtype, self.shape, self.ndim = images.dtype, (len(rows), *images.shape[1:]), images.ndim
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        return self._then(self._images[self._rows[rows]])
+
+
+def _layout(array: "np.ndarray | Rows", name: str) -> tuple[int, int, int, int]:
     """The permutation that brings an array of images to (N, C, H, W); (N, H, W) counts as (N, 1, H, W)."""
     if array.dtype != np.uint8 and not np.issubdtype(array.dtype, np.floating):
         raise InputError(f"{name} is {array.dtype}; images must be uint8, or floats in [0, 1]")

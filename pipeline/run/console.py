@@ -2,6 +2,7 @@
 
 import argparse
 import ctypes
+import errno
 import os
 import signal
 import sys
@@ -48,6 +49,8 @@ def stage(
         parser.add_argument("--dry", action="store_true", help="say what it needs and what is missing, and do nothing")
     options = parser.parse_args()
     _die_with_parent()
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if shared and os.environ.get(LAUNCHER) and not {"WORLD_SIZE", STDERR} & os.environ.keys():  # not launched yet
         sys.exit(launch(name, sys.argv[1:]))
     try:
@@ -61,6 +64,20 @@ def stage(
         sys.exit(f"{name}: {error}")
     except KeyboardInterrupt:
         sys.exit(130)
+    except (MemoryError, RuntimeError, OSError) as error:
+        if (said := _of_the_machine(error)) is None:
+            raise
+        sys.exit(f"{name}: {said}")
+
+
+def _of_the_machine(error: Exception) -> str | None:
+    """What is no fault of the code, in a line: memory or disk is full, or cannot be written."""
+    if isinstance(error, OSError):
+        known = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EMFILE, errno.ENFILE, errno.EIO}
+        return f"{error.filename or 'a file'}: {error.strerror}" if error.errno in known else None
+    if isinstance(error, MemoryError) or "memory" in type(error).__name__.lower() or "can't allocate" in str(error):
+        return "there is not enough memory; --dry of the stage train says what a setting needs"
+    return None
 
 
 def _chosen(params: Params, options: argparse.Namespace, each: str | None) -> list[Setting]:

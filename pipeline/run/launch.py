@@ -45,7 +45,7 @@ def launch(name: str, arguments: list[str]) -> int:
         asked.append(number)
         process.send_signal(number)
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, stop)
     said = process.communicate()[1]
     if workers != 2:

@@ -43,19 +43,19 @@ def main(arguments: list[str] | None = None) -> None:
     parser = _Parser(prog="sagd", description=__doc__)
     parser.add_argument("--version", action="version", version=f"sagd {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for name, says in COMMANDS.items():
-        module = importlib.import_module(f"sagd.cli.{name}") if name in arguments[:1] else None
-        command = commands.add_parser(
-            name,
-            help=says,
-            description=module.__doc__ if module else None,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-        if module:
-            module.configure(command)
-            command.set_defaults(run=module.run)
-    options = parser.parse_args(arguments)
     try:
+        for name, says in COMMANDS.items():
+            module = importlib.import_module(f"sagd.cli.{name}") if name in arguments[:1] else None
+            command = commands.add_parser(
+                name,
+                help=says,
+                description=module.__doc__ if module else None,
+                formatter_class=argparse.RawDescriptionHelpFormatter,
+            )
+            if module:
+                module.configure(command)
+                command.set_defaults(run=module.run)
+        options = parser.parse_args(arguments)
         options.run(options)
         sys.stdout.flush()
     except InputError as error:
