@@ -1,7 +1,6 @@
 """The stage `evaluate` gives the numbers of the command line."""
 
 import json
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -26,7 +25,10 @@ def test_the_stage_and_the_command_line_have_the_same_extractor_by_default():
 
 def test_the_stage_and_the_command_line_give_the_same_answer(tmp_path, capsys):
     """A setting's samples through `pipeline.evaluate`, then seed by seed through the command line."""
-    shutil.copy(ROOT / "params.yaml", tmp_path)
+    content = YAML().load(ROOT / "params.yaml")
+    content["train"] |= {"steps": 6, "warmup": 1, "snapshots": 2}
+    content["sample"]["n"] = 12
+    YAML().dump(content, tmp_path / "params.yaml")
     prepared, drawn = tmp_path / "artifacts" / "prepare", tmp_path / "artifacts" / "sample"
     for folder in (prepared, drawn, tmp_path / "artifacts" / "train", tmp_path / "artifacts" / "corrupt"):
         folder.mkdir(parents=True)
@@ -36,7 +38,7 @@ def test_the_stage_and_the_command_line_give_the_same_answer(tmp_path, capsys):
     names = [f"seed_{seed}{end}" for seed in (0, 1) for end in ("", "_step_3")]
     arrays = {name: RNG.integers(k, 200, (12, 1, 16, 16), dtype=np.uint8) for k, name in enumerate(names)}
     np.savez_compressed(drawn / "samples.npz", **arrays)
-    run = {"checkpoints": [3, 6], "images_per_second": 1.0, "device": "none"}
+    run = {"seeds": [0, 1], "checkpoints": [3, 6]}
     (tmp_path / "artifacts" / "train" / "run.json").write_text(json.dumps(run))
     corruption.save(tmp_path / "artifacts" / "corrupt" / "corruption.safetensors", None)
     environment = {"PATH": "", "PYTHONPATH": str(ROOT), "SAGD_SCRATCH": str(tmp_path / "scratch")}

@@ -450,7 +450,7 @@ def test_too_few_samples_are_told(project, tmp_path):
         np.save(path, np.zeros((300, 1, 8, 8), np.uint8), allow_pickle=False)
     for name in ("train", "sample"):
         Path("artifacts", name).mkdir()
-    Path("artifacts/train/run.json").write_text('{"checkpoints": [6]}')
+    Path("artifacts/train/run.json").write_text('{"seeds": [0, 1], "checkpoints": [800]}')
     few = np.zeros((4, 1, 8, 8), np.uint8)
     np.savez(Path("artifacts/sample/samples.npz"), seed_0=few, seed_1=few)
     says = r"4 samples a seed \(sample\.n\), 300 held-out images .*6 or more are needed"
