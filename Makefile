@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: repro verify theory paper decide show docs env test test-fast wheel smoke bench lint lock clean
+.PHONY: repro verify theory paper decide show docs env test test-fast wheel smoke soak bench lint lock clean
 
 repro: env  ## the default study, from data to reports/index.html
 	@dvc repro
@@ -89,6 +89,9 @@ lint: env
 	ruff check .
 	ruff format --check .
 	mypy
+
+soak: env  ## kill, starve and mislead the stages: 200 kills, 200 hostile data sets, ...; figures in docs/reliability.md
+	OMP_NUM_THREADS=1 python -m tests.soak --full
 
 bench: env  ## ratios of times against peers, and the times of commands
 	python -m benchmarks

@@ -11,7 +11,8 @@ from sagd import export
 from sagd.networks import weights
 from sagd.noise import corruption
 from sagd.operators import from_dict
-from sagd.runtime.files import read_json, read_tensors
+from sagd.runtime.files import read_json
+from sagd.spaces import moments
 
 SECTIONS = ("noise", "corrupt", "encode", "train", "sample")
 
@@ -19,7 +20,7 @@ SECTIONS = ("noise", "corrupt", "encode", "train", "sample")
 def main(params: Params, options: argparse.Namespace) -> None:
     for setting in params.chosen(options):
         folder, encoded = setting.artifacts("export"), setting.artifacts("encode")
-        data = read_tensors(encoded / "statistics.safetensors")
+        data = moments.read(encoded / "statistics.safetensors")
         noise = from_dict(read_json(setting.report("encode", "json"))["noise"])
         corrupts = corruption.load(setting.artifacts("corrupt") / "corruption.safetensors")
         shutil.rmtree(folder, ignore_errors=True)

@@ -36,6 +36,7 @@ from sagd.runtime.files import (
 )
 from sagd.runtime.progress import Bar
 from sagd.sampling import draw_batches
+from sagd.spaces import moments
 from sagd.spaces.pixels import to_uint8
 
 PREVIEW = 60
@@ -62,7 +63,7 @@ def sample(setting: Setting, world: World) -> None:
             save_grid(picture, first[:PREVIEW], columns=12)
         return
     noise = stored.load(trained / "noise.safetensors")
-    data = read_tensors(encoded / "statistics.safetensors")
+    data = moments.read(encoded / "statistics.safetensors")
     formulation = setting.train.formulation(tuple(data["mean"].shape))
     decode = decoder_of(setting, world.device)
     *earlier, _ = setting.run()["checkpoints"]

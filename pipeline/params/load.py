@@ -114,7 +114,12 @@ class Setting:
 
     def images(self, part: str = "train") -> np.ndarray:
         """The images to train on, or those ``held_out``: (N, C, H, W), uint8, memory-mapped."""
-        return read_images(self.prepared / f"{part}.npy")
+        path = self.prepared / f"{part}.npy"
+        record = read_json(self.prepared_record, shape=list, train=int, held_out=int)
+        images, shape = read_images(path), (record[part], *record["shape"])
+        if images.shape != shape:
+            raise InputError(f"{path} has shape {images.shape}, not {shape}: make it anew with the stage prepare")
+        return images
 
     def run(self) -> dict:
         """What the training wrote down: its ``seeds``, and the ``checkpoints``, steps at which networks were kept."""

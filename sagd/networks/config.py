@@ -2,7 +2,9 @@
 
 import inspect
 
-from sagd.errors import InputError
+from sagd.errors import InputError, shortened
+
+MOST = 100_000  # of channels, blocks, heads
 
 
 def described(network: type, settings: dict, fixed: dict | None = None) -> dict:
@@ -34,14 +36,15 @@ def arguments(network: type, config: dict, fixed: dict | None = None) -> dict:
     """
     fixed, name = fixed or {}, network.__name__
     if config.get("_class_name", name) != name:
-        raise InputError(f"_class_name is {config['_class_name']!r}; it must be {name!r}")
+        raise InputError(f"_class_name is {shortened(repr(config['_class_name']), 60)}; it must be {name!r}")
     known = inspect.signature(network).parameters
     settings = {key: value for key, value in config.items() if not key.startswith("_")}
     for key, value in settings.items():
         if key not in known and key not in fixed:
             raise InputError(f"{key} is no setting of {name}; allowed are {', '.join(sorted({*known, *fixed}))}")
         if key in fixed and value != fixed[key]:
-            raise InputError(f"{key} is {value!r}; {name} allows only {fixed[key]!r} here")
+            said = shortened(repr(value), 60)
+            raise InputError(f"{key} is {said}; {name} allows only {fixed[key]!r} here")
     return {key: value for key, value in settings.items() if key in known}
 
 
@@ -50,5 +53,5 @@ def check_counts(settings: dict, *keys: str) -> None:
     for key in keys:
         found = settings[key]
         counts = found if isinstance(found, list | tuple) else [found]
-        if not counts or any(type(count) is not int or count < 1 for count in counts):
-            raise InputError(f"{key} is {found!r}; allowed are whole numbers above 0")
+        if not counts or any(type(count) is not int or not 0 < count <= MOST for count in counts):
+            raise InputError(f"{key} is {shortened(repr(found), 60)}; allowed are whole numbers from 1 to {MOST:,}")

@@ -65,10 +65,13 @@ def load(folder: Path) -> nn.Module:
     kind = DiTDH if config.get("_class_name") == "DiTDH" else UNet2DModel
     try:
         network = kind.from_config(config)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RuntimeError, MemoryError, OverflowError) as error:
         raise InputError(f"cannot build the network of {folder / CONFIG}: {error}") from error
+    tensors, mine = read_tensors(folder / WEIGHTS), network.state_dict()
+    if others := [n for n, t in tensors.items() if n in mine and t.is_floating_point() != mine[n].is_floating_point()]:
+        raise InputError(f"{folder / WEIGHTS} does not fit: {others[0]} is {tensors[others[0]].dtype}")
     try:
-        network.load_state_dict(read_tensors(folder / WEIGHTS))
+        network.load_state_dict(tensors)
     except RuntimeError as error:
         raise InputError(f"{folder / WEIGHTS} does not fit {folder / CONFIG}: {str(error).splitlines()[0]}") from error
     return network.eval().requires_grad_(False)

@@ -80,5 +80,7 @@ def load(path: Path | str) -> Corruption | None:
         return None
     if {"weight", "per_sample", "gamma", "filtered"} != set(tensors):
         raise InputError(f"{path} holds no corruption; it has the tensors {', '.join(sorted(tensors))}")
+    if any(tensors[name].dtype != torch.float64 for name in ("weight", "gamma")) or tensors["gamma"].numel() != 1:
+        raise InputError(f"{path} holds no corruption: its weight and its gamma, a number, are kept in float64")
     spectrum = Spectrum(tensors["weight"], bool(tensors["per_sample"]))
     return Corruption(spectrum, tensors["gamma"].item(), bool(tensors["filtered"]))

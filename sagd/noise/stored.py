@@ -7,6 +7,7 @@ made of them is out of date.
 import hashlib
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from sagd.errors import InputError
@@ -30,6 +31,8 @@ def load(path: Path | str) -> Noise:
         A file that is missing, broken, or holds no noise.
     """
     tensors = read_tensors(path)
+    if others := [name for name, t in tensors.items() if name != "per_sample" and t.dtype != torch.float64]:
+        raise InputError(f"{path}: {others[0]} is {tensors[others[0]].dtype}; noise is kept in float64")
     if {"first", "last", "alpha_bar"} == set(tensors):
         return Varying(Spectrum(tensors["first"]), Spectrum(tensors["last"]), tensors["alpha_bar"])
     if {"weight", "per_sample"} == set(tensors):

@@ -1,11 +1,15 @@
 """The moments of a data set that its noise and its sampling need."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from sagd.errors import InputError
+from sagd.runtime.files import read_tensors
 
 
 class ImageSet(Protocol):
@@ -49,6 +53,23 @@ def statistics(
     mean = sum((pixels(start).sum(0) for start in blocks), zero) / len(images)
     power = sum((squares(start, mean) for start in blocks), zero)
     return {"mean": mean, "power": power / len(images)}
+
+
+def read(path: Path | str) -> dict[str, Tensor]:
+    """The ``mean`` and ``power`` of `statistics`, from a safetensors file.
+
+    Raises
+    ------
+    InputError
+        They are not there, or not (C, H, W) in float64.
+    """
+    found = read_tensors(path)
+    mean, power = found["mean"], found["power"]
+    if mean.ndim != 3 or mean.shape != power.shape or {mean.dtype, power.dtype} != {torch.float64}:
+        raise InputError(
+            f"{path} has mean {tuple(mean.shape)} and power {tuple(power.shape)}; both must be (C, H, W), in float64"
+        )
+    return found
 
 
 def combine(a: tuple[int, Tensor, Tensor], b: tuple[int, Tensor, Tensor]) -> tuple[int, Tensor, Tensor]:

@@ -35,6 +35,9 @@ def test_the_stage_and_the_command_line_give_the_same_answer(tmp_path, capsys):
     pictures = RNG.integers(0, 256, (70, 1, 16, 16), dtype=np.uint8)
     np.save(prepared / "train.npy", pictures[:40])
     np.save(prepared / "held_out.npy", pictures[40:60])
+    record = {"train": 40, "held_out": 20, "shape": [1, 16, 16]}
+    (tmp_path / "reports").mkdir()
+    (tmp_path / "reports" / "prepare.json").write_text(json.dumps(record))
     names = [f"seed_{seed}{end}" for seed in (0, 1) for end in ("", "_step_3")]
     arrays = {name: RNG.integers(k, 200, (12, 1, 16, 16), dtype=np.uint8) for k, name in enumerate(names)}
     np.savez_compressed(drawn / "samples.npz", **arrays)

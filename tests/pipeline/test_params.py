@@ -448,6 +448,8 @@ def test_too_few_samples_are_told(project, tmp_path):
         path = Path(f"artifacts/{name}.npy")
         path.parent.mkdir(parents=True, exist_ok=True)
         np.save(path, np.zeros((300, 1, 8, 8), np.uint8), allow_pickle=False)
+    Path("reports").mkdir()
+    Path("reports/prepare.json").write_text('{"train": 300, "held_out": 300, "shape": [1, 8, 8]}')
     for name in ("train", "sample"):
         Path("artifacts", name).mkdir()
     Path("artifacts/train/run.json").write_text('{"seeds": [0, 1], "checkpoints": [800]}')
