@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 
 import numpy as np
@@ -311,7 +310,7 @@ def data_text(study: Study) -> str:
     """Which images the study is about, in Markdown."""
     data = study.data
     return (
-        f"Data: {escape(data['source'])}; {data['train']} images to train on, {data['held_out']} held out (split seed "
+        f"Data: {data['source']}; {data['train']} images to train on, {data['held_out']} held out (split seed "
         f"{data['split_seed']}, indices in `reports/prepare.json`), {data['shape']}. The hardware of each training and "
         "its speed are in [timings.json](timings.json)."
     )

@@ -20,8 +20,8 @@ TEXTS = st.sampled_from(
     ("", "x", "auto", "on", "random", "varying", "isotropic", "band_pass", "equal_snr", "offset", "pyramid", "two_band",
      "exponential", "data_matched", "v", "eps", "x0", "velocity", "flow", "edm", "linear", "zero_terminal_snr",
      "trailing", "marginal", "heun", "euler", "ddpm", "muon", "adamw", "denoising", "vae", "1e-05", "mine.py:x", "../x",
-     "/dev/zero", "<img src=x onerror=alert(1)>", "a\x1b[31m", "\u202e", "ü" * 5000, "nyquist", "cycles", "none", "floor",
-     "folder")
+     "/dev/zero", "<img src=x onerror=alert(1)>", "a\x1b[31m", "\u202e", "ü" * 5000, "nyquist", "cycles", "none",
+     "floor", "folder")
 )  # fmt: skip
 NUMBERS = st.one_of(
     st.integers(-3, 40),

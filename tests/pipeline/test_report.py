@@ -420,6 +420,17 @@ def test_links_between_pages_lead_to_files(path):
     assert [link for link in links if not (path.parents[1] / PAGES[path.stem] / link).is_file()] == []
 
 
+def _put_hostile_text_in_the_study():
+    """In what users and tampered files can put on the page: the path of the data, their source, the preprocessing."""
+    hostile = "<img src=x onerror=alert(1)>"
+    text = Path("params.yaml").read_text()
+    assert "path: null " in text
+    Path("params.yaml").write_text(text.replace("path: null ", f'path: "{hostile}" '))
+    for file, key in (("prepare.json", "source"), ("evaluate.seeds.json", "preprocessing")):
+        content = json.loads(Path("reports", file).read_text())
+        write_json(Path("reports", file), content | {key: hostile})
+
+
 @pytest.mark.slow
 def test_the_report_is_the_same_on_every_machine_and_at_every_run(tmp_path, monkeypatch):
     for name in ("params.yaml", "notebooks/report.ipynb"):
@@ -428,6 +439,7 @@ def test_the_report_is_the_same_on_every_machine_and_at_every_run(tmp_path, monk
     shutil.copytree("reports", tmp_path / "reports")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", "")
+    _put_hostile_text_in_the_study()
     made = []
     for device, speed in (("an abacus", 4321.5), ("a slide rule", 9876.5)):
         timed = {name: {"images_per_second": speed, "device": device} for name in ("focus", "iso")}
@@ -436,6 +448,7 @@ def test_the_report_is_the_same_on_every_machine_and_at_every_run(tmp_path, monk
         outs = [Path("reports/index.html"), Path("artifacts/report/report.ipynb"), *Path("reports/figures").iterdir()]
         made.append({path: path.read_bytes() for path in outs})
         page = made[-1][outs[0]].decode()
+        assert "<img src=x" not in page and page.count("&lt;img src=x") == 2  # and in colours, the file
         for word in ("abacus", "slide rule", "4321", "9876", "images/s", "images a second"):
             assert word not in page
     assert made[0] == made[1]
