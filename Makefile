@@ -48,7 +48,6 @@ $(VENV)/ready: requirements.lock
 	@# DVC's hash of a folder of code outside a project, as paper/'s are, has all that lies in it: no byte code, then.
 	@echo 'import sys; sys.dont_write_bytecode = True' > "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/no_bytecode.pth"
 	@$(BIN)/python -c 'import torch, torchvision'
-	@$(BIN)/python .dvc/plots/page.py
 	@touch $@
 
 # A worker a core, and a thread a worker: networks are small in tests.
@@ -76,7 +75,6 @@ SMOKE := $(CURDIR)/$(VENV)/smoke
 smoke: env  ## the studies at toy size in a clean clone
 	rm -rf $(SMOKE) && git clone --quiet . $(SMOKE) && rm -f $(SMOKE)/dvc.lock
 	git -C $(SMOKE) config user.name smoke && git -C $(SMOKE) config user.email smoke@localhost
-	cp .dvc/plots/page.html $(SMOKE)/.dvc/plots/
 	cd $(SMOKE) && SAGD_SCRATCH=$(SMOKE)/scratch dvc exp run --quiet $(addprefix -S ,$(TINY) $(GRID_TINY))
 	cd $(SMOKE) && test -s reports/index.html && test -s artifacts/export/model_index.json && dvc metrics show && dvc plots diff --quiet HEAD
 	cd $(SMOKE)/theory && dvc repro --quiet --force --single-item theory

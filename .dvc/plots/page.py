@@ -1,4 +1,7 @@
-"""Write page.html, the page of `dvc plots`, with vega inlined: without it the page would load vega from the network."""
+"""Write page.html, the page of `dvc plots`, with vega inlined: without it the page would load vega from the network.
+
+The page is in git, so that `dvc plots` works in any clone; run this after an upgrade of vl-convert-python.
+"""
 
 from pathlib import Path
 

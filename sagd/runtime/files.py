@@ -1,7 +1,6 @@
 """Atomic files: written to a temporary file, flushed to the disk, then renamed."""
 
 import contextlib
-import errno
 import fcntl
 import hashlib
 import json
@@ -178,7 +177,7 @@ def regular(path: Path | str) -> Path:
     """A path that is no pipe and no device: to read one could wait for ever."""
     path = Path(path)
     if path.exists() and not path.is_file():
-        raise OSError(errno.EINVAL, "it is not a regular file")
+        raise OSError("it is not a regular file")
     return path
 
 
