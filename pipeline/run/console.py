@@ -82,6 +82,8 @@ def _of_the_machine(error: Exception) -> str | None:
 
 def _chosen(params: Params, options: argparse.Namespace, each: str | None) -> list[Setting]:
     """The settings that a stage works for, as far as it is known that they will be run on this machine."""
+    if getattr(options, "dry", False):  # which says all that is missing
+        return []
     if each == "setting":
         return params.chosen(options)
     named = getattr(options, "setting", None) or getattr(options, "dataset", None)

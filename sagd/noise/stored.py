@@ -31,11 +31,12 @@ def load(path: Path | str) -> Noise:
         A file that is missing, broken, or holds no noise.
     """
     tensors = read_tensors(path)
-    if others := [name for name, t in tensors.items() if name != "per_sample" and t.dtype != torch.float64]:
-        raise InputError(f"{path}: {others[0]} is {tensors[others[0]].dtype}; noise is kept in float64")
-    if {"first", "last", "alpha_bar"} == set(tensors):
+    known = set(tensors) in ({"first", "last", "alpha_bar"}, {"weight", "per_sample"})
+    if known and any(t.dtype != torch.float64 for name, t in tensors.items() if name != "per_sample"):
+        raise InputError(f"{path} holds no noise: its weights are kept in float64")
+    if "first" in tensors and known:
         return Varying(Spectrum(tensors["first"]), Spectrum(tensors["last"]), tensors["alpha_bar"])
-    if {"weight", "per_sample"} == set(tensors):
+    if known:
         return Spectrum(tensors["weight"], bool(tensors["per_sample"]))
     raise InputError(f"{path} holds no noise; it has the tensors {', '.join(sorted(tensors)) or 'none'}")
 

@@ -54,6 +54,8 @@ def own(tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
     for name in ("train", "held_out"):
         np.save(f"artifacts/prepare/{name}.npy", rng.integers(0, 256, (12, 1, 8, 8), dtype=np.uint8))
+    Path("reports").mkdir()
+    Path("reports/prepare.json").write_text('{"train": 12, "held_out": 12, "shape": [1, 8, 8]}')
     raw = YAML(typ="safe").load(STUDY)
 
     def run(*stages, **changes):

@@ -408,7 +408,7 @@ def test_stopped_stage_saves_fails_and_goes_on_to_the_same_bits(project, tmp_pat
     folder.mkdir(parents=True)
     np.save(folder / "train.npy", rng.integers(0, 256, (40, 1, 8, 8), dtype=np.uint8), allow_pickle=False)
     Path("reports").mkdir(exist_ok=True)
-    Path("reports/prepare.json").write_text("{}")
+    Path("reports/prepare.json").write_text('{"train": 40, "held_out": 8, "shape": [1, 8, 8]}')
     for name in ("corrupt", "encode"):
         assert stage(name, folder=tmp_path).returncode == 0
     assert stage("train", folder=tmp_path).returncode == 0

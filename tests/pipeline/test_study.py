@@ -80,7 +80,7 @@ def made(tmp_path_factory):
                     images = rng.integers(0, 90, (20, 1, 8, 8), dtype=np.uint8)
                     np.save(f"artifacts/prepare/{name}.npy", images, allow_pickle=False)
                 Path("reports").mkdir()
-                Path("reports/prepare.json").write_text("{}")
+                Path("reports/prepare.json").write_text('{"train": 20, "held_out": 20, "shape": [1, 8, 8]}')
                 for stage in (corrupt, encode, train, sample):
                     stage.main(parameters.load(), GRID)
         return folders[text]
@@ -212,6 +212,8 @@ def test_what_cannot_be_sampled_is_told_before_training(tmp_path, monkeypatch, s
     Path("params.yaml").write_text(f"{grid}  settings:\n    one: {{noise: {noise}}}\n")
     Path("artifacts/prepare").mkdir(parents=True)
     np.save("artifacts/prepare/train.npy", np.zeros((4, 1, 8, 8), np.uint8), allow_pickle=False)
+    Path("reports").mkdir()
+    Path("reports/prepare.json").write_text('{"train": 4, "held_out": 4, "shape": [1, 8, 8]}')
     params = parameters.load()
     with pytest.raises(InputError, match=says) as failure:
         corrupt.main(params, GRID)

@@ -53,7 +53,7 @@ def work(tmp_path, monkeypatch):
     for name in ("train", "held_out"):
         np.save(f"artifacts/prepare/{name}.npy", rng.integers(0, 256, (12, 1, 8, 8), dtype=np.uint8))
     Path("reports").mkdir()
-    Path("reports/prepare.json").write_text("{}")
+    Path("reports/prepare.json").write_text('{"train": 12, "held_out": 12, "shape": [1, 8, 8]}')
     done = []
     for stage, name in ((train, "train"), (sample, "draw_batches")):
         original = getattr(stage, name)

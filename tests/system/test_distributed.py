@@ -154,7 +154,7 @@ def training(tmp_path):
     )
     (tmp_path / "artifacts" / "prepare").mkdir(parents=True)
     (tmp_path / "reports").mkdir()
-    (tmp_path / "reports" / "prepare.json").write_text("{}")
+    (tmp_path / "reports" / "prepare.json").write_text('{"train": 40, "held_out": 10, "shape": [3, 8, 8]}')
     for name, n in (("train", 40), ("held_out", 10)):
         np.save(tmp_path / "artifacts/prepare" / f"{name}.npy", rng.integers(0, 256, (n, 3, 8, 8), dtype=np.uint8))
     for name in ("corrupt", "encode"):
