@@ -193,15 +193,15 @@ def test_few_steps_are_compared_with_many(study):
 
 
 def test_bad_choices_are_one_line(study):
-    changed = json.loads(json.dumps(PARAMS))
-    changed["grid"]["settings"]["try_centred"]["sample"] = {"clip": "on"}
-    changed["classifier"]["dataset"] = "digits"
-    (study / "params.json").write_text(json.dumps(changed))
+    clipped, unlabelled = (json.loads(json.dumps(PARAMS)) for _ in range(2))
+    clipped["grid"]["settings"]["try_centred"]["sample"] = {"clip": "on"}
+    unlabelled["classifier"]["dataset"] = "digits"
     try:
-        for stage, told in (
-            ("encode --setting try", "sample.clip is on, which is for images in [-1, 1]; encode.centre moves them"),
-            ("classifier", "artifacts/trial/prepare/digits has no labels (classifier.dataset)"),
+        for changed, stage, told in (
+            (clipped, "classifier", "sample.clip is on, which is for images in [-1, 1]; encode.centre moves them"),
+            (unlabelled, "classifier", "artifacts/trial/prepare/digits has no labels (classifier.dataset)"),
         ):
+            (study / "params.json").write_text(json.dumps(changed))
             done = run(study, stage)
             assert done.returncode == 1 and told in done.stderr and done.stderr.count("\n") == 1
     finally:
