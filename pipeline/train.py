@@ -124,7 +124,10 @@ def train_setting(setting: Setting, asked: threading.Event) -> None:
 @contextlib.contextmanager
 def _listening(asked: threading.Event) -> Iterator[None]:
     """Note the signals that would end this process, so that it saves first."""
-    before = {n: signal.signal(n, lambda *_: asked.set()) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup goes on
+        numbers.append(signal.SIGHUP)
+    before = {n: signal.signal(n, lambda *_: asked.set()) for n in numbers}
     try:
         yield
     finally:

@@ -40,7 +40,8 @@ def check(params: Params, chosen: Sequence[Setting] = ()) -> None:
         dataset = params.dataset_of(setting)
         if dataset is None or (chosen and setting.name not in names):
             continue
-        _check_files(setting, dataset)
+        if chosen or setting.name is None:  # in a study of many settings most files are for some of them
+            _check_files(setting, dataset)
         if setting.encode.kind != "pixel":  # of latents the shape is not known yet
             continue
         shape, classes = shape_of(dataset), classes_of(dataset)

@@ -46,6 +46,8 @@ def launch(name: str, arguments: list[str]) -> int:
         process.send_signal(number)
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_IGN:  # nohup goes on
+            continue
         signal.signal(number, stop)
     said = process.communicate()[1]
     if workers != 2:
