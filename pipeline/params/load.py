@@ -135,10 +135,10 @@ class Setting:
         if not path.exists():
             return None
         labels, classes = read_array(path, like=(np.int64, 1)), read_json(self.prepared_record, classes=int)["classes"]
-        if len(labels) != len(self.images()) or labels.min() < 0 or labels.max() >= classes:
+        n = len(self.images())
+        if len(labels) != n or ((labels < 0) | (labels >= classes)).any():
             raise InputError(
-                f"{path} holds {len(labels)} labels from {labels.min()} to {labels.max()}; there are "
-                f"{len(self.images())} images of {classes} classes: make it anew with the stage prepare"
+                f"{path} holds {len(labels)} labels, not {n} from 0 to {classes - 1}: make it anew (prepare)"
             )
         return labels
 

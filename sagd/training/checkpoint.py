@@ -1,5 +1,6 @@
 """What a checkpoint holds."""
 
+import errno
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,8 @@ from torch import Tensor
 from sagd.errors import InputError
 from sagd.runtime.distributed import World, fill
 from sagd.runtime.files import read_tensors, set_aside, write_tensors
+
+MACHINE = {errno.EMFILE, errno.ENFILE, errno.EIO, errno.ESTALE, errno.ENOMEM}  # errors that are not of the file
 
 
 @dataclass
@@ -67,8 +70,12 @@ class State:
                 metadata = file.metadata() or {}
             damage = "" if metadata.get("sum") == _sum(saved) else f"{path} is not as it was written"
         except InputError as error:
+            # No memory, no permission, a disk that fails: the file may be whole, and is left where it is.
+            if isinstance(error.__cause__, MemoryError | PermissionError) or _errno(error) in MACHINE:
+                raise
             damage = str(error)
-        if damage:
+        if any(self.world.most(bool(damage))):
+            damage = damage or f"another process finds {path} damaged"
             self.world.wait()  # all have looked
             if self.world.main:
                 set_aside(path, damage)
@@ -83,6 +90,10 @@ class State:
             for name, tensor in mine.items():
                 fill(tensor, saved[name])
         return int(saved["step"])
+
+
+def _errno(error: InputError) -> int | None:
+    return error.__cause__.errno if isinstance(error.__cause__, OSError) else None
 
 
 def _sum(tensors: dict[str, Tensor]) -> str:
