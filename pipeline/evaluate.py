@@ -12,7 +12,6 @@ import torch
 from pipeline.params import Params, Setting
 from pipeline.params.sections import EXTENSIONS
 from pipeline.run.console import stage
-from sagd import images as images_module
 from sagd.errors import InputError
 from sagd.formulations.diffusion import Diffusion
 from sagd.formulations.schedule import Schedule
@@ -196,10 +195,10 @@ def denoising(setting: Setting, held_out: np.ndarray, corrupts: Corruption | Non
 
 def given_moments(path: str) -> Moments:
     """The mean and covariance of features that a file holds, such as ADM's reference batch."""
-    moments = images_module.statistics(Path(path))
+    moments = Moments.read(Path(path))
     if moments is None:
         raise InputError(f"evaluate.reference is {path}; it must be an npz file with mu and sigma")
-    return Moments.given(*moments)
+    return moments
 
 
 def _headline(result: dict) -> dict:

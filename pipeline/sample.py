@@ -24,6 +24,7 @@ from sagd.runtime.distributed import World
 from sagd.runtime.download import digest
 from sagd.runtime.files import (
     BROKEN,
+    of_machine,
     read_array,
     read_json,
     read_tensors,
@@ -147,6 +148,8 @@ def _kept(archive: Path, drawn_with: Path, key: str) -> bool:
     except InputError:  # of samples.json alone
         return False
     except BROKEN as error:
+        if of_machine(error):
+            raise
         damaged = why = f"cannot read {archive}: {error}"
     if damaged is not None:
         set_aside(archive, why)
@@ -173,6 +176,8 @@ def _whole(part: Path, n: int, shape: tuple[int, ...]) -> bool:
         found = read_array(part, memory_map=True, like=(np.uint8, 4)).shape
         why = f"{part} has shape {found}"
     except InputError as error:
+        if of_machine(error.__cause__):
+            raise
         found, why = (), str(error)
     if found == (n, *shape):
         return True

@@ -69,7 +69,7 @@ def train_setting(setting: Setting, asked: threading.Event) -> None:
     world.check_alike(key)
     run = scratch() / "train" / key
     folder, curve = setting.artifacts("train"), setting.report("train", "csv")
-    source = source_of(setting, manifest, world.device)
+    source = source_of(setting, manifest, world)
     formulation, recipe = choice.formulation(source.shape), choice.recipe()
 
     if world.device.type == "cuda":
@@ -135,13 +135,14 @@ def _listening(asked: threading.Event) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def source_of(setting: Setting, manifest: dict, device: torch.device) -> Pixels | Latents:
+def source_of(setting: Setting, manifest: dict, world: World) -> Pixels | Latents:
     """What a setting is trained on: images, latents, or images that are encoded as they are needed."""
+    device = world.device
     if manifest.get("latents"):
         folder = scratch() / "latents" / manifest["latents"]
         if not (folder / "manifest.json").exists():
             raise InputError(f"the latents of {setting.title} are not in {folder}: `dvc repro -f` their stage encode")
-        return Latents(folder, device)
+        return Latents(folder, device, check=world.main)
     images = read_images(manifest["images"])
     in_memory = images.nbytes < IN_MEMORY
     pixels = Pixels(torch.from_numpy(np.array(images)).to(device) if in_memory else images, setting.labels(), device)

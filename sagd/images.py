@@ -16,13 +16,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sagd.errors import InputError, amount, needs, shortened
-from sagd.runtime.files import BROKEN, read_array, regular, scratch
+from sagd.runtime.files import BROKEN, entry, of_machine, read_array, regular, scratch
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 LARGEST = 1 << 30  # bytes of an image file, unpacked
-WIDEST = 8 * 2**28  # bytes of a covariance: of 16,384 features
 ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
 
 
@@ -105,13 +104,11 @@ class Files:
         try:
             if self._archive is None:
                 return _checked(self.root / name).read_bytes()
-            size = self._archive.getinfo(name).file_size  # no more is unpacked, whatever the archive holds
-            if size > LARGEST:
-                raise OSError(f"unpacked it has {size:,} bytes, at most {LARGEST:,} are read")
-            return self._archive.read(name)
+            with self._archive.open(found := entry(self._archive, name, LARGEST)) as file:
+                return file.read(found.file_size)  # no more is unpacked, whatever the archive holds
         except BROKEN as error:  # RuntimeError: encrypted, or packed in an unknown way
-            said = shortened(str(error), 200)
-            raise InputError(f"cannot read {self.where(name)}: {said}; remove or replace it") from error
+            remedy = "" if of_machine(error) else "; remove or replace it"
+            raise InputError(f"cannot read {self.where(name)}: {shortened(str(error), 200)}{remedy}") from error
 
     def where(self, name: str) -> str:
         """A file's name for messages: names of files may hold characters that control a terminal."""
@@ -171,6 +168,8 @@ def decode(content: bytes, where: str, whole: bool = True) -> "Image":
             picture.load()
     # Pillow's readers raise what their formats lead them to: struct.error, IndexError, KeyError, ...
     except (*BROKEN, ArithmeticError, AttributeError, LookupError, struct.error, pil.DecompressionBombError) as error:
+        if of_machine(error):
+            raise
         said = shortened(str(error), 200)
         if isinstance(error, pil.UnidentifiedImageError):  # whose text names an object in memory
             said = "it is in no format that is known"
@@ -320,11 +319,14 @@ def _member(path: Path, member: str) -> np.ndarray:
             candidates = [member] if member else [n for n in names if n not in ("mu", "sigma", "mu_s", "sigma_s")]
             if len(candidates) != 1 or candidates[0] not in names:
                 raise InputError(f"{path} holds {', '.join(names)}; name one array of images: {path}:NAME")
-            size, free = archive.getinfo(f"{candidates[0]}.npy").file_size, shutil.disk_usage(_made(scratch())).free
-            if size > free:
-                raise OSError(f"unpacked {candidates[0]} has {amount(size)}; {amount(free)} are free in {scratch()}")
+            free = shutil.disk_usage(_made(scratch())).free
+            found = entry(archive, f"{candidates[0]}.npy", sys.maxsize)
+            if found.file_size > free:
+                raise OSError(
+                    f"unpacked {candidates[0]} has {amount(found.file_size)}; {amount(free)} are free in {scratch()}"
+                )
             # Not in /tmp, which may be memory.
-            with tempfile.NamedTemporaryFile(dir=scratch()) as file, archive.open(f"{candidates[0]}.npy") as packed:
+            with tempfile.NamedTemporaryFile(dir=scratch()) as file, archive.open(found) as packed:
                 shutil.copyfileobj(packed, file, 1 << 20)
                 file.flush()
                 return read_array(file.name, memory_map=True)  # Linux keeps a removed file while it is mapped
@@ -344,33 +346,3 @@ def _checked(path: Path) -> Path:
     if (size := regular(path).stat().st_size) > LARGEST:
         raise OSError(f"it has {size:,} bytes, at most {LARGEST:,} are read")
     return path
-
-
-def statistics(path: Path) -> tuple[np.ndarray, np.ndarray] | None:
-    """Mean ``mu`` (D,) and covariance ``sigma`` (D, D) of features, float64, or None if the file does not hold them.
-
-    The npz files of ADM's reference batches do.
-    """
-    if path.suffix != ".npz":
-        return None
-    try:
-        with zipfile.ZipFile(regular(path)) as archive:
-            sizes = {entry.filename: entry.file_size for entry in archive.infolist()}
-        if not {"mu.npy", "sigma.npy"} <= sizes.keys():
-            return None
-        if max(sizes["mu.npy"], sizes["sigma.npy"]) > WIDEST:
-            raise ValueError(f"mu or sigma has more than {WIDEST:,} bytes")
-        mu, sigma = (read_array(path, member=name).astype(np.float64) for name in ("mu", "sigma"))
-        if (
-            mu.ndim != 1
-            or sigma.shape != (len(mu), len(mu))
-            or not (np.isfinite(mu).all() and np.isfinite(sigma).all())
-        ):
-            raise ValueError(
-                f"mu {mu.shape} and sigma {sigma.shape} are not a mean (D,) and a covariance (D, D), finite"
-            )
-        return mu, sigma
-    except InputError:
-        raise
-    except BROKEN as error:
-        raise InputError(f"cannot read {path}: {shortened(str(error), 200)}") from error

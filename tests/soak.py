@@ -20,6 +20,7 @@ import runpy
 import shutil
 import signal
 import struct
+import subprocess
 import sys
 import tempfile
 import time
@@ -41,9 +42,11 @@ from sagd.training import loop
 ROOT = Path(__file__).parents[1]
 STAGES = ("prepare", "corrupt", "encode", "train", "sample", "evaluate")
 PATIENCE = 120  # seconds that a stage of toy size may take, on a machine that is busy
-MEMORY = 3 << 30  # bytes that it may use above what it begins with
-FULL = {"kills": 200, "data": 200, "artefacts": 50, "signals": 50, "disks": 20, "pairs": 20}
-SHORT = {"kills": 6, "data": 45, "artefacts": 20, "signals": 4, "disks": 4, "pairs": 2}  # in CI
+MEMORY = 3 << 29  # bytes that it may use above what it begins with
+FULL = {
+    "kills": 200, "data": 200, "artefacts": 50, "signals": 50, "imports": 20, "disks": 20, "mounts": 40, "pairs": 20,
+}  # fmt: skip
+SHORT = {"kills": 6, "data": 45, "artefacts": 20, "signals": 4, "imports": 3, "disks": 4, "pairs": 2}  # in CI
 REMARKS = re.compile(r"images/s|skipped|is dropped|waiting|set aside|begun anew|^(prepare|encode): \d")
 REPORT = ROOT / "docs" / "reliability.md"
 
@@ -237,14 +240,61 @@ def disks(study: Study, rng: random.Random, n: int) -> Iterator[str]:
         yield _same(study, folder, stage, run(stage, folder))
 
 
-def _same(study: Study, folder: Path, stage: str, ended: Ended, but: str = "") -> str:
+def mounts(study: Study, rng: random.Random, n: int) -> Iterator[str]:
+    """The study on a disk that is full after a few kB, or read-only: told in a line; then there is room."""
+    for k in range(n):
+        stage, whole = STAGES[k % len(STAGES)], study.copy(without=STAGES[k % len(STAGES)])
+        folder = whole.with_name("disk")
+        folder.mkdir()
+        _mount("-t", "tmpfs", "-o", "size=100m", "none", str(folder))
+        try:
+            shutil.copytree(whole, folder, dirs_exist_ok=True)
+            shutil.rmtree(whole)
+            used = shutil.disk_usage(folder).used
+            room = int(10 ** rng.uniform(3, 5.5))
+            limit = "ro" if rng.random() < 0.3 else f"size={used + room}"
+            _mount("-o", f"remount,{limit}", str(folder))
+            ended = run(stage, folder)
+            _mount("-o", "remount,rw,size=100m", str(folder))
+            if ended.status and not ended.refused:
+                yield f"{stage}, a disk with {limit}, {used} used: {ended.status} {ended.said}"
+            else:
+                yield _same(study, folder, stage, run(stage, folder), keep=True)
+        finally:
+            subprocess.run(["umount", "--lazy", str(folder)], check=True)
+            folder.rmdir()
+
+
+def _mount(*options: str) -> None:
+    subprocess.run(["mount", *options], check=True, capture_output=True)
+
+
+def imports(study: Study, rng: random.Random, n: int) -> Iterator[str]:
+    """Ctrl-C or SIGTERM while a stage still imports: it ends without a traceback, by that signal or as it says."""
+    for k in range(n):
+        stage, number = STAGES[k % len(STAGES)], rng.choice((signal.SIGINT, signal.SIGTERM))
+        place = os.environ | {"PYTHONPATH": str(ROOT), "SAGD_SCRATCH": str(study.place / "imports")}
+        process = subprocess.Popen(
+            [sys.executable, "-m", f"pipeline.{stage}"],
+            cwd=study.copy(without=stage), env=place, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        time.sleep(rng.uniform(0.15, 2))
+        process.send_signal(number)
+        _, said = process.communicate(timeout=PATIENCE)
+        ended = Ended(process.returncode, said, 0)
+        fine = ended.status in (0, 1, 130, -number, 128 + number) and "Traceback" not in said and len(ended.lines) < 2
+        yield "" if fine else f"{stage}, {signal.Signals(number).name}: {ended.status} {said}"
+
+
+def _same(study: Study, folder: Path, stage: str, ended: Ended, but: str = "", keep: bool = False) -> str:
     """Nothing, if a stage has ended with the bytes of the undisturbed study, ``but`` for one file."""
     if ended.status:
         return f"{stage} ended with {ended.status}: {ended.said}"
     found = sums(folder)
     names = (study.sums.keys() | found.keys()) - {but}
     other = [name for name in names if study.sums.get(name) != found.get(name)]
-    shutil.rmtree(folder)
+    if not keep:
+        shutil.rmtree(folder)
     return f"{stage}: other bytes in {', '.join(sorted(other))}" if other else ""
 
 
@@ -265,12 +315,26 @@ def _png_of(width: int, height: int, data: bytes, depth: int = 8, kind: int = 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(data)) + chunk(b"IEND", b"")
 
 
-def _zipped(entries: dict[str, bytes], folder: Path) -> Path:
+def _zipped(entries: dict[str, bytes], folder: Path, packed: int = zipfile.ZIP_DEFLATED) -> Path:
     path = folder / "set.zip"
-    with warnings.catch_warnings(), zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+    with warnings.catch_warnings(), zipfile.ZipFile(path, "w", packed) as archive:
         warnings.simplefilter("ignore")
         for name, content in entries.items():
             archive.writestr(name, content)
+    return path
+
+
+def _lying(folder: Path, entries: dict[str, bytes]) -> Path:
+    """A zip file with a member of 2 GB that says it has 99 bytes."""
+    path = folder / "set.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in entries.items():
+            archive.writestr(name, content)
+        with archive.open("bomb.png", "w") as member:
+            for _ in range(256):
+                member.write(bytes(1 << 23))
+    whole = path.read_bytes()
+    path.write_bytes(whole.replace(struct.pack("<I", 1 << 31), struct.pack("<I", 99)))
     return path
 
 
@@ -347,6 +411,8 @@ def hostile(rng: random.Random, folder: Path, k: int) -> tuple[str, Path]:
         ("a name of 250 characters", lambda: write(cut, "x" * 246 + ".png")),
         ("a zip that leads outside", lambda: _zipped(good | outside, folder)),
         ("a zip bomb", lambda: _zipped(good | {"bomb.png": b"\0" * (1 << 30) + b"\0"}, folder)),
+        ("a zip whose member is larger than it says", lambda: _lying(folder, good)),
+        ("a zip that is packed by bzip2", lambda: _zipped(good, folder, zipfile.ZIP_BZIP2)),
         ("a zip of control characters", lambda: _zipped(good | {"a\x1b]0;x\x07.png": cut}, folder)),
         ("a zip of nothing", lambda: _zipped({}, folder)),
         ("a zip of other files", lambda: _zipped({"a.txt": b"x"}, folder)),
@@ -489,6 +555,8 @@ PARTS = {
     "signals": (signals, "Ctrl-C, SIGTERM, SIGHUP at a random moment: one line at most; then the same bytes"),
     "pairs": (pairs, "a stage started twice at the same time: the same bytes"),
     "disks": (disks, "a write that fails for lack of room: one line; with room, the same bytes"),
+    "mounts": (mounts, "a study on a disk that is full after some kB, or read-only (needs root): the same"),
+    "imports": (imports, "Ctrl-C, SIGTERM while a stage imports: no traceback"),
     "data": (data, "hostile images, folders and archives: read, or refused in one line; nothing is written outside"),
     "artefacts": (artefacts, "tampered files between the stages: refused in one line, or without effect"),
 }
@@ -506,6 +574,10 @@ def soak(counts: dict[str, int], seed: int, told: Callable[[str], object] = prin
         study = Study(Path(place))
         for part, n in counts.items():
             trial, _ = PARTS[part]
+            if part == "mounts" and os.geteuid():
+                told(f"{part}: not run, which takes root")
+                found[part] = (0, 0)
+                continue
             failures = [failure for failure in trial(study, random.Random(f"{seed} {part}"), n) if failure]
             found[part] = (n - len(failures), n)
             told(f"{part}: {n - len(failures)} of {n}")
@@ -524,7 +596,9 @@ def main() -> None:
     found = soak({k: n for k, n in counts.items() if options.only in (None, k)}, options.seed)
     if options.full and options.only is None:
         begin, end = "<!-- soak -->\n", "<!-- end of soak -->"
-        rows = [f"| {PARTS[part][1]} | {passed} of {n} |" for part, (passed, n) in found.items()]
+        rows = [
+            f"| {PARTS[part][1]} | {f'{passed} of {n}' if n else 'not run'} |" for part, (passed, n) in found.items()
+        ]
         before, _, rest = REPORT.read_text().partition(begin)
         table = "\n".join(["| trial | passed |", "| --- | --- |", *rows])
         REPORT.write_text(f"{before}{begin}\n{table}\n\n{end}{rest.partition(end)[2]}")

@@ -38,11 +38,13 @@ from pipeline.params.sections import (
     naming,
 )
 from sagd.errors import InputError, plainly, shortened
+from sagd.images import tell
 from sagd.noise.base import Noise as AnyNoise
 from sagd.runtime.files import read_array, read_bytes, read_images, read_json
 
 LARGEST = 4 << 20  # bytes of a file of parameters; the paper's, with 171 settings, has a fortieth of it
 DEEPEST = 16  # mappings and lists inside each other
+MOST = 10**6  # values, those of aliases counted where they are used
 FILES = (Path("params.yaml"), Path("params.json"))  # the second is the paper's study: written by a program, read fast
 
 
@@ -209,7 +211,7 @@ class Params:
         """A checked top-level section, such as `dataset`; ``seeds`` are those of the focus."""
         if name != "seeds":
             return _parse(SECTIONS[name], self.raw.get(name), name)
-        seed = _parse(Seeded, {"seed": self.raw.get("seed")}, "").seed
+        seed = _parse(Seeded, {key: self.raw[key] for key in ("seed",) if key in self.raw}, "").seed
         return [seed + k for k in range(self.section("train").repeats)]
 
     @cached_property
@@ -254,9 +256,16 @@ class Params:
         for name in SECTIONS:
             if name in self.raw:
                 self.section(name)
-        for setting in self.drawn if "grid" in self.raw else [self.setting(None)]:
+        for setting in self.described:
             for name in ("seeds", "noise", "corrupt", "encode", "train", "sample", "evaluate"):
                 setting.section(name)
+
+    @property
+    def described(self) -> list[Setting]:
+        """What is sampled and measured, as far as the file has all sections of it: a stage needs only its own."""
+        found = self.drawn if "grid" in self.raw else [self.setting(None)]
+        ours, common = {"seed", "train", "sample", "evaluate"}, {"evaluate"}
+        return [s for s in found if (ours if s.name is None else common) <= self.raw.keys()]
 
     @property
     def all_settings(self) -> list[Setting]:
@@ -335,18 +344,22 @@ def load() -> Params:
 
 
 def _check_nesting(raw: object) -> None:
-    """Refuse what is nested deeper than any section, and aliases: `dvc exp run -S` ignores such a file."""
-    seen, todo = set(), [(raw, 1)]
+    """Refuse what is nested deeper than any section, and aliases that make more of a file than it has room for."""
+    todo, seen, nodes, aliases = [(raw, 1)], set(), 0, False
     while todo:
         node, depth = todo.pop()
+        nodes += 1
+        if nodes > MOST:
+            raise ValueError(f"its YAML aliases (*name) make more than {MOST:,} values of it")
         if not isinstance(node, dict | list):
             continue
-        if id(node) in seen:
-            raise ValueError("it has YAML aliases (*name), with which dvc exp run -S changes nothing; write them out")
         if depth > DEEPEST:
             raise ValueError(f"it is nested more than {DEEPEST} deep")
+        aliases = aliases or id(node) in seen
         seen.add(id(node))
         todo += [(child, depth + 1) for child in (node.values() if isinstance(node, dict) else node)]
+    if aliases:
+        tell(f"{file()} has YAML aliases (*name): dvc exp run -S changes nothing in such a file")
 
 
 def _parse(model: type[Section], content: object, where: str) -> Any:

@@ -10,6 +10,7 @@ import operator
 import re
 import types
 import typing
+import unicodedata
 from collections.abc import Callable, Iterator
 from dataclasses import fields
 from pathlib import Path
@@ -65,7 +66,7 @@ def _exponent(alpha: Any) -> Any:
 
 
 def _printable(text: str) -> str:
-    if not text.isprintable():
+    if any(unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp") for c in text):  # a space of any kind is allowed
         raise ValueError("it must have no control characters")
     return text
 
@@ -87,7 +88,7 @@ Band = Annotated[list[float], Field(min_length=2, max_length=2), AfterValidator(
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9]*(_[a-z0-9]+)*$")]  # "__" separates a setting from its variant
 Text = Annotated[str, Field(max_length=4096), AfterValidator(_printable)]
 # The bounds lie far above what is of use: a slip of the key is told at once. What a machine can't hold of what is
-# allowed is told by pipeline/run/budget.py.
+# allowed is told by pipeline/run/door.py.
 Seed = Annotated[int, Field(ge=0, le=10**15)]
 Images = Annotated[int, Field(ge=1, le=10**8)]
 Batch = Annotated[int, Field(ge=1, le=10**6)]
@@ -103,6 +104,10 @@ class Section(BaseModel):
     """A mapping of params.yaml."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+    def __hash__(self) -> int:
+        """Of lists, too."""
+        return hash(self.model_dump_json())
 
 
 def keyed(where: str, model: type[Section], message: str) -> str:

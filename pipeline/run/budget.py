@@ -16,7 +16,6 @@ import torch
 from pipeline.params import Params, Setting
 from pipeline.params.sections import EXTENSIONS, Dataset, Encode, naming
 from pipeline.run import door
-from sagd import images
 from sagd.data import find
 from sagd.data.source import Absent
 from sagd.errors import InputError
@@ -74,7 +73,7 @@ def dry(params: Params, setting: Setting) -> None:
         noise = attempt("noise", lambda: _noise(setting, source.shape))
         if noise is not None:
             attempt("cost", lambda: (cost(setting, source, noise, world), None))
-        size = door.network_size(setting, source.shape, source.classes)
+        size = door.network_size(setting.train, source.shape, source.classes)
         attempt("disk", lambda: (door.disk(setting, shape, source.shape, counts, size), None))
     if problems:
         raise InputError(f"{setting.title} cannot run: {'; '.join(problems)}")
@@ -83,11 +82,8 @@ def dry(params: Params, setting: Setting) -> None:
 def plan(setting: Setting, source: Pixels | Latents, noise: Noise, world: World) -> None:
     """Print, before a training that is about to begin, what it will cost and what it will write."""
     record = _prepared(setting)
-    try:
-        size = door.network_size(setting, source.shape, source.classes)
-        disk = door.disk(setting, tuple(record["shape"]), source.shape, _counts(record), size)
-    except InputError as error:  # an estimate: no reason not to begin
-        disk = f"perhaps too little room, {error}"
+    size = door.network_size(setting.train, source.shape, source.classes)
+    disk = door.disk(setting, tuple(record["shape"]), source.shape, _counts(record), size)
     said = cost(setting, source, noise, world)
     if world.main:
         print(f"train {setting.title}: {said}; {disk}", flush=True)
@@ -140,7 +136,7 @@ def cost(setting: Setting, source: Pixels | Latents, noise: Noise, world: World)
         f"about {_time(training + sampling)} of {device}: {_time(training)} for {runs} x {choice.steps:,} steps of "
         f"{choice.batch_size} images, {_time(step)} each{shared}, and {_time(sampling)} for "
         f"{drawn:,} samples; {memory} of memory; "
-        f"{door.network_size(setting, source.shape, source.classes) / 1e6:.1f} M parameters"
+        f"{door.network_size(setting.train, source.shape, source.classes) / 1e6:.1f} M parameters"
     )
 
 
@@ -194,10 +190,10 @@ def _features(setting: Setting) -> tuple[str, None]:
 
 
 def _reference(path: str) -> tuple[str, None]:
-    given = images.statistics(Path(path))
+    given = Moments.read(Path(path))
     if given is None:
         raise InputError(f"evaluate.reference is {path}; it must be an npz file with mu and sigma")
-    return f"{path}: the moments of {len(Moments.given(*given).mean)} features", None
+    return f"{path}: the moments of {len(given.mean)} features", None
 
 
 def _stand_in(setting: Setting, images: tuple, classes: int, autoencoder: Autoencoder | None, world: World) -> Pixels:

@@ -2,7 +2,6 @@
 
 import argparse
 import ctypes
-import errno
 import os
 import signal
 import sys
@@ -12,6 +11,7 @@ from pathlib import Path
 from pipeline.params import Params, Setting, load
 from pipeline.run.launch import LAUNCHER, STDERR, launch, worker
 from sagd.errors import InputError
+from sagd.runtime.files import of_machine
 
 
 def stage(
@@ -58,7 +58,7 @@ def stage(
             from pipeline.run import door
 
             params = load()
-            door.check(params, _chosen(params, options, each))
+            door.check(params, _chosen(params, options, each), "" if name == "check" else name)
             main(params, options)
     except InputError as error:
         sys.exit(f"{name}: {error}")
@@ -73,8 +73,7 @@ def stage(
 def _of_the_machine(error: Exception) -> str | None:
     """What is no fault of the code, in a line: memory or disk is full, or cannot be written."""
     if isinstance(error, OSError):
-        known = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EMFILE, errno.ENFILE, errno.EIO}
-        return f"{error.filename or 'a file'}: {error.strerror}" if error.errno in known else None
+        return f"{error.filename or 'a file'}: {error.strerror}" if of_machine(error) else None
     if isinstance(error, MemoryError) or "memory" in type(error).__name__.lower() or "can't allocate" in str(error):
         return "there is not enough memory; --dry of the stage train says what a setting needs"
     return None

@@ -4,6 +4,7 @@ Every stage comes through here, so the first one tells a wrong value of the last
 alone.
 """
 
+import functools
 import os
 import shutil
 from collections.abc import Sequence
@@ -12,9 +13,11 @@ from pathlib import Path
 import torch
 
 from pipeline.params import Params, Setting
-from pipeline.params.sections import EXTENSIONS, Dataset
+from pipeline.params.sections import EXTENSIONS, Dataset, Train
+from pipeline.params.sections import Noise as NoiseSection
 from sagd.data import SOURCES, channels_of
 from sagd.errors import InputError, amount
+from sagd.images import tell
 from sagd.noise.base import Noise
 from sagd.runtime.files import scratch
 
@@ -23,7 +26,7 @@ LARGEST = 512  # side up to which a noise is made here, to see that it can be
 CGROUP = Path("/sys/fs/cgroup/memory.max")  # what a container may use
 
 
-def check(params: Params, chosen: Sequence[Setting] = ()) -> None:
+def check(params: Params, chosen: Sequence[Setting] = (), stage: str = "") -> None:
     """Raise InputError for the first value that is not valid, and for what there is no room for.
 
     Parameters
@@ -31,12 +34,12 @@ def check(params: Params, chosen: Sequence[Setting] = ()) -> None:
     chosen
         The settings that are about to be run. Of these it is checked that the machine has room for them, and that their
         noises and networks can be built; of all settings, if none is chosen.
+    stage
+        The stage that is about to run them. What a later one needs of memory is only a remark: it may run elsewhere.
     """
     params.check()
-    settings = params.drawn if "grid" in params.raw else [params.setting(None)]
     names = {setting.name for setting in chosen}
-    seen: set[str] = set()
-    for setting in settings:
+    for setting in params.described:
         dataset = params.dataset_of(setting)
         if dataset is None or (chosen and setting.name not in names):
             continue
@@ -45,10 +48,10 @@ def check(params: Params, chosen: Sequence[Setting] = ()) -> None:
         if setting.encode.kind != "pixel":  # of latents the shape is not known yet
             continue
         shape, classes = shape_of(dataset), classes_of(dataset)
-        _check_built(setting, shape, classes, seen)
+        _check_built(setting, shape, classes)
         if chosen:
-            parameters = network_size(setting, shape, classes)
-            check_memory(setting, shape, parameters)
+            parameters = network_size(setting.train, shape, classes)
+            check_memory(setting, shape, parameters, stage)
             disk(setting, shape, shape, (images_of(dataset), 0), parameters)
 
 
@@ -67,35 +70,32 @@ def images_of(dataset: Dataset) -> int:
     return SOURCES[dataset.name].images if dataset.name in SOURCES else 0
 
 
-def network_size(setting: Setting, shape: Shape, classes: int) -> int:
-    """How many parameters a setting's network has, for data of a shape (C, H, W)."""
-    train = setting.train
+@functools.cache
+def network_size(train: Train, shape: Shape, classes: int) -> int:
+    """How many parameters the network of a section ``train`` has, for data of a shape (C, H, W)."""
     with torch.device("meta"):
         return sum(p.numel() for p in train.network(shape, classes, 0).parameters())
 
 
 def noise_of(setting: Setting, shape: Shape) -> Noise:
     """A setting's noise, with white data where it is made of the data's spectrum; refused if it cannot be sampled."""
-    formulation, white = setting.train.formulation(shape), torch.ones(shape[-2:], dtype=torch.float64)
-    noise = setting.noise.spectrum(white, formulation.alpha_bar, 0.0 if setting.noise.alpha == "auto" else None)
+    noise = _noise(setting.noise, setting.train, shape)
     setting.check(noise, shape)
     return noise
 
 
-def _check_built(setting: Setting, shape: Shape, classes: int, seen: set[str]) -> None:
-    """Refuse what the library refuses of a noise or a network; what has been ``seen`` is not built again."""
+@functools.cache
+def _noise(choice: NoiseSection, train: Train, shape: Shape) -> Noise:
+    white = torch.ones(shape[-2:], dtype=torch.float64)
+    return choice.spectrum(white, train.formulation(shape).alpha_bar, 0.0 if choice.alpha == "auto" else None)
 
-    def new(*described: object) -> bool:
-        before = len(seen)
-        seen.add(repr((*described, shape)))
-        return len(seen) > before
 
-    train = setting.train
+def _check_built(setting: Setting, shape: Shape, classes: int) -> None:
+    """Refuse what the library refuses of a noise or a network."""
     try:
-        if setting.noise.file is None and shape[-1] <= LARGEST and new(setting.noise, train.schedule, setting.sample):
+        if setting.noise.file is None and shape[-1] <= LARGEST:
             noise_of(setting, shape)
-        if new(train.architecture, classes):
-            network_size(setting, shape, classes)
+        network_size(setting.train, shape, classes)
     except InputError as error:
         said = str(error)
         known = setting.name is None or said.startswith(setting.title)
@@ -126,7 +126,7 @@ def memory() -> int:
     return min(whole, int(allowed)) if allowed.isdigit() else whole
 
 
-def check_memory(setting: Setting, shape: Shape, parameters: int) -> None:
+def check_memory(setting: Setting, shape: Shape, parameters: int, stage: str) -> None:
     """Refuse a training or sampling that needs more memory than there is: by what it needs at least, in float32."""
     train, sample, pixels = setting.train, setting.sample, torch.Size(shape).numel()
     processes = int(os.environ.get("WORLD_SIZE", 1))
@@ -136,23 +136,30 @@ def check_memory(setting: Setting, shape: Shape, parameters: int) -> None:
     maps = 0 if train.unet is None else train.unet.widths[0] * shape[-1] * shape[-2]
     blocks = 0 if train.unet is None else train.unet.layers
     training = side_by_side * 4 * (5 * parameters + 3 * train.batch_size * pixels + 2 * blocks * part * maps)
-    needs = [
-        ("training", training // processes, "train.unet, train.dit, train.batch_size, train.micro_batch_size"),
-        ("a run's losses", 4 * train.steps, "train.steps"),
-        ("sampling", 4 * (parameters + 3 * sample.batch_size * pixels + sample.batch_size * maps), "sample.batch_size"),
-    ]
+    losses, drawing = 4 * train.steps, 4 * (parameters + 3 * sample.batch_size * pixels + sample.batch_size * maps)
+    needs = []
+    if not _trained(setting):
+        keys = "train.unet, train.dit, train.batch_size, train.micro_batch_size"
+        needs += [
+            ("train", "training", training // processes, keys),
+            ("train", "a run's losses", losses, "train.steps"),
+        ]
+    if not _sampled(setting):
+        needs += [("sample", "sampling", drawing, "sample.batch_size")]
     there = memory()
-    for what, needed, keys in needs:
+    for which, what, needed, keys in needs:
         if needed > there:
-            raise InputError(
-                f"{setting.title}: {what} needs at least {amount(needed)} of memory; there are {amount(there)} ({keys})"
-            )
+            said = f"{what} needs at least {amount(needed)} of memory; there are {amount(there)} ({keys})"
+            if stage not in ("", which):
+                tell(f"{stage}: {setting.title}: on this machine {said}")
+            else:
+                raise InputError(f"{setting.title}: {said}")
 
 
 def disk(setting: Setting, images: Shape, shape: Shape, counts: tuple[int, int], parameters: int) -> str:
-    """What is still to be written, in words; refused if it has no room.
+    """What is still to be written at least, in words; refused if there is no room for it.
 
-    What goes to DVC's cache is there twice, where the file system cannot share.
+    What DVC's cache needs besides, where its file system cannot share, is not counted, nor what is packed, samples.
 
     Parameters
     ----------
@@ -165,34 +172,38 @@ def disk(setting: Setting, images: Shape, shape: Shape, counts: tuple[int, int],
     """
     choice, runs = setting.train, len(setting.seeds)
     pixels, numbers = torch.Size(images).numel(), sum(counts)
-    stored = setting.encode.stored
-    latents = counts[0] * (1 + setting.encode.flips) * torch.Size(shape).numel() * 2 if stored else 0
+    latents = counts[0] * (1 + setting.encode.flips) * torch.Size(shape).numel() * 2 if setting.encode.stored else 0
     prepared = (setting.prepared / "train.npy").exists()
     encoded = (setting.artifacts("encode") / "manifest.json").exists()
-    trained = (setting.artifacts("train") / "run.json").exists()
-    sampled = (setting.artifacts("sample") / "samples.json").exists()
-    drawn = 0 if sampled else sum(setting.sample.drawn(choice.earlier).values()) * runs * pixels
-    networks = 0 if trained else 4 * parameters * runs
-    here = {
-        "images": 0 if prepared else 2 * numbers * pixels,
-        "networks": 2 * networks * choice.checkpoints,
-        "samples": 2 * drawn,
-    }
-    below_scratch = {
-        "images": 0 if prepared else numbers * pixels,
+    network = 0 if _trained(setting) else 4 * parameters
+    drawn = 0 if _sampled(setting) else sum(setting.sample.drawn(choice.earlier).values()) * runs * pixels
+    here = {"images": 0 if prepared else numbers * pixels, "networks": network * runs * choice.checkpoints}
+    below = {
+        "images": here["images"],
         "latents": 0 if encoded else latents,
-        "checkpoints": networks * (3 + choice.checkpoints),
-        "samples": 2 * drawn,
+        "checkpoints": network * (3 + choice.checkpoints),
+        "samples": drawn,
     }
     said = []
-    for place, needs in ((Path.cwd(), here), (scratch(), below_scratch)):
+    elsewhere = "SAGD_SCRATCH names another scratch folder"
+    for place, needs, remedy in ((Path("artifacts").absolute(), here, ""), (scratch(), below, f": {elsewhere}")):
         there = next(p for p in (place, *place.parents) if p.exists())
-        free = shutil.disk_usage(there).free
+        free, needed = shutil.disk_usage(there).free, sum(needs.values())
         each = ", ".join(f"{name} {amount(size)}" for name, size in needs.items() if size)
-        said.append(f"{amount(sum(needs.values()))} in {place}, of {amount(free)} that are free ({each or 'nothing'})")
-        if sum(needs.values()) > free:
-            raise InputError(
-                f"{setting.title} needs {said[-1]}: SAGD_SCRATCH names another scratch folder, `dvc cache dir` another "
-                "cache"
-            )
+        said.append(f"{amount(needed)} in {place}, of {amount(free)} that are free ({each or 'nothing'})")
+        if needed > free + _written(place):  # an interrupted run has some of it
+            raise InputError(f"{setting.title} needs at least {said[-1]}{remedy}")
     return "; ".join(said)
+
+
+def _written(folder: Path) -> int:
+    """Bytes of the files below a folder."""
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
+def _trained(setting: Setting) -> bool:
+    return (setting.artifacts("train") / "run.json").exists()
+
+
+def _sampled(setting: Setting) -> bool:
+    return (setting.artifacts("sample") / "samples.json").exists()

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from sagd.errors import InputError
-from sagd.images import Images, statistics
+from sagd.images import Images
 from sagd.metrics.extractors import DEFAULT, EXTRACTORS, extractor
 from sagd.metrics.features import features
 from sagd.metrics.frechet import Moments
@@ -91,7 +91,7 @@ def _compare(options: argparse.Namespace) -> dict:
         raise InputError(f"--seed is {options.seed}; it must be 0 or more")
     subsets = _pair(options.kid_subsets)
     network = extractor(options.features)
-    given = statistics(Path(options.reference))
+    given = Moments.read(Path(options.reference))
     sets = [Images(options.generated)]
     if given is None or needing_images(metrics):
         sets.append(Images(options.reference))
@@ -112,7 +112,7 @@ def _compare(options: argparse.Namespace) -> dict:
             reference,
             network,
             tuple(metrics),
-            moments=Moments.given(*given) if given else None,
+            moments=given,
             seed=options.seed,
             replicates=resamples,
             kid_subsets=subsets,

@@ -18,13 +18,13 @@ from sagd.errors import InputError
 from sagd.images import Images
 from sagd.runtime.distributed import World
 from sagd.runtime.download import digest, fetch
-from sagd.runtime.files import read_array, read_bytes, set_aside, sources, write_bytes, writing
+from sagd.runtime.files import of_machine, read_array, read_bytes, set_aside, sources, write_bytes, writing
 from sagd.runtime.parallel import blocks, concurrently
 
 # Features depend on the batch in the last bits of float32, so it is fixed, and part of the key in the cache.
 # On a CPU a few images at a time stay in its cache: 4 run twice as fast as 24.
 BATCH = {"cpu": 4, "cuda": 64}
-PART = {"cpu": 128, "cuda": 4096}  # images, by which the work is shared out and resumed
+PART = {"cpu": 128, "cuda": 1024}  # images, by which the work is shared out and resumed
 SUM = ".sha256"  # ending of the file that holds the sum of another
 
 PACKAGES = (
@@ -202,6 +202,8 @@ def _whole(path: Path, count: int, world: World) -> bool:
             return True
         why = f"{path} is not as it was written"
     except InputError as error:
+        if of_machine(error.__cause__):
+            raise
         why = str(error)
     if world.main:
         set_aside(path, why)

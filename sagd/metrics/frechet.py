@@ -1,14 +1,18 @@
 """The Fréchet distance: FID on Inception's features."""
 
+import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
-from sagd.errors import InputError, needs
+from sagd.errors import InputError, needs, shortened
+from sagd.runtime.files import BROKEN, entry, read_array, regular
 from sagd.runtime.parallel import blocks
 
 BLOCK = 1024  # features at a time in float64
+WIDEST = 8 * 2**28  # bytes of a covariance that is read: of 16,384 features
 
 
 @dataclass(frozen=True)
@@ -57,13 +61,32 @@ class Moments:
         return cls.given(mean, sum(x.T @ x for x in centred) / (n - 1))
 
     @classmethod
+    def read(cls, path: Path) -> "Moments | None":
+        """Moments of an npz file with ``mu`` (D,) and ``sigma`` (D, D), such as ADM's reference batches; else None."""
+        if path.suffix != ".npz":
+            return None
+        try:
+            with zipfile.ZipFile(regular(path)) as archive:
+                if not {"mu.npy", "sigma.npy"} <= set(archive.namelist()):
+                    return None
+                for name in ("mu.npy", "sigma.npy"):
+                    entry(archive, name, WIDEST)
+            return cls.given(*(read_array(path, member=name).astype(np.float64) for name in ("mu", "sigma")))
+        except InputError as error:
+            raise InputError(str(error) if str(path) in str(error) else f"{path}: {error}") from error
+        except BROKEN as error:
+            raise InputError(f"cannot read {path}: {shortened(str(error), 200)}") from error
+
+    @classmethod
     def given(cls, mean: np.ndarray, covariance: np.ndarray) -> "Moments":
         """Moments from a mean (D,) and a covariance (D, D), as reference files hold them."""
         with needs("metrics"):
             from scipy.linalg import LinAlgError, cholesky, eigh
 
-        if mean.ndim != 1 or covariance.shape != 2 * mean.shape:
-            raise InputError(f"mean of shape {mean.shape}, covariance {covariance.shape}; they must be (D,) and (D, D)")
+        if mean.ndim != 1 or covariance.shape != 2 * mean.shape or not len(mean):
+            raise InputError(
+                f"mean of shape {mean.shape}, covariance {covariance.shape}; they must be (D,) and (D, D), D at least 1"
+            )
         scale = np.abs(covariance).max(initial=0)
         if not np.isfinite(mean).all() or not np.abs(covariance - covariance.T).max(initial=0) <= 1e-6 * scale < np.inf:
             raise InputError("mean or covariance is not finite, or the covariance is not symmetric")

@@ -1,10 +1,12 @@
 """Atomic files: written to a temporary file, flushed to the disk, then renamed."""
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
 import os
+import shutil
 import sys
 import threading
 import zipfile
@@ -25,6 +27,13 @@ BROKEN = (
     OSError, ValueError, EOFError, KeyError, TypeError, OverflowError, MemoryError, SyntaxError, NotImplementedError,
     RuntimeError, zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
+# Errors that are not of the file: no room, no right, a disk that fails.
+MACHINE = {
+    errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.EIO,
+    errno.ESTALE, errno.ENOMEM,
+}  # fmt: skip
+# Members of zip files that are read: the other ways to pack can make any amount of a few bytes at once.
+PACKED = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
 
 
 @contextlib.contextmanager
@@ -181,12 +190,28 @@ def regular(path: Path | str) -> Path:
     return path
 
 
+def entry(archive: zipfile.ZipFile, name: str, most: int) -> zipfile.ZipInfo:
+    """A member of a zip file that may be unpacked: no more than ``most`` bytes of it, a little at a time."""
+    found = archive.getinfo(name)
+    if found.compress_type not in PACKED:
+        raise OSError(f"{name} is packed by method {found.compress_type}; members are read that are stored or deflated")
+    if found.file_size > most:
+        raise OSError(f"unpacked it has {found.file_size:,} bytes, at most {most:,} are read")
+    return found
+
+
+def of_machine(error: BaseException | None) -> bool:
+    """Whether a file could not be read or written for want of memory, of room, of a right, or of a disk that works."""
+    return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in MACHINE)
+
+
 def set_aside(path: Path, why: str) -> None:
-    """Rename a damaged file that can be made anew, and say so."""
-    aside = path.with_name(f"{path.name}.damaged")
+    """Move a damaged file that can be made anew to the scratch folder, where it can be looked at, and say so."""
+    aside = scratch() / "damaged" / path.name
     with contextlib.suppress(FileNotFoundError):  # another process has just done so
-        path.replace(aside)
-    print(f"{why}; it is set aside as {aside.name}, and made anew", file=sys.stderr, flush=True)
+        aside.parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(path, aside)
+    print(f"{why}; it is set aside in {aside.parent}, and made anew", file=sys.stderr, flush=True)
 
 
 def holds(path: Path | str, tensors: dict[str, Tensor]) -> bool:

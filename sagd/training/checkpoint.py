@@ -1,6 +1,5 @@
 """What a checkpoint holds."""
 
-import errno
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +10,7 @@ from torch import Tensor
 
 from sagd.errors import InputError
 from sagd.runtime.distributed import World, fill
-from sagd.runtime.files import read_tensors, set_aside, write_tensors
-
-MACHINE = {errno.EMFILE, errno.ENFILE, errno.EIO, errno.ESTALE, errno.ENOMEM}  # errors that are not of the file
+from sagd.runtime.files import of_machine, read_tensors, set_aside, write_tensors
 
 
 @dataclass
@@ -68,10 +65,10 @@ class State:
             saved = read_tensors(path)
             with safetensors.safe_open(path, "pt") as file:
                 metadata = file.metadata() or {}
-            damage = "" if metadata.get("sum") == _sum(saved) else f"{path} is not as it was written"
+            whole = metadata.get("sum", _sum(saved)) == _sum(saved)  # sagd 0.1 wrote no sum
+            damage = "" if whole else f"{path} is not as it was written"
         except InputError as error:
-            # No memory, no permission, a disk that fails: the file may be whole, and is left where it is.
-            if isinstance(error.__cause__, MemoryError | PermissionError) or _errno(error) in MACHINE:
+            if of_machine(error.__cause__):  # the file may be whole, and is left where it is
                 raise
             damage = str(error)
         if any(self.world.most(bool(damage))):
@@ -90,10 +87,6 @@ class State:
             for name, tensor in mine.items():
                 fill(tensor, saved[name])
         return int(saved["step"])
-
-
-def _errno(error: InputError) -> int | None:
-    return error.__cause__.errno if isinstance(error.__cause__, OSError) else None
 
 
 def _sum(tensors: dict[str, Tensor]) -> str:

@@ -92,9 +92,10 @@ def test_a_training_says_its_cost_first_on_a_gpu(said, capsys, monkeypatch):
     Path("artifacts/prepare").mkdir(parents=True)
     Path("artifacts/prepare/train.npy").touch()
     monkeypatch.setattr("shutil.disk_usage", lambda place: type("usage", (), {"free": 1000})())
-    plan(setting, source, power_law((16, 16), -0.04), world)
-    text = capsys.readouterr().out
-    assert "perhaps too little room" in text and "images" not in text.split("memory")[1]
+    with pytest.raises(
+        InputError, match=r"of 1 kB that are free \(networks 957 kB\)"
+    ):  # and no images, which are there
+        plan(setting, source, power_law((16, 16), -0.04), world)
 
 
 def test_all_that_is_missing_is_told_at_once(said):
@@ -123,5 +124,5 @@ def test_what_can_be_fetched_is_no_error(said):
 
 def test_a_full_disk_is_an_error(said, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda place: type("usage", (), {"free": 1000})())
-    with pytest.raises(InputError, match=r"disk: .*SAGD_SCRATCH"):
+    with pytest.raises(InputError, match=r"disk: good needs at least 5 MB in .*\(images 4 MB, networks 983 kB\)"):
         said("good")

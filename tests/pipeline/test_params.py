@@ -250,9 +250,10 @@ def test_a_bad_value_that_dvc_has_written_stays_and_is_told(project, monkeypatch
     [
         ("a: " + "[" * 5000 + "]" * 5000, "it is nested more than 16 deep|it is nested too deep"),
         ("\n".join(" " * k + "a:" for k in range(1200)), "it is nested more than 16 deep|it is nested too deep"),
+        ("a: &a [*a]", "it is nested more than 16 deep"),
         (
-            "a: &a [1, 2]\nb: &b [*a, *a, *a]\nseed: [*b, *b]",
-            r"it has YAML aliases \(\*name\)",
+            "a: &a [" + "1, " * 100 + "]\nb: &b [" + "*a, " * 100 + "]\nseed: [" + "*b, " * 100 + "]",
+            r"its YAML aliases \(\*name\) make more than 1,000,000 values of it",
         ),
         ("seed: " + "9" * 5000, "it has a whole number of more than 4300 digits"),
         ("seed: 1\nseed: 2", "found duplicate key"),
@@ -304,7 +305,7 @@ def test_a_wrong_value_is_told_at_the_door_whichever_stage_it_is_for(project, ch
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"sample__n": 10**8}, r"^focus needs [\d.]+ [GT]B in .*samples [\d.]+ [GT]B\): SAGD_SCRATCH names another"),
+        ({"sample__n": 10**8}, r"^focus needs at least [\d.]+ [GT]B in .*samples [\d.]+ [GT]B\): SAGD_SCRATCH"),
         ({"train__unet__widths": [2**14] * 2}, r"^focus: training needs at least [\d.]+ TB of memory; .*train\.unet"),
         ({"sample__batch_size": 10**6, "dataset__size": 512}, r"^focus: sampling needs .*\(sample\.batch_size\)"),
     ],
@@ -323,11 +324,65 @@ def test_what_has_been_written_needs_no_room(project, monkeypatch):
     params = project(sample__n=10**6)
     monkeypatch.setattr(door.shutil, "disk_usage", lambda place: SimpleNamespace(free=1e6))
     for stage, file in (("prepare", "train.npy"), ("train", "run.json"), ("sample", "samples.json")):
-        with pytest.raises(InputError, match="focus needs"):
+        with pytest.raises(InputError, match="focus needs at least"):
             door.check(params, [params.setting(None)])
         Path("artifacts", stage).mkdir(parents=True)
         Path("artifacts", stage, file).touch()
     door.check(params, [params.setting(None)])
+
+
+def test_what_an_interrupted_run_has_written_needs_no_more_room(project, monkeypatch, tmp_path):
+    params = project(sample__n=10**6)
+    monkeypatch.setenv("SAGD_SCRATCH", str(tmp_path / "elsewhere"))
+    monkeypatch.setattr(door.shutil, "disk_usage", lambda place: SimpleNamespace(free=100e6))
+    with pytest.raises(InputError, match="samples"):
+        door.check(params, [params.setting(None)])
+    (tmp_path / "elsewhere" / "sample").mkdir(parents=True)
+    with open(tmp_path / "elsewhere" / "sample" / "part.npy", "wb") as file:
+        file.truncate(10**10)
+    door.check(params, [params.setting(None)])
+
+
+def test_memory_of_a_later_stage_is_a_remark(project, monkeypatch, capsys):
+    """That stage may be run on another machine."""
+    params = project()
+    monkeypatch.setattr(door, "memory", lambda: 1e6)
+    door.check(params, [params.setting(None)], "prepare")
+    assert capsys.readouterr().err.startswith("prepare: focus: on this machine training needs at least")
+    with pytest.raises(InputError, match=r"^focus: training needs at least"):
+        door.check(params, [params.setting(None)], "train")
+    Path("artifacts/train").mkdir(parents=True)
+    Path("artifacts/train/run.json").touch()
+    door.check(params, [params.setting(None)], "train")
+
+
+@pytest.mark.parametrize("kept", [{"dataset"}, {"noise"}, {"dataset", "seed", "train"}, set()])
+def test_a_file_may_have_some_sections_only(project, kept):
+    """As many as a stage needs."""
+    raw = {key: value for key, value in project().raw.items() if key in kept}
+    door.check(parameters.Params(raw))
+    bad = {"dataset": {"name": "mnist_5k"}} | {key: value for key, value in raw.items() if key != "dataset"}
+    with pytest.raises(InputError, match=r"dataset\.size is missing"):
+        door.check(parameters.Params(bad))
+
+
+def test_aliases_are_read_and_told(project, capsys):
+    text = Path("params.yaml").read_text().replace("repeats: 3", "repeats: &three 3", 1)
+    Path("params.yaml").write_text(text.replace("band: null", "band: &band [0.2, 0.5]", 1))
+    assert parameters.load()
+    assert capsys.readouterr().err == ""
+    Path("params.yaml").write_text(Path("params.yaml").read_text() + "\nclassifier: &c {}\ndatasets: *c\n")
+    assert parameters.load().datasets == {}
+    said = capsys.readouterr().err
+    assert said == "params.yaml has YAML aliases (*name): dvc exp run -S changes nothing in such a file\n"
+
+
+def test_paths_may_hold_spaces_of_any_kind(project):
+    for space in ("\u00a0", "\u3000", " "):
+        door.check(project(dataset__path=f"my{space}images"))
+    for bad in ("\x1b", "\u202e", "\u2028"):
+        with pytest.raises(InputError, match="no control characters"):
+            door.check(project(dataset__path=f"my{bad}images"))
 
 
 def test_memory_is_what_the_container_allows(monkeypatch, tmp_path):

@@ -239,6 +239,33 @@ def test_a_checkpoint_is_chosen_on_one_half_and_measured_on_the_other():
     assert chosen_on_half(np.array([[3.0, 1.0, 2.0], [5.0, 6.0, 4.0]])) == (6 + 2) / 2
 
 
+def test_moments_are_read_where_there_are_some(tmp_path):
+    images = np.zeros((5, 3, 8, 6), np.uint8)
+    np.savez(tmp_path / "adm.npz", mu=np.arange(3), sigma=np.diag([1, 2, 3]), arr_0=images)
+    found = Moments.read(tmp_path / "adm.npz")
+    np.testing.assert_allclose(found.covariance, np.diag([1.0, 2.0, 3.0]), atol=1e-12)
+    np.savez(tmp_path / "images.npz", arr_0=images)
+    assert Moments.read(tmp_path / "images.npz") is None
+    assert Moments.read(tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    ("mu", "sigma", "says"),
+    [
+        (np.zeros(3), np.eye(4), r"adm\.npz: mean of shape \(3,\)"),
+        (np.zeros(2), -np.eye(2), r"adm\.npz: .*eigenvalue of -1"),
+        (np.full(2, np.nan), np.eye(2), r"adm\.npz: .*not finite"),
+        (np.array(["a", "b"]), np.eye(2), r"cannot read .*adm\.npz: could not convert string"),
+        (np.zeros(0), np.zeros((0, 0)), r"adm\.npz: "),
+    ],
+)
+def test_a_file_of_bad_moments_is_named(tmp_path, mu, sigma, says):
+    np.savez(tmp_path / "adm.npz", mu=mu, sigma=sigma)
+    with pytest.raises(InputError, match=says) as failure:
+        Moments.read(tmp_path / "adm.npz")
+    assert "\n" not in str(failure.value)
+
+
 @pytest.mark.parametrize(
     ("call", "says"),
     [
