@@ -81,6 +81,8 @@ def curves(
 
     Points that were not measured are NaN.
     """
+    from matplotlib.ticker import LogLocator, NullFormatter
+
     figure, (left, right) = _pair(7, len(effects))
     drawn = {name: values for name, values in lines.items() if len(values)}
     for (name, values), color, marker in zip(drawn.items(), COLORS, MARKERS, strict=False):
@@ -91,6 +93,10 @@ def curves(
     left.set(xlabel=labels[0], ylabel=labels[1])
     if logarithmic:
         left.set(xscale="log", yscale="log")
+        for ticks in (left.xaxis, left.yaxis):
+            ticks.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            ticks.set_major_formatter("{x:g}")
+            ticks.set_minor_formatter(NullFormatter())
     left.legend(fontsize=8)
     forest(right, effects, effect)
     return figure
