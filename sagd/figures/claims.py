@@ -93,10 +93,11 @@ def curves(
     left.set(xlabel=labels[0], ylabel=labels[1])
     if logarithmic:
         left.set(xscale="log", yscale="log")
-        for ticks in (left.xaxis, left.yaxis):
-            ticks.set_major_locator(LogLocator(subs=(1, 2, 5)))
-            ticks.set_major_formatter("{x:g}")
-            ticks.set_minor_formatter(NullFormatter())
+        for ticks, (low, high) in ((left.xaxis, left.get_xlim()), (left.yaxis, left.get_ylim())):
+            if high < 200 * low:  # powers of ten would be too few
+                ticks.set_major_locator(LogLocator(subs=(1, 2, 5)))
+                ticks.set_major_formatter("{x:g}")
+                ticks.set_minor_formatter(NullFormatter())
     left.legend(fontsize=8)
     forest(right, effects, effect)
     return figure
