@@ -5,6 +5,7 @@ Times on shared machines are noisy; the ratio of neighbours is less so. Nothing 
 
 import argparse
 import contextlib
+import copy
 import io
 import json
 import subprocess
@@ -20,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 import sagd
 from sagd.formulations.flow import dimension_shift
@@ -49,9 +51,9 @@ def ratio(ours: Callable[[], object], theirs: Callable[[], object], pairs: int) 
     return found[len(found) // 2], found[0], found[-1]
 
 
-def tell(what: str, measured: tuple[float, float, float], invert: bool = False) -> None:
+def tell(what: str, measured: tuple[float, float, float], invert: bool = False, aim: str = "") -> None:
     middle, low, high = measured if not invert else (1 / measured[0], 1 / measured[2], 1 / measured[1])
-    print(f"{what:<66} {middle:6.2f}  ({low:.2f} to {high:.2f})", flush=True)
+    print(f"{what:<66} {middle:6.2f}  ({low:.2f} to {high:.2f}){aim and f', aim {aim}'}", flush=True)
 
 
 def noise() -> None:
@@ -168,6 +170,7 @@ def training(steps: int = 30) -> None:
             f"  one run, batch {batch}",
             ratio(lambda b=batch: run(0, b), lambda b=batch: theirs(b), 5),
             invert=True,
+            aim="1.5",
         )
         tell(
             f"  two seeds, batch {batch}: side by side, as the stage does; theirs in turn",
@@ -177,7 +180,77 @@ def training(steps: int = 30) -> None:
                 5,
             ),
             invert=True,
+            aim="1.5",
         )
+
+
+def arithmetic() -> None:
+    """What a step of training (forward, backward) reaches of what the machine can, and what might bring it closer."""
+    print("\nA step's arithmetic, float32: GFLOP/s reached, of those of a product of matrices of 1024x1024")
+    cores = torch.get_num_threads()
+    square = torch.randn(1024, 1024)
+    bf16 = torch.ops.mkldnn._is_mkldnn_bf16_supported() and "bf16" in Path("/proc/cpuinfo").read_text()
+    for name, how, size, batch in (("the study's U-Net", UNET, 16, 16), ("the paper's U-Net", PAPER_UNET, 32, 8)):
+        network, x, t = unet((size, size), 1, **how), torch.randn(batch, 1, size, size), torch.rand(batch)
+
+        def step(network=network, x=x, t=t) -> None:
+            network(x, t).square().mean().backward()
+
+        with FlopCounterMode(display=False) as counted:
+            step()
+        work = counted.get_total_flops() / 1e9
+        for threads in sorted({1, cores}):
+            torch.set_num_threads(threads)
+            times = sorted(seconds(step) for _ in range(9))
+            peak = 2 * 1024**3 / 1e9 / sorted(seconds(lambda: square @ square) for _ in range(31))[15]
+            reached = work / times[4]
+            print(f"  {name}, batch {batch}, {threads} threads: {reached:.0f} of {peak:.0f}, {reached / peak:.0%}")
+
+        def other(setting: Callable, network=network, step=step, x=x, t=t) -> Callable:
+            def stepped() -> None:
+                setting(network)(x, t).square().mean().backward()
+
+            return stepped
+
+        last, compiled = copy.deepcopy(network).to(memory_format=torch.channels_last), torch.compile(network)
+        tell("    in channels_last, times as fast", ratio(other(lambda _, last=last: last), step, 9), invert=True)
+        tell("    compiled, times as fast", ratio(other(lambda _, c=compiled: c), step, 9), invert=True)
+        if bf16:
+            with torch.autocast("cpu", torch.bfloat16):
+                tell("    in bfloat16, times as fast", ratio(step, other(lambda network: network), 9), invert=True)
+        else:
+            print("    bfloat16: not run, this CPU has no instructions for it")
+
+
+def many(batch: int = 16, steps: int = 5) -> None:
+    """Networks of one shape: in turn, side by side in threads (as the stage does), or as one (torch.func)."""
+    print(f"\nTraining steps of several networks, the study's U-Net, batch {batch}: times as fast as in turn")
+    cpu = torch.device("cpu")
+    for count in (2, 4, 8):
+        networks = [unet(SIZE, 1, **UNET) for _ in range(count)]
+        stacked = {k: v.detach().requires_grad_() for k, v in torch.func.stack_module_state(networks)[0].items()}
+        shape = copy.deepcopy(networks[0]).to("meta")
+        x, t = torch.randn(count, batch, 1, *SIZE), torch.rand(count, batch)
+        at_once = torch.func.vmap(lambda p, x, t, shape=shape: torch.func.functional_call(shape, p, (x, t)))
+
+        def alone(k: int, networks=networks, x=x, t=t) -> None:
+            for _ in range(steps):
+                networks[k](x[k], t[k]).square().mean().backward()
+
+        def in_turn(alone=alone, count=count) -> None:
+            for k in range(count):
+                alone(k)
+
+        def side_by_side(alone=alone, count=count) -> None:
+            list(concurrently(alone, range(count), cpu))
+
+        def as_one(at_once=at_once, stacked=stacked, x=x, t=t) -> None:
+            for _ in range(steps):
+                at_once(stacked, x, t).square().mean().backward()
+
+        aim = "2.67" if count == 8 else ""
+        tell(f"  {count} networks, side by side", ratio(side_by_side, in_turn, 5), invert=True, aim=aim)
+        tell(f"  {count} networks, as one", ratio(as_one, in_turn, 5), invert=True, aim=aim)
 
 
 def plain_loop(network: torch.nn.Module, formulation: object, shape: tuple, steps: int, batch_size: int) -> None:
@@ -301,6 +374,7 @@ def sampling(n: int = 256, steps: int = 10) -> None:
                 5,
             ),
             invert=True,
+            aim="2",
         )
 
 
@@ -341,7 +415,12 @@ def distances(n: int = 5000, dimensions: int = 2048) -> None:
             a, b, subsets=100, size=1000, rng=np.random.default_rng(0)
         ),
     }.items():
-        tell(f"  {name}", ratio(of, lambda: clean_fid.kernel_distance(a, b, **kid), 3), invert=True)
+        tell(f"  {name}", ratio(of, lambda: clean_fid.kernel_distance(a, b, **kid), 3), invert=True, aim="10")
+    single = np.random.default_rng(0).standard_normal((1024, dimensions), dtype=np.float32)
+    double, work = single.astype(np.float64), (n * n + n * n) * 2 * dimensions / 1e9  # two halves and a whole
+    for name, x in (("float64, as it is", double), ("float32", single)):
+        rate = 2 * 1024**2 * dimensions / 1e9 / sorted(seconds(lambda x=x: x @ x.T) for _ in range(9))[4]
+        print(f"  all pairs are {work:.0f} GFLOP; {name}: {rate:.0f} GFLOP/s, so {work / rate:.1f} s at least")
 
 
 def measuring(n: int = 2000) -> None:
@@ -463,7 +542,10 @@ def commands(runs: int = 5) -> None:
         print(f"  {what:<64} {idle[len(idle) // 2]:6.1f}  ({idle[0]:.1f} to {idle[-1]:.1f})", flush=True)
 
 
-PARTS = {f.__name__: f for f in (noise, training, throughput, sampling, distances, measuring, start_up, commands)}
+PARTS = {
+    f.__name__: f
+    for f in (noise, arithmetic, many, training, throughput, sampling, distances, measuring, start_up, commands)
+}
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)

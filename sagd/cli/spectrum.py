@@ -87,7 +87,7 @@ def measure(name: str, images: ImageSet) -> Measured:
         each[rows] = band_means(transforms.abs().square().mean(1), masks)
 
     with Bar(f"{name}, read twice", 2 * len(images)) as bar:
-        block = max(1, min(1024, 2**20 // math.prod(shape)))
+        block = max(1, min(1024, 2**20 // math.prod(shape)))  # or the bar would count the first image, too
         found = statistics(_Reporting(images, bar.update), block, keep)
     pixels += found["mean"].mean()
     return Measured(name, len(images), tuple(found["power"].shape), found["power"].mean(0), pixels, each)

@@ -1,5 +1,6 @@
 """The moments of a data set that its noise and its sampling need."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
@@ -21,7 +22,7 @@ class ImageSet(Protocol):
 
 
 def statistics(
-    images: ImageSet, block: int = 1024, each: Callable[[Tensor], None] = lambda transforms: None
+    images: ImageSet, block: int | None = None, each: Callable[[Tensor], None] = lambda transforms: None
 ) -> dict[str, Tensor]:
     """First and second moments of a data set of any size, in [-1, 1] units, float64, streamed.
 
@@ -30,7 +31,7 @@ def statistics(
     images
         (N, C, H, W), uint8.
     block
-        Images at a time.
+        Images at a time; None: 1024, or as many as make a million numbers.
     each
         Shown the unitary DFT of every block less the mean image, (n, C, H, W), complex, in order.
 
@@ -39,10 +40,11 @@ def statistics(
     dict
         ``mean`` (C, H, W), the mean image; ``power`` (C, H, W), the variance at each frequency of the unitary DFT.
     """
-    blocks = range(0, len(images), block)
+    size = block or max(1, min(1024, 2**20 // math.prod(images[:1].shape[1:])))
+    blocks = range(0, len(images), size)
 
     def pixels(start: int) -> Tensor:
-        return torch.from_numpy(np.array(images[start : start + block])).double() / 127.5 - 1
+        return torch.from_numpy(np.array(images[start : start + size])).double() / 127.5 - 1
 
     def squares(start: int, mean: Tensor) -> Tensor:
         transforms = torch.fft.fft2(pixels(start) - mean, norm="ortho")
