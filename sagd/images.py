@@ -169,7 +169,7 @@ def decode(content: bytes, where: str, whole: bool = True) -> "Image":
     # Pillow's readers raise what their formats lead them to: struct.error, IndexError, KeyError, ...
     except (*BROKEN, ArithmeticError, AttributeError, LookupError, struct.error, pil.DecompressionBombError) as error:
         if of_machine(error):
-            raise
+            raise InputError(f"cannot read {where}: {shortened(str(error), 200) or 'not enough memory'}") from error
         said = shortened(str(error), 200)
         if isinstance(error, pil.UnidentifiedImageError):  # whose text names an object in memory
             said = "it is in no format that is known"

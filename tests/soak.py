@@ -325,16 +325,16 @@ def _zipped(entries: dict[str, bytes], folder: Path, packed: int = zipfile.ZIP_D
 
 
 def _lying(folder: Path, entries: dict[str, bytes]) -> Path:
-    """A zip file with a member of 2 GB that says it has 99 bytes."""
+    """A zip file with a member of 1.6 GB that says it has 99 bytes."""
     path = folder / "set.zip"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in entries.items():
             archive.writestr(name, content)
         with archive.open("bomb.png", "w") as member:
-            for _ in range(256):
+            for _ in range(192):
                 member.write(bytes(1 << 23))
     whole = path.read_bytes()
-    path.write_bytes(whole.replace(struct.pack("<I", 1 << 31), struct.pack("<I", 99)))
+    path.write_bytes(whole.replace(struct.pack("<I", 192 << 23), struct.pack("<I", 99)))
     return path
 
 

@@ -4,6 +4,7 @@ Every stage comes through here, so the first one tells a wrong value of the last
 alone.
 """
 
+import contextlib
 import functools
 import os
 import shutil
@@ -138,13 +139,13 @@ def check_memory(setting: Setting, shape: Shape, parameters: int, stage: str) ->
     training = side_by_side * 4 * (5 * parameters + 3 * train.batch_size * pixels + 2 * blocks * part * maps)
     losses, drawing = 4 * train.steps, 4 * (parameters + 3 * sample.batch_size * pixels + sample.batch_size * maps)
     needs = []
-    if not _trained(setting):
+    if stage == "train" or not _trained(setting):
         keys = "train.unet, train.dit, train.batch_size, train.micro_batch_size"
         needs += [
             ("train", "training", training // processes, keys),
             ("train", "a run's losses", losses, "train.steps"),
         ]
-    if not _sampled(setting):
+    if stage == "sample" or not _sampled(setting):
         needs += [("sample", "sampling", drawing, "sample.batch_size")]
     there = memory()
     for which, what, needed, keys in needs:
@@ -186,19 +187,29 @@ def disk(setting: Setting, images: Shape, shape: Shape, counts: tuple[int, int],
     }
     said = []
     elsewhere = "SAGD_SCRATCH names another scratch folder"
-    for place, needs, remedy in ((Path("artifacts").absolute(), here, ""), (scratch(), below, f": {elsewhere}")):
+    ours = [setting.prepared, setting.artifacts("train")]
+    parts = [scratch() / name for name in ("prepare", "latents", "train", "sample")]
+    for place, needs, folders, remedy in (
+        (Path("artifacts").absolute(), here, ours, ""),
+        (scratch(), below, parts, f": {elsewhere}"),
+    ):
         there = next(p for p in (place, *place.parents) if p.exists())
         free, needed = shutil.disk_usage(there).free, sum(needs.values())
         each = ", ".join(f"{name} {amount(size)}" for name, size in needs.items() if size)
         said.append(f"{amount(needed)} in {place}, of {amount(free)} that are free ({each or 'nothing'})")
-        if needed > free + _written(place):  # an interrupted run has some of it
+        if needed > free and needed > free + sum(map(_written, folders)):  # an interrupted run may have some of it
             raise InputError(f"{setting.title} needs at least {said[-1]}{remedy}")
     return "; ".join(said)
 
 
 def _written(folder: Path) -> int:
-    """Bytes of the files below a folder."""
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    """Bytes of the files below a folder, which other processes may change meanwhile."""
+    found = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                found += os.lstat(os.path.join(place, name)).st_size
+    return found
 
 
 def _trained(setting: Setting) -> bool:

@@ -3,10 +3,12 @@
 import contextlib
 import errno
 import fcntl
+import glob
 import hashlib
 import json
 import os
 import shutil
+import socket
 import sys
 import threading
 import zipfile
@@ -40,9 +42,13 @@ PACKED = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
 def writing(path: Path | str) -> Iterator[Path]:
     """Yield a temporary path; on success it replaces ``path``, on any failure it is removed."""
     path = Path(path)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
+    host = socket.gethostname().replace(".", "_")
+    beside = path.with_name(f".{path.name}.{host}.{os.getpid()}.{threading.get_ident()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        for left in path.parent.glob(f".{glob.escape(path.name)}.{host}.*.*"):  # by a process that was killed
+            if not _alive(left.name.split(".")[-2]):
+                left.unlink(missing_ok=True)
         yield beside
         with open(beside, "rb+") as file:
             os.fsync(file.fileno())
@@ -52,6 +58,11 @@ def writing(path: Path | str) -> Iterator[Path]:
     finally:
         with contextlib.suppress(NotADirectoryError):  # then there was nothing to remove
             beside.unlink(missing_ok=True)
+
+
+def _alive(process: str) -> bool:
+    """Whether there is a process of this number on this machine."""
+    return not process.isdecimal() or Path("/proc", process).exists() or not Path("/proc/self").exists()
 
 
 def write_bytes(path: Path | str, content: bytes) -> None:
@@ -207,10 +218,15 @@ def of_machine(error: BaseException | None) -> bool:
 
 def set_aside(path: Path, why: str) -> None:
     """Move a damaged file that can be made anew to the scratch folder, where it can be looked at, and say so."""
-    aside = scratch() / "damaged" / path.name
+    aside = scratch() / "damaged" / f"{path.parent.name}_{path.name}"
     with contextlib.suppress(FileNotFoundError):  # another process has just done so
-        aside.parent.mkdir(parents=True, exist_ok=True)
-        shutil.move(path, aside)
+        try:
+            aside.parent.mkdir(parents=True, exist_ok=True)
+            shutil.move(path, aside)
+        except FileNotFoundError:
+            raise
+        except OSError:  # no room there: what can be made anew is not worth stopping for
+            path.unlink()
     print(f"{why}; it is set aside in {aside.parent}, and made anew", file=sys.stderr, flush=True)
 
 

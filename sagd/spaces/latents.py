@@ -42,12 +42,12 @@ class Latents:
 
     def __init__(self, folder: Path, device: torch.device | str = "cpu", check: bool = True):
         manifest = read_json(folder / "manifest.json", shards=list, per_shard=int, count=int, shape=list)
-        for entry in manifest["shards"] if check else ():
-            name = entry.get("name") if isinstance(entry, dict) else None
-            if not isinstance(name, str) or not _whole(folder, entry):
+        for k, entry in enumerate(manifest["shards"]):
+            name = f"shard_{k:05d}.safetensors"
+            named = isinstance(entry, dict) and entry.get("name") == name
+            if not named or (check and not _whole(folder, entry)):
                 raise InputError(
-                    f"{folder / str(name)} is not as it was written: `dvc repro -f` the stage encode, which makes it "
-                    "anew"
+                    f"{folder / name} is not as it was written: `dvc repro -f` the stage encode, which makes it anew"
                 )
         self._shards = [open_tensors(folder / shard["name"]) for shard in manifest["shards"]]
         self._per_shard, self._count = manifest["per_shard"], manifest["count"]

@@ -353,7 +353,11 @@ def test_memory_of_a_later_stage_is_a_remark(project, monkeypatch, capsys):
         door.check(params, [params.setting(None)], "train")
     Path("artifacts/train").mkdir(parents=True)
     Path("artifacts/train/run.json").touch()
-    door.check(params, [params.setting(None)], "train")
+    capsys.readouterr()
+    door.check(params, [params.setting(None)], "prepare")
+    assert "training" not in capsys.readouterr().err
+    with pytest.raises(InputError, match=r"^focus: training needs at least"):
+        door.check(params, [params.setting(None)], "train")  # what is there may be of other parameters
 
 
 @pytest.mark.parametrize("kept", [{"dataset"}, {"noise"}, {"dataset", "seed", "train"}, set()])
