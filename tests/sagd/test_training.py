@@ -198,7 +198,7 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_run_begun_anew(make_unet, tmp
     said = capsys.readouterr().err.strip()
     aside = tmp_path / "scratch" / "damaged"
     assert "\n" not in said and str(file) in said and said.endswith(f"it is set aside in {aside}, and made anew")
-    assert (aside / "c").read_bytes() == damaged[damage]
+    assert (aside / f"{tmp_path.name}_c").read_bytes() == damaged[damage]
 
 
 def test_a_checkpoint_that_has_no_sum_yet_goes_on(make_unet, tmp_path):
