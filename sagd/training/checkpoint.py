@@ -65,8 +65,8 @@ class State:
             saved = read_tensors(path)
             with safetensors.safe_open(path, "pt") as file:
                 metadata = file.metadata() or {}
-            whole = metadata.get("sum", _sum(saved)) == _sum(saved)  # sagd 0.1 wrote no sum
-            damage = "" if whole else f"{path} is not as it was written"
+            earlier = metadata.keys() == {"run"}  # sagd 0.1 wrote no sum
+            damage = "" if earlier or metadata.get("sum") == _sum(saved) else f"{path} is not as it was written"
         except InputError as error:
             if of_machine(error.__cause__):  # the file may be whole, and is left where it is
                 raise
