@@ -37,6 +37,7 @@ import torch
 from PIL import Image
 from ruamel.yaml import YAML
 
+from sagd.runtime.files import write_bytes
 from sagd.training import loop
 
 ROOT = Path(__file__).parents[1]
@@ -267,6 +268,20 @@ def mounts(study: Study, rng: random.Random, n: int) -> Iterator[str]:
 
 def _mount(*options: str) -> None:
     subprocess.run(["mount", *options], check=True, capture_output=True)
+
+
+def _cannot_mount(place: Path) -> str:
+    """Why no disk of memory can be mounted here, which takes root and may be forbidden; nothing if one can."""
+    folder = place / "mounted"
+    folder.mkdir()
+    try:
+        _mount("-t", "tmpfs", "none", str(folder))
+        subprocess.run(["umount", str(folder)], check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return "no disk could be mounted"
+    finally:
+        folder.rmdir()
+    return ""
 
 
 def imports(study: Study, rng: random.Random, n: int) -> Iterator[str]:
@@ -562,28 +577,37 @@ PARTS = {
 }
 
 
-def soak(counts: dict[str, int], seed: int, told: Callable[[str], object] = print) -> dict[str, tuple[int, int]]:
-    """Run trials; how many passed, of how many, by part. Failures are told."""
+def soak(counts: dict[str, int], seed: int, told: Callable[[str], object] = print) -> Iterator[tuple[str, str]]:
+    """Run trials; by part, how many passed, of how many. Failures are told."""
     torch.set_num_threads(1)
     for module in (*STAGES, "run.door"):  # here, and not in each trial
         importlib.import_module(f"pipeline.{module}")
     importlib.import_module("efficientnet_lite_pytorch")
     loop.train.__kwdefaults__["checkpoint_seconds"] = 0.05  # so that there are checkpoints, in toy runs
-    found = {}
     with tempfile.TemporaryDirectory() as place:
         study = Study(Path(place))
         for part, n in counts.items():
             trial, _ = PARTS[part]
-            if part == "mounts" and os.geteuid():
-                told(f"{part}: not run, which takes root")
-                found[part] = (0, 0)
+            if part == "mounts" and (why := _cannot_mount(Path(place))):
+                said = f"not run: {why}"
+                told(f"{part}: {said}")
+                yield part, said
                 continue
             failures = [failure for failure in trial(study, random.Random(f"{seed} {part}"), n) if failure]
-            found[part] = (n - len(failures), n)
-            told(f"{part}: {n - len(failures)} of {n}")
+            said = f"{n - len(failures)} of {n}"
+            told(f"{part}: {said}")
             for failure in failures:
                 told(f"  {failure}")
-    return found
+            yield part, said
+
+
+def report(found: dict[str, str]) -> None:
+    """Write the table of docs/reliability.md: what was not run yet says so."""
+    begin, end = "<!-- soak -->\n", "<!-- end of soak -->"
+    rows = [f"| {told} | {found.get(part, 'not run')} |" for part, (_, told) in PARTS.items()]
+    before, _, rest = REPORT.read_text().partition(begin)
+    table = "\n".join(["| trial | passed |", "| --- | --- |", *rows])
+    write_bytes(REPORT, f"{before}{begin}\n{table}\n\n{end}{rest.partition(end)[2]}".encode())
 
 
 def main() -> None:
@@ -593,16 +617,13 @@ def main() -> None:
     parser.add_argument("--only", choices=PARTS, help="one part")
     options = parser.parse_args()
     counts = FULL if options.full else SHORT
-    found = soak({k: n for k, n in counts.items() if options.only in (None, k)}, options.seed)
-    if options.full and options.only is None:
-        begin, end = "<!-- soak -->\n", "<!-- end of soak -->"
-        rows = [
-            f"| {PARTS[part][1]} | {f'{passed} of {n}' if n else 'not run'} |" for part, (passed, n) in found.items()
-        ]
-        before, _, rest = REPORT.read_text().partition(begin)
-        table = "\n".join(["| trial | passed |", "| --- | --- |", *rows])
-        REPORT.write_text(f"{before}{begin}\n{table}\n\n{end}{rest.partition(end)[2]}")
-    sys.exit(any(passed < n for passed, n in found.values()))
+    counts = {part: n for part, n in counts.items() if options.only in (None, part)}
+    found = {}
+    for part, said in soak(counts, options.seed, lambda line: print(line, flush=True)):
+        found[part] = said
+        if options.full and options.only is None:  # as they come: an hour of trials is not lost with the last
+            report(found)
+    sys.exit(any(said != f"{counts[part]} of {counts[part]}" for part, said in found.items() if said[0].isdigit()))
 
 
 if __name__ == "__main__":

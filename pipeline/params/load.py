@@ -45,12 +45,16 @@ from sagd.runtime.files import read_array, read_bytes, read_images, read_json
 LARGEST = 4 << 20  # bytes of a file of parameters; the paper's, with 171 settings, has a fortieth of it
 DEEPEST = 16  # mappings and lists inside each other
 MOST = 10**6  # values, those of aliases counted where they are used
+OURS = ("noise", "corrupt", "encode", "train", "sample", "evaluate")  # sections that a setting has of its own
 FILES = (Path("params.yaml"), Path("params.json"))  # the second is the paper's study: written by a program, read fast
 
 
 @dataclass(frozen=True)
 class Setting:
-    """One setting of the study: the focus (name None) or an entry of the grid, and where its files are."""
+    """One setting of the study: the focus (name None) or an entry of the grid, and where its files are.
+
+    ``absent`` are the sections that it needs and that the file does not have.
+    """
 
     name: str | None
     section: Callable[[str], Any]
@@ -58,6 +62,11 @@ class Setting:
     group: str | None = None
     prepared: Path = Path("artifacts", "prepare")
     profile: str | None = None
+    absent: frozenset[str] = frozenset()
+
+    def has(self, *sections: str) -> bool:
+        """Whether the file has these sections, or they need none: a stage needs only its own."""
+        return self.absent.isdisjoint(sections)
 
     @property
     def seeds(self) -> list[int]:
@@ -248,7 +257,16 @@ class Params:
 
         for which in ("train", "sample"):
             section(which)  # refused at once, as the rest of the grid is
-        return Setting(name, section, group=s.group, prepared=self.prepared(s.dataset), profile=self.profile)
+        absent = self._absent & {"encode", "evaluate"}  # the others are the grid's own
+        place = self.prepared(s.dataset)
+        return Setting(name, section, group=s.group, prepared=place, profile=self.profile, absent=absent)
+
+    @cached_property
+    def _absent(self) -> frozenset[str]:
+        """The sections of a setting that have keys without a default, and are not in the file."""
+        needed = {name for name in OURS if any(f.is_required() for f in SECTIONS[name].model_fields.values())}
+        absent = needed - self.raw.keys()
+        return frozenset(absent | {"seeds"} if "seed" not in self.raw or "train" in absent else absent)
 
     def check(self) -> None:
         """Raise InputError for the first value that is not valid, whichever stage it is for."""
@@ -256,22 +274,17 @@ class Params:
         for name in SECTIONS:
             if name in self.raw:
                 self.section(name)
-        for setting in self.described:
-            for name in ("seeds", "noise", "corrupt", "encode", "train", "sample", "evaluate"):
-                setting.section(name)
-
-    @property
-    def described(self) -> list[Setting]:
-        """What is sampled and measured, as far as the file has all sections of it: a stage needs only its own."""
-        found = self.drawn if "grid" in self.raw else [self.setting(None)]
-        ours, common = {"seed", "train", "sample", "evaluate"}, {"evaluate"}
-        return [s for s in found if (ours if s.name is None else common) <= self.raw.keys()]
+        for setting in self.drawn:
+            for name in ("seeds", *OURS):
+                if setting.has(name):
+                    setting.section(name)
 
     @property
     def all_settings(self) -> list[Setting]:
-        """The focus, if the file has any section of it, then the grid."""
-        focus = {"seed", "noise", "corrupt", "train", "sample"} & set(self.raw)
-        return [self.setting(None), *self.settings] if focus else self.settings
+        """The focus, if the file has any section of it or no grid, then the grid."""
+        grid = self.settings if "grid" in self.raw else []
+        focus = not grid or {"seed", "noise", "corrupt", "train", "sample"} & self.raw.keys()
+        return [self.setting(None), *grid] if focus else grid
 
     @property
     def drawn(self) -> list[Setting]:
@@ -301,7 +314,7 @@ class Params:
     def setting(self, name: str | None) -> Setting:
         """The focus (None), or a setting of the grid."""
         if name is None:
-            return Setting(None, self.section)
+            return Setting(None, self.section, absent=self._absent)
         for setting in self.settings:
             if setting.name == name:
                 return setting
@@ -344,22 +357,22 @@ def load() -> Params:
 
 
 def _check_nesting(raw: object) -> None:
-    """Refuse what is nested deeper than any section, and aliases that make more of a file than it has room for."""
-    todo, seen, nodes, aliases = [(raw, 1)], set(), 0, False
+    """Refuse what is nested deeper than any section, and more values than any study has; tell of shared mappings."""
+    todo, seen, nodes, shared = [(raw, 1)], set(), 0, False
     while todo:
         node, depth = todo.pop()
         nodes += 1
         if nodes > MOST:
-            raise ValueError(f"its YAML aliases (*name) make more than {MOST:,} values of it")
+            raise ValueError(f"it has more than {MOST:,} values (those of a YAML alias count wherever it stands)")
         if not isinstance(node, dict | list):
             continue
         if depth > DEEPEST:
             raise ValueError(f"it is nested more than {DEEPEST} deep")
-        aliases = aliases or id(node) in seen
+        shared = shared or (isinstance(node, dict) and id(node) in seen)
         seen.add(id(node))
         todo += [(child, depth + 1) for child in (node.values() if isinstance(node, dict) else node)]
-    if aliases:
-        tell(f"{file()} has YAML aliases (*name): dvc exp run -S changes nothing in such a file")
+    if shared:
+        tell(f"{file()} has a mapping with a YAML alias (*name): dvc exp run -S changes it wherever the alias stands")
 
 
 def _parse(model: type[Section], content: object, where: str) -> Any:

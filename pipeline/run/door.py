@@ -40,20 +40,25 @@ def check(params: Params, chosen: Sequence[Setting] = (), stage: str = "") -> No
     """
     params.check()
     names = {setting.name for setting in chosen}
-    for setting in params.described:
+    later: dict[str, list[str]] = {}
+    for setting in params.drawn:
         dataset = params.dataset_of(setting)
         if dataset is None or (chosen and setting.name not in names):
             continue
         if chosen or setting.name is None:  # in a study of many settings most files are for some of them
             _check_files(setting, dataset)
-        if setting.encode.kind != "pixel":  # of latents the shape is not known yet
+        if not setting.has("train") or setting.encode.kind != "pixel":  # of latents the shape is not known yet
             continue
         shape, classes = shape_of(dataset), classes_of(dataset)
         _check_built(setting, shape, classes)
-        if chosen:
+        if chosen and setting.has("sample", "seeds"):
             parameters = network_size(setting.train, shape, classes)
-            check_memory(setting, shape, parameters, stage)
+            for said in check_memory(setting, shape, parameters, stage):
+                later.setdefault(said, []).append(setting.title)
             disk(setting, shape, shape, (images_of(dataset), 0), parameters)
+    for said, titles in later.items():
+        more = f" and {len(titles) - 1} more" if len(titles) > 1 else ""
+        tell(f"{stage}: {titles[0]}{more}: on this machine {said}")
 
 
 def shape_of(dataset: Dataset) -> Shape:
@@ -95,7 +100,9 @@ def _check_built(setting: Setting, shape: Shape, classes: int) -> None:
     """Refuse what the library refuses of a noise or a network."""
     try:
         if setting.noise.file is None and shape[-1] <= LARGEST:
-            noise_of(setting, shape)
+            noise = _noise(setting.noise, setting.train, shape)
+            if setting.has("sample"):
+                setting.check(noise, shape)
         network_size(setting.train, shape, classes)
     except InputError as error:
         said = str(error)
@@ -106,11 +113,14 @@ def _check_built(setting: Setting, shape: Shape, classes: int) -> None:
 def _check_files(setting: Setting, dataset: Dataset) -> None:
     """Refuse the name of a user's own file that is not there."""
     named = [("dataset.name", "data", dataset.name), ("noise.operator", "operators", setting.noise.operator)]
-    named += [("evaluate.metrics", "metrics", metric) for metric in setting.evaluate.metrics]
+    if setting.has("evaluate"):
+        named += [("evaluate.metrics", "metrics", metric) for metric in setting.evaluate.metrics]
     for key, folder, name in named:
         path = EXTENSIONS / folder / name.rpartition(":")[0]
         if ":" in name and not path.is_file():
             raise InputError(f"{key} is {name!r}; there is no file {path}")
+    if not setting.has("evaluate"):
+        return
     chosen = setting.evaluate
     files = [("evaluate.features", chosen.features)] if chosen.features.endswith((".pt", ".onnx")) else []
     for key, name in [*files, *([("evaluate.reference", chosen.reference)] if chosen.reference else [])]:
@@ -127,8 +137,11 @@ def memory() -> int:
     return min(whole, int(allowed)) if allowed.isdigit() else whole
 
 
-def check_memory(setting: Setting, shape: Shape, parameters: int, stage: str) -> None:
-    """Refuse a training or sampling that needs more memory than there is: by what it needs at least, in float32."""
+def check_memory(setting: Setting, shape: Shape, parameters: int, stage: str) -> list[str]:
+    """Refuse a training or sampling that needs more memory than there is: by what it needs at least, in float32.
+
+    What only a later stage lacks is returned, a line each.
+    """
     train, sample, pixels = setting.train, setting.sample, torch.Size(shape).numel()
     processes = int(os.environ.get("WORLD_SIZE", 1))
     side_by_side = 1 if torch.cuda.is_available() or processes > 1 else min(torch.get_num_threads(), len(setting.seeds))
@@ -147,14 +160,14 @@ def check_memory(setting: Setting, shape: Shape, parameters: int, stage: str) ->
         ]
     if stage == "sample" or not _sampled(setting):
         needs += [("sample", "sampling", drawing, "sample.batch_size")]
-    there = memory()
+    there, later = memory(), []
     for which, what, needed, keys in needs:
         if needed > there:
             said = f"{what} needs at least {amount(needed)} of memory; there are {amount(there)} ({keys})"
-            if stage not in ("", which):
-                tell(f"{stage}: {setting.title}: on this machine {said}")
-            else:
+            if stage in ("", which):
                 raise InputError(f"{setting.title}: {said}")
+            later.append(said)
+    return later
 
 
 def disk(setting: Setting, images: Shape, shape: Shape, counts: tuple[int, int], parameters: int) -> str:
@@ -187,19 +200,26 @@ def disk(setting: Setting, images: Shape, shape: Shape, counts: tuple[int, int],
     }
     said = []
     elsewhere = "SAGD_SCRATCH names another scratch folder"
-    ours = [setting.prepared, setting.artifacts("train")]
-    parts = [scratch() / name for name in ("prepare", "latents", "train", "sample")]
-    for place, needs, folders, remedy in (
+    ours = {"images": [setting.prepared], "networks": [setting.artifacts("train")]}
+    names = {"images": "prepare", "latents": "latents", "checkpoints": "train", "samples": "sample"}
+    begun = {what: [p for p in scratch().glob(f"{name}/*/") if not _whole(p)] for what, name in names.items()}
+    for place, needs, parts, remedy in (
         (Path("artifacts").absolute(), here, ours, ""),
-        (scratch(), below, parts, f": {elsewhere}"),
+        (scratch(), below, begun, f": {elsewhere}"),
     ):
         there = next(p for p in (place, *place.parents) if p.exists())
         free, needed = shutil.disk_usage(there).free, sum(needs.values())
         each = ", ".join(f"{name} {amount(size)}" for name, size in needs.items() if size)
         said.append(f"{amount(needed)} in {place}, of {amount(free)} that are free ({each or 'nothing'})")
-        if needed > free and needed > free + sum(map(_written, folders)):  # an interrupted run may have some of it
+        # An interrupted run may have written some of it. Which of those that were begun are this one is not known yet.
+        if needed > free and needed > free + sum(min(needs[w], sum(map(_written, parts[w]))) for w in needs):
             raise InputError(f"{setting.title} needs at least {said[-1]}{remedy}")
     return "; ".join(said)
+
+
+def _whole(folder: Path) -> bool:
+    """Whether a folder of the scratch is that of latents that have been finished, which are kept."""
+    return (folder / "manifest.json").exists()
 
 
 def _written(folder: Path) -> int:

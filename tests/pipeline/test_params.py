@@ -1,5 +1,6 @@
 """params.yaml is refused in one line that names the key, the value and what is allowed."""
 
+import argparse
 import inspect
 import math
 import re
@@ -15,6 +16,7 @@ import torch
 from ruamel.yaml import YAML
 
 import sagd
+from pipeline import check
 from pipeline import params as parameters
 from pipeline.params import sections
 from pipeline.run import door
@@ -253,7 +255,7 @@ def test_a_bad_value_that_dvc_has_written_stays_and_is_told(project, monkeypatch
         ("a: &a [*a]", "it is nested more than 16 deep"),
         (
             "a: &a [" + "1, " * 100 + "]\nb: &b [" + "*a, " * 100 + "]\nseed: [" + "*b, " * 100 + "]",
-            r"its YAML aliases \(\*name\) make more than 1,000,000 values of it",
+            r"it has more than 1,000,000 values \(those of a YAML alias count wherever it stands\)",
         ),
         ("seed: " + "9" * 5000, "it has a whole number of more than 4300 digits"),
         ("seed: 1\nseed: 2", "found duplicate key"),
@@ -337,9 +339,18 @@ def test_what_an_interrupted_run_has_written_needs_no_more_room(project, monkeyp
     monkeypatch.setattr(door.shutil, "disk_usage", lambda place: SimpleNamespace(free=100e6))
     with pytest.raises(InputError, match="samples"):
         door.check(params, [params.setting(None)])
-    (tmp_path / "elsewhere" / "sample").mkdir(parents=True)
-    with open(tmp_path / "elsewhere" / "sample" / "part.npy", "wb") as file:
-        file.truncate(10**10)
+
+    def written(stage: str, name: str) -> None:
+        folder = tmp_path / "elsewhere" / stage / "key"
+        folder.mkdir(parents=True, exist_ok=True)
+        with open(folder / name, "wb") as file:
+            file.truncate(10**10)
+
+    written("train", "seed_0.safetensors")  # of networks: that leaves no more room for samples
+    written("latents", "shard_00000.safetensors")
+    with pytest.raises(InputError, match="samples"):
+        door.check(params, [params.setting(None)])
+    written("sample", "part.npy")
     door.check(params, [params.setting(None)])
 
 
@@ -360,6 +371,44 @@ def test_memory_of_a_later_stage_is_a_remark(project, monkeypatch, capsys):
         door.check(params, [params.setting(None)], "train")  # what is there may be of other parameters
 
 
+def test_memory_that_several_settings_lack_is_one_remark(project, monkeypatch, capsys):
+    params = project()
+    monkeypatch.setattr(door, "memory", lambda: 1e6)
+    door.check(params, params.settings, "prepare")
+    said = [line for line in capsys.readouterr().err.splitlines() if "training needs" in line]
+    assert len(said) == 1 < len(params.settings)
+    assert said[0].startswith(f"prepare: {params.settings[0].title} and {len(params.settings) - 1} more: on this")
+
+
+def test_of_a_setting_that_lacks_a_section_the_rest_is_checked(project, monkeypatch, capsys):
+    raw = {key: value for key, value in project().raw.items() if key != "evaluate"}
+    door.check(parameters.Params(raw))
+    for section, change, says in (
+        ("train", {"steps": 0}, r"train\.steps is 0"),
+        ("noise", {"operator": "nose.py:f"}, r"noise\.operator"),
+        ("train", {"unet": {"widths": [2]}}, r"train\.unet"),
+        ("grid", {"train": raw["grid"]["train"] | {"lr": -1}}, r"grid\.train\.lr is -1"),
+    ):
+        bad = raw | {section: raw[section] | change}
+        with pytest.raises(InputError, match=says):
+            door.check(parameters.Params(bad))
+    monkeypatch.setattr(door, "memory", lambda: 1e6)
+    with pytest.raises(InputError, match="training needs at least"):
+        params = parameters.Params(raw)
+        door.check(params, [params.setting(None)], "train")
+
+
+def test_check_counts_the_settings_that_are_whole(project, capsys):
+    params = project()
+    check.main(params, argparse.Namespace())
+    whole = capsys.readouterr().out
+    assert re.fullmatch(r"check: the parameters of [1-9]\d* settings are valid, .*\n", whole)
+    check.main(parameters.Params({key: value for key, value in params.raw.items() if key != "evaluate"}), None)
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.startswith("check: the parameters of 0 settings are valid")
+    assert second.endswith("it says nothing of evaluate")
+
+
 @pytest.mark.parametrize("kept", [{"dataset"}, {"noise"}, {"dataset", "seed", "train"}, set()])
 def test_a_file_may_have_some_sections_only(project, kept):
     """As many as a stage needs."""
@@ -371,14 +420,16 @@ def test_a_file_may_have_some_sections_only(project, kept):
 
 
 def test_aliases_are_read_and_told(project, capsys):
-    text = Path("params.yaml").read_text().replace("repeats: 3", "repeats: &three 3", 1)
+    """Where dvc exp run -S does what its user may not expect: a scalar or a merge key it leaves as it is elsewhere."""
+    text = Path("params.yaml").read_text().replace("repeats: 2 ", "repeats: &two 2 ", 1)
+    text = text.replace("bootstrap: 50 ", "bootstrap: *two ", 1)
     Path("params.yaml").write_text(text.replace("band: null", "band: &band [0.2, 0.5]", 1))
-    assert parameters.load()
+    assert parameters.load().section("evaluate").bootstrap == 2
     assert capsys.readouterr().err == ""
     Path("params.yaml").write_text(Path("params.yaml").read_text() + "\nclassifier: &c {}\ndatasets: *c\n")
     assert parameters.load().datasets == {}
     said = capsys.readouterr().err
-    assert said == "params.yaml has YAML aliases (*name): dvc exp run -S changes nothing in such a file\n"
+    assert said.startswith("params.yaml has a mapping with a YAML alias (*name): dvc exp run -S changes it wherever")
 
 
 def test_paths_may_hold_spaces_of_any_kind(project):

@@ -142,6 +142,17 @@ def test_a_shard_that_was_copied_is_read_once_and_taken(autoencoder, tmp_path):
     assert len(Latents(tmp_path)) == 50
 
 
+def test_latents_are_read_without_the_right_to_write(autoencoder, tmp_path, monkeypatch):
+    encode(autoencoder, tmp_path)
+    os.utime(tmp_path / "shard_00001.safetensors", (1, 1))
+
+    def write_json(path, content):
+        raise sagd.InputError(f"cannot write {path}: Read-only file system")
+
+    monkeypatch.setattr(latents, "write_json", write_json)
+    assert len(Latents(tmp_path)) == 50
+
+
 def test_a_full_disk_is_told_before_anything_is_encoded(autoencoder, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(shutil, "disk_usage", lambda place: SimpleNamespace(free=100))
     with pytest.raises(sagd.InputError, match="or encode during training"):
