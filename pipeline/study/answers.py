@@ -4,15 +4,17 @@ import math
 import subprocess
 from functools import cache
 
+import numpy as np
 import pandas as pd
 from IPython.display import HTML
 
 from pipeline.params import Params
 from pipeline.run import timings
 from pipeline.study import pages
-from pipeline.study.contrasts import EQUIVALENT, LEVEL, MEANINGS, SUPPORTED, Decision, Joint, error_rates
+from pipeline.study.contrasts import EQUIVALENT, LEVEL, MEANINGS, SUPPORTED, UNDECIDED, Decision, Joint, error_rates
 from pipeline.study.decided import (
     FILE,
+    NOT_RUN,
     PRIMARY,
     Answer,
     Contrast,
@@ -20,6 +22,7 @@ from pipeline.study.decided import (
     Question,
     Results,
     answer,
+    answers,
     overall,
     pilot,
     recorded,
@@ -38,6 +41,19 @@ MEASURES = {  # of an arm's samples, as the table of all measures calls them
     "of real images without the band": f"{PRIMARY}_of_filtered",
 }
 SIDES = ("below", "above")
+WHAT = {  # an effect is of, by the kind of its contrast, or by the stage that wrote it
+    "difference": "distance",
+    "gains": "the one effect on the distance over the other",
+    "every": "distance",
+    "share": "against filtering",
+    "rings": "denoising error",
+    "fading": "how much smaller the slope is",
+    "slope": "distance",
+    "endpoint": "how fast it falls with sigma",
+    "cost": "time of a step",
+    "colored": "distance",
+    "flicker": "distance",
+}
 
 
 def percent(effect: float) -> str:
@@ -73,6 +89,19 @@ def told(found: Answer) -> str:
     return f"{percent(decision.mean)} ({share(math.expm1(decision.low))} to {percent(decision.high)})"
 
 
+def what(contrast: Contrast) -> str:
+    """What the effects of a contrast are of, in a word or two."""
+    return WHAT[contrast.measure.partition("_")[0] if contrast.kind == "recorded" else contrast.kind]
+
+
+def found_of(found: Answer) -> str:
+    """What was measured, and how it came out."""
+    said = told(found)
+    if found.decision is None:
+        return said
+    return f"{what(found.contrast)}{',' if said[0].isalpha() else ''} {said}"
+
+
 def _clear(decision: Decision) -> bool:
     """Whether an effect of a claim about several is clear of 0: one-sided, 5 %, as that rule has it."""
     return decision.p_difference / 2 < LEVEL
@@ -85,29 +114,46 @@ def _slope(decision: Decision) -> str:
 
 
 def summary(found: dict[str, dict[str, Answer]], file: File) -> HTML:
-    """The table of all verdicts: primary contrasts alone."""
+    """The table of all verdicts, by the number of the claim: primary contrasts, with a count of the secondary ones."""
     rows = [
         {
             "claim": f"{question.claim}. {question.title}" if question.claim else f"{question.title} (others' claim)",
             "verdict": a.verdict,
             "expected": pages.sentence(a.contrast.says),
-            "measured (95 %)": told(a),
+            "measured (95 %)": found_of(a),
+            "seeds": _count(a),
+            "its secondary contrasts": _beside(found[name]),
         }
-        for name, question in file.questions.items()
+        for name, question in sorted(file.questions.items(), key=lambda item: item[1].claim or math.inf)
         for a in found[name].values()
         if a.contrast.primary
     ]
-    return pages.table(pd.DataFrame(rows), text=True)
+    frame = pd.DataFrame(rows)
+    frame.loc[frame.claim.duplicated(), "its secondary contrasts"] = ""
+    return _table(frame)
+
+
+def _table(frame: pd.DataFrame) -> HTML:
+    """A table of sentences, in which numbers stay with their signs of percent."""
+    return HTML(pages.table(frame, text=True).data.replace(" %", "\N{NO-BREAK SPACE}%"))
+
+
+def _beside(its: dict[str, Answer]) -> str:
+    """How many of a question's secondary contrasts came out how."""
+    words = [a.verdict for a in its.values() if not a.contrast.primary]
+    return ", ".join(f"{words.count(word)} {word}" for word in dict.fromkeys(words))
 
 
 def heading(question: Question, its: dict[str, Answer]) -> str:
     """The title of a claim, the paper's sentence, and ours, in Markdown."""
     verdicts = "\n".join(f"- {sentence(a)}" for a in its.values() if a.contrast.primary)
+    beside = [a for a in its.values() if not a.contrast.primary and a.verdict not in (NOT_RUN, UNDECIDED)]
     return "\n\n".join([
         f"## {question.title}: {overall(its)}",
         f"**{question.whose}{f' (claim {question.claim})' if question.claim else ''}.** {question.paper}",
         f"**The question.** {question.asks}",
         verdicts,
+        *(["Beside it, secondary:\n\n" + "\n".join(f"- {sentence(a)}" for a in beside)] if beside else []),
     ])  # fmt: skip
 
 
@@ -116,13 +162,14 @@ def sentence(found: Answer) -> str:
     contrast = found.contrast
     if found.decision is None:
         return f"**Not run.** {pages.sentence(contrast.says)[:-1]} ({told(found)})."
+    said = found_of(found)
     if found.verdict == SUPPORTED:
-        return f"**Supported.** {pages.sentence(contrast.says)[:-1]}: {told(found)}."
+        return f"**Supported.** {pages.sentence(contrast.says)} Measured: {said}."
     why = ""
     if found.verdict == EQUIVALENT and contrast.margin:
         low, high = share(math.expm1(-contrast.margin)), percent(contrast.margin)
         why = f", which is within the margin ({low} to {high})"
-    return f"**{found.verdict.capitalize()}.** Expected: {contrast.says}. Measured: {told(found)}{why}."
+    return f"**{found.verdict.capitalize()}.** Expected: {contrast.says}. Measured: {said}{why}."
 
 
 def numbers(its: dict[str, Answer], results: Results) -> HTML:
@@ -130,16 +177,18 @@ def numbers(its: dict[str, Answer], results: Results) -> HTML:
     rows = [
         {
             "contrast": pages.sentence(a.contrast.says),
+            "in the picture": a.name.replace("_", " "),
             "verdict": a.verdict,
-            "measured (95 %)": told(a),
-            "p": _p(a.decision),
-            "effects": _count(a.decision),
+            "measured (95 %)": found_of(a),
+            "p": _p(a),
+            "seeds": _count(a),
             **{f"at {part} of training": _verdict(a, results, at) for part, at in (("1/4", 0.25), ("1/2", 0.5))},
             "decides": "yes" if a.contrast.primary else "no (Holm)",
         }
         for a in its.values()
     ]
-    return pages.table(pd.DataFrame(rows), text=True)
+    frame = pd.DataFrame(rows)
+    return _table(frame.loc[:, (frame != "").any()])
 
 
 def arms(its: dict[str, Answer], results: Results) -> HTML:
@@ -160,20 +209,25 @@ def arms(its: dict[str, Answer], results: Results) -> HTML:
     return pages.folded("All measures", f"{len(rows)} of {len(named)} arms", pd.DataFrame(rows).fillna(""), False)
 
 
-def _p(decision: Decision | Joint | None) -> str:
+def _p(found: Answer) -> str:
+    """The p-values of a contrast's hypotheses, each by the name of what a small one rejects."""
+    decision = found.decision
     if decision is None:
         return ""
     if isinstance(decision, Joint):
-        against = f"; against {decision.p_against:.2g}" if decision.p_against < decision.p_support else ""
-        return f"{decision.p_support:.2g}{against}"
-    same = f"; equivalent {decision.p_equivalence:.2g}" if decision.p_equivalence < 1 else ""
-    return f"{decision.p_difference:.2g}{same}"
+        return f"not all as expected: {decision.p_support:.2g}; none the other way: {decision.p_against:.2g}"
+    if found.contrast.expected == "within":
+        return f"outside: {decision.p_equivalence:.2g}; inside: {decision.p_difference:.2g}"
+    outside = f"; outside the margin: {decision.p_equivalence:.2g}" if found.contrast.margin else ""
+    return f"no effect: {decision.p_difference:.2g}{outside}"
 
 
-def _count(decision: Decision | Joint | None) -> str:
-    if decision is None:
+def _count(found: Answer) -> str:
+    """How many seeds there are, or timings."""
+    if found.decision is None:
         return ""
-    return str(min(len(d.effects) for d in decision.parts))
+    count = min(len(d.effects) for d in found.decision.parts)
+    return f"{count}{' timings' if what(found.contrast) == WHAT['cost'] else ''}"
 
 
 def command(its: dict[str, Answer], results: Results) -> str:
@@ -217,8 +271,10 @@ def ran(results: Results) -> str:
         for s in done if s.title in noted
     )  # fmt: skip
     machines = sorted({f"{n['cpu']}, {n['device']}, torch {n['torch']}" for s, n in noted.items()})
+    each = settings[0].train
     return (
-        f"{len(done)} of {len(settings)} settings were run, with the pilot: {trainings} trainings, {hours:.1f} hours, "
+        f"{len(done)} of {len(settings)} settings were run, with the pilot: {trainings} trainings (most of "
+        f"{each.steps * each.batch_size:,} images in batches of {each.batch_size}), {hours:.1f} hours, "
         f"one or two at a time ({'; '.join(machines)}), and sampling and measuring beside."
     )
 
@@ -271,11 +327,11 @@ def rules(file: File) -> HTML:
     meanings = "".join(f"<li><b>{word}</b>: {text}</li>" for word, text in MEANINGS.items())
     how = (
         "How often each verdict comes out, of effects that were drawn at random about a known truth: 8 seeds, and a "
-        "margin of 1.33 standard deviations of an effect over the seeds; 4,000 trials, 1,000 of 8 effects each. "
-        "The p of a claim about several effects is that of the weakest of them; of one that was expected to be small, "
-        "that it is beyond the margin. Of secondary contrasts p is Holm's, and the interval is not corrected."
+        "margin that was taken as 1.33 standard deviations of an effect over the seeds; 4,000 trials, 1,000 of 8 "
+        "effects each. In the tables above a small p rejects what stands before it. The p of a claim about several "
+        "effects is that of the weakest of them. Of secondary contrasts p is Holm's, and the interval is not corrected."
     )
-    return HTML(f"<p>{file.rules}</p><ul>{meanings}</ul><p>{how}</p>{pages.table(rows, text=True).data}")
+    return HTML(f"<p>{file.rules}</p><ul>{meanings}</ul><p>{how}</p>{_table(rows).data}")
 
 
 def power(file: File, results: Results) -> str:
@@ -289,5 +345,17 @@ def power(file: File, results: Results) -> str:
         f"logarithm of a ratio of distances spreads by {p.spread:.3f} over the seeds, by {p.upper:.3f} at most (90 %). "
         f"To find an effect of {percent(file.power.effect)} with a power of 90 % takes {p.for_effect[0]} seeds, "
         f"{p.for_effect[1]} at the upper bound; to tell that there is none of {percent(file.power.margin)} takes "
-        f"{p.for_margin[0]} and {p.for_margin[1]}."
+        f"{p.for_margin[0]} seeds and {p.for_margin[1]}.{_spreads(file, results)}"
     )
+
+
+def _spreads(file: File, results: Results) -> str:
+    """How much the effects of the study itself varied, beside what the pilot said."""
+    found = [
+        d.effects for its in answers(results, file).values() for a in its.values()
+        if a.contrast.primary and a.contrast.kind == "difference" and a.decision for d in a.decision.parts
+    ]  # fmt: skip
+    if not found:
+        return ""
+    spreads = ", ".join(f"{np.std(effects, ddof=1):.3f}" for effects in found)
+    return f" In the study itself it spread by {spreads} (primary contrasts of two arms, in their order on this page)."

@@ -43,21 +43,21 @@ def tiny_weights(alpha: float = 0.001, size: int = 256) -> str:
     change = (w - 1).square().mean().sqrt().item()
     ratio = w.max().item() / w.min().item()
     return (
-        f"**What +-0.001 is.** At alpha {alpha:+g} and {size}x{size} the largest weight is {ratio:.4f} times the "
+        f"**What ±0.001 is.** At alpha {alpha:+g} and {size}x{size} the largest weight is {ratio:.4f} times the "
         "smallest, and noise made of the same white pixels differs from isotropic noise by "
         f"{100 * change:.2f} % of its standard deviation (signal to difference: {-20 * math.log10(change):.0f} dB)."
     )
 
 
 def published_tiny(table: pd.DataFrame, dataset: str = "ffhq") -> str:
-    """The published row at +-0.001 with its errors."""
+    """The published row at ±0.001 with its errors."""
     rows = table[table.dataset == dataset].set_index("alpha")
     mean, error = rows.fid_mean, rows.fid_stderr
     told = [f"{number(mean[0.0], error[0.0])} at 0"]
     for alpha in (-0.001, 0.001):
         apart = (mean[alpha] - mean[0.0]) / math.hypot(error[alpha], error[0.0])
-        told.append(f"{number(mean[alpha], error[alpha])} at {alpha:+g} ({apart:+.1f} standard errors from 0)")
-    return f"**The row of +-0.001.** Published for FFHQ: {'; '.join(told)}."
+        told.append(f"{number(mean[alpha], error[alpha])} at {alpha:+g} ({apart:+.1f} standard errors from it)")
+    return f"**The row of ±0.001.** Published for FFHQ, FID with its standard error: {'; '.join(told)}."
 
 
 def listed_boost(sizes: Sequence[int] = (16, 32), alpha: float = -0.06) -> str:

@@ -24,10 +24,9 @@ UNITS = {  # what an effect is, on the axis of a picture
     "gains": "log ratio of the distances",
     "every": "log ratio of the distances",
     "share": "share of the gain of filtering that is missing",
-    "rings": "slope of log error over alpha",
-    "fading": "slope of log error over alpha",
-    "slope": "slope of log distance over alpha",
-    "recorded": "log ratio, or slope",
+    "rings": "change of log error for 1 of alpha",
+    "fading": "change of log error for 1 of alpha",
+    "slope": "change of log distance for 1 of alpha",
 }
 
 
@@ -53,16 +52,25 @@ def picture(name: str, its: dict[str, Answer], results: Results) -> HTML:
     ]  # fmt: skip
     run = [a for a in its.values() if a.decision]
     if not lines:
-        return HTML("<p>Not run.</p>")
-    axis = UNITS[run[0].contrast.kind] if len({UNITS[a.contrast.kind] for a in run}) == 1 else "effect"
+        return HTML("")
+    axes = {unit(a.contrast) for a in run if a.contrast.kind != "share"}
+    axis = axes.pop() if len(axes) == 1 else "log ratio, or its change for 1 of alpha"
     figure = LEFT[name](its, results, lines, axis)
-    caption = (
-        f"{CAPTIONS[name]} Right: the effects, diamonds with their 95 % intervals, dots for the seeds; blue decides, "
-        "grey is secondary (intervals not corrected). Grey bands: margins, within which an effect does not matter. "
-        "Orange rings: the effect at a quarter and at half of the training, where it was measured."
-    )
+    margins = "Grey bands: margins, within which an effect does not matter." if any(e.margin for e in lines) else ""
+    before = "Orange rings: the effect at a quarter (small ring) and at half of the training (large)."
+    dots = "timings" if name == "cost" else "seeds"
+    caption = " ".join([
+        f"{CAPTIONS[name]} Right: the effects, diamonds with their 95 % intervals, dots for the {dots}; blue decides, "
+        "grey is secondary (intervals not corrected).", margins, before if any(e.earlier for e in lines) else "",
+    ]).strip()  # fmt: skip
     alt = "; ".join(f"{a.name.replace('_', ' ')}: {a.verdict}, {told(a)}" for a in run)
     return pages.keep(figure, name, caption, alt)
+
+
+def unit(contrast: Contrast) -> str:
+    """What an effect is, on the axis of a picture."""
+    recorded = {"endpoint": "slope over log sigma", "cost": "log ratio of the times"}
+    return UNITS.get(contrast.kind) or recorded.get(contrast.measure.partition("_")[0], UNITS["difference"])
 
 
 def effects(found: Answer, results: Results) -> list[figures.Effect]:
@@ -106,7 +114,7 @@ def samples(name: str, results: Results) -> HTML:
         grid = np.asarray(Image.open(file))
         rows[label] = grid[: grid.shape[1] // 12]  # twelve in a row
     caption = (
-        f"The first twelve samples of {' and '.join(files) if len(files) == 2 else ', '.join(files)}, not selected: "
+        f"The first twelve samples of each arm ({'; '.join(files)}), not selected: "
         "those in one place begin with the same white noise, and the networks with the same weights."
     )
     return pages.keep(strips(rows), f"{name}_samples", caption, f"Rows of digits: {', '.join(files)}")
@@ -116,10 +124,22 @@ def _distances(its: dict[str, Answer], results: Results, lines: list[figures.Eff
     """Every arm that was run, with the distance of real images in the samples' place."""
     named = [n for a in its.values() for n in (a.contrast.a, a.contrast.b, a.contrast.c, a.contrast.d) if n]
     arms = [n for n in dict.fromkeys(named) if results.run(n)]
-    values = {n.partition("_")[2].replace("_", " ") if n.startswith("tilt_") else n.replace("_", " "): n for n in arms}
+    values = {_arm(n, results): n for n in arms}
     floors = {"real images": float(np.mean([results.of(n, f"{PRIMARY}_of_real").mean() for n in arms]))}
     shown = {label: results.of(n).tolist() for label, n in values.items()}
     return figures.distances(shown, floors, "kernel distance", lines, axis)
+
+
+def _arm(name: str, results: Results) -> str:
+    """An arm in words, such as eps, listing at -0.06."""
+    base, _, variant = name.partition("/")
+    setting = results.params.setting(base)
+    noise, train = setting.noise, setting.train
+    words = [train.prediction, f"{'listing at' if noise.dc == 'floor' else 'alpha'} {noise.alpha:g}"]
+    uniform = train.model_dump().get("linear", {}).get("times") == "uniform"
+    words += ["uniform times"] if uniform and train.prediction == "v" else []
+    words += ["minus the mean image"] if setting.encode.centre else []
+    return ", ".join([*words, *(["right start"] if variant == "marginal" else [])])
 
 
 def _bands(its: dict[str, Answer], results: Results, lines: list[figures.Effect], axis: str) -> "Figure":

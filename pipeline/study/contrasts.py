@@ -20,7 +20,7 @@ MEANINGS = {
     CONTRADICTED: "it lies on the other side (two-sided test, 5 %); of several effects, one does (Holm, 5 %); one that "
     "was expected to be small lies beyond the margin (one-sided, 5 %)",
     EQUIVALENT: "it was expected on one side, and is smaller than the margin (two one-sided tests, 5 % each)",
-    UNDECIDED: "none of these can be told from so few seeds",
+    UNDECIDED: "none of these can be told from these seeds",
 }
 
 

@@ -59,7 +59,8 @@ def distances(
         left.plot(np.mean(seeds), k, "|", color="black", markersize=14, markeredgewidth=2)
     for (name, floor), style in zip(floors.items(), ("--", ":"), strict=False):
         left.axvline(floor, color=GREEN, linestyle=style, label=name)
-    left.set(yticks=range(len(values)), yticklabels=list(values), xlabel=label, xlim=(0, None))
+    left.set(yticks=range(len(values)), yticklabels=list(values), xlabel=label)
+    left.set_xlim(left=-0.03 * left.get_xlim()[1])  # a floor of nearly 0 shows beside the axis
     left.invert_yaxis()
     if floors:
         left.legend(fontsize=8)

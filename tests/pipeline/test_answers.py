@@ -1,5 +1,6 @@
 """What the page of the claims says of an answer."""
 
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from pipeline.study import answers
 from pipeline.study.answers import percent, sentence, stated, told
 from pipeline.study.contrasts import decide, every
-from pipeline.study.decided import Answer, Contrast
+from pipeline.study.decided import Answer, Contrast, Question
 
 SAYS = "the distance is smaller than at 0"
 
@@ -24,9 +25,9 @@ def test_a_logarithm_is_told_in_percent(effect, said):
 
 def test_a_verdict_is_a_sentence():
     supported = sentence(answered([-0.5, -0.51, -0.49]))
-    assert supported == "**Supported.** The distance is smaller than at 0: -39 % (-41 to -38 %)."
+    assert supported == "**Supported.** The distance is smaller than at 0. Measured: distance -39 % (-41 to -38 %)."
     against = sentence(answered([0.5, 0.51, 0.49]))
-    assert against == f"**Contradicted.** Expected: {SAYS}. Measured: +65 % (+61 to +69 %)."
+    assert against == f"**Contradicted.** Expected: {SAYS}. Measured: distance +65 % (+61 to +69 %)."
     same = sentence(answered([0.001, 0.0, -0.001], margin=0.1))
     assert same.startswith("**Equivalent.** Expected:") and same.endswith("which is within the margin (-9.5 to +11 %).")
     absent = Answer("listing", answered([0, 1]).contrast, None, why="missing: tilt_eps_iso")
@@ -44,7 +45,7 @@ def test_every_band_is_told_by_the_range():
 
 def test_a_share_is_what_is_missing():
     found = answered([0.02, 0.021, 0.019], kind="share", expected="within", margin=0.1)
-    assert sentence(found).endswith(": lacks +2.0 % of the gain (+1.8 to +2.2 %).")
+    assert sentence(found).endswith(": against filtering, lacks +2.0 % of the gain (+1.8 to +2.2 %).")
 
 
 def test_slopes_are_told_for_a_quarter_of_alpha():
@@ -75,3 +76,36 @@ def test_it_is_told_what_had_been_measured_when_a_contrast_was_changed(monkeypat
     assert "`ghi` (2026-11-26), after pilot, tilt had been measured: Change a margin" in told
     monkeypatch.setattr(answers, "_history", lambda: [])
     assert "no git" in stated(study)
+
+
+def test_a_heading_tells_the_secondary_contrasts_that_came_out():
+    primary = answered([-0.5, -0.51, -0.49])
+    against = answered([0.5, 0.51, 0.49], primary=False, says="it falls by itself")
+    unsure = answered([0.5, -0.51, 0.09], primary=False, says="it may")
+    question = Question(claim=4, title="Ends", paper="They meet.", asks="Do they?", contrasts={})
+    said = answers.heading(question, {"one": primary, "two": against, "three": unsure})
+    main, _, beside = said.partition("Beside it, secondary:")
+    assert "## Ends: supported" in main and "**Supported.**" in main
+    assert "**Contradicted.** Expected: it falls by itself" in beside and "it may" not in beside
+
+
+def test_the_table_is_in_the_order_of_claims_with_counts_of_the_rest():
+    def question(**keys):
+        return Question(**{"title": "T", "paper": "P.", "asks": "A?", "contrasts": {}} | keys)
+
+    file = SimpleNamespace(questions={"x": question(title="Other"), "b": question(claim=2), "a": question(claim=1)})
+    its = {"one": answered([0.5, 0.51, 0.49]), "two": answered([0.5, 0.51, 0.49], primary=False)}
+    shown = answers.summary({"x": its, "a": its, "b": its}, file).data
+    rows = [re.findall("<td>(.*?)</td>", row) for row in shown.split("<tr>")[1:]]
+    assert [row[0] for row in rows] == ["1. T", "2. T", "Other (others' claim)"]
+    assert {tuple(row[4:]) for row in rows} == {("3", "1 contradicted")}
+
+
+def test_p_values_name_what_they_reject():
+    assert answers._p(answered([0.5, 0.51, 0.49], margin=0.1)) == "no effect: 0.00013; outside the margin: 1"
+    assert answers._p(answered([0.01, 0.0, 0.0], margin=0.1, expected="within")).startswith(
+        "outside: 0.00059; inside: 1"
+    )
+    how = Contrast(kind="every", says=SAYS, expected="below")
+    joint = Answer("omission", how, every([[-0.5, -0.51, -0.49]] * 2, ["below"] * 2), ("01_02", "02_03"))
+    assert answers._p(joint) == "not all as expected: 6.7e-05; none the other way: 1"

@@ -22,8 +22,8 @@ def test_a_tiny_exponent_changes_next_to_nothing():
 
 def test_the_published_row_has_its_errors():
     told = arithmetic.published_tiny(FID)
-    assert "1.45 ± 0.19 at +0.001 (+1.8 standard errors from 0)" in told
-    assert "1.0400 ± 0.0052 at -0.001 (-6.2 standard errors from 0)" in told
+    assert "1.45 ± 0.19 at +0.001 (+1.8 standard errors from it)" in told
+    assert "1.0400 ± 0.0052 at -0.001 (-6.2 standard errors from it)" in told
 
 
 def test_the_listing_boosts_the_mean():

@@ -32,8 +32,8 @@ SETTINGS = {
 PARAMS = {
     "profile": "trial",
     "datasets": {
-        "digits": {"name": "mnist_5k", "size": 16, "held_out": 300},
-        "digits_labelled": {"name": "mnist_5k", "size": 16, "held_out": 300, "labels": True},
+        "digits": {"name": "mnist_5k", "size": 16, "held_out": 64},
+        "digits_labelled": {"name": "mnist_5k", "size": 16, "held_out": 64, "labels": True},
     },
     "encode": {"kind": "pixel"},
     "classifier": {"dataset": "digits_labelled", "features": 8, "epochs": 1},
@@ -78,7 +78,7 @@ def detail(study, name):
 
 def test_the_classifier_measures(study):
     record = read_json(study / "reports/trial/classifier.json")
-    assert record["held_out"] == 300 and 0.3 < record["accuracy_held_out"] <= 1
+    assert record["held_out"] == 64 and 0.3 < record["accuracy_held_out"] <= 1
     assert detail(study, "try_eps")["weights_sha256"] == record["sha256"]
     assert {"kd_classifier", "sliced_classifier", "kd_classifier_of_real"} <= detail(study, "try_eps")[
         "per_seed"
