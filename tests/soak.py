@@ -276,11 +276,9 @@ def _cannot_mount(place: Path) -> str:
     folder.mkdir()
     try:
         _mount("-t", "tmpfs", "none", str(folder))
-        subprocess.run(["umount", str(folder)], check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return "no disk could be mounted"
-    finally:
-        folder.rmdir()
+    except (OSError, subprocess.CalledProcessError) as error:
+        return " ".join((getattr(error, "stderr", None) or str(error).encode()).decode().split())
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
     return ""
 
 

@@ -53,7 +53,7 @@ FILES = (Path("params.yaml"), Path("params.json"))  # the second is the paper's 
 class Setting:
     """One setting of the study: the focus (name None) or an entry of the grid, and where its files are.
 
-    ``absent`` are the sections that it needs and that the file does not have.
+    ``absent`` are the sections that it needs and that the file does not have, ``seed`` among them.
     """
 
     name: str | None
@@ -265,8 +265,7 @@ class Params:
     def _absent(self) -> frozenset[str]:
         """The sections of a setting that have keys without a default, and are not in the file."""
         needed = {name for name in OURS if any(f.is_required() for f in SECTIONS[name].model_fields.values())}
-        absent = needed - self.raw.keys()
-        return frozenset(absent | {"seeds"} if "seed" not in self.raw or "train" in absent else absent)
+        return frozenset((needed | {"seed"}) - self.raw.keys())
 
     def check(self) -> None:
         """Raise InputError for the first value that is not valid, whichever stage it is for."""
@@ -275,9 +274,11 @@ class Params:
             if name in self.raw:
                 self.section(name)
         for setting in self.drawn:
-            for name in ("seeds", *OURS):
+            for name in OURS:
                 if setting.has(name):
                     setting.section(name)
+            if setting.has("seed", "train"):
+                setting.section("seeds")
 
     @property
     def all_settings(self) -> list[Setting]:
@@ -372,7 +373,10 @@ def _check_nesting(raw: object) -> None:
         seen.add(id(node))
         todo += [(child, depth + 1) for child in (node.values() if isinstance(node, dict) else node)]
     if shared:
-        tell(f"{file()} has a mapping with a YAML alias (*name): dvc exp run -S changes it wherever the alias stands")
+        tell(
+            f"{file()} has a mapping with a YAML alias (*name), which dvc exp run -S changes wherever it stands, "
+            "or not at all: write it out"
+        )
 
 
 def _parse(model: type[Section], content: object, where: str) -> Any:

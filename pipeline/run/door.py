@@ -42,20 +42,22 @@ def check(params: Params, chosen: Sequence[Setting] = (), stage: str = "") -> No
     names = {setting.name for setting in chosen}
     later: dict[str, list[str]] = {}
     for setting in params.drawn:
-        dataset = params.dataset_of(setting)
-        if dataset is None or (chosen and setting.name not in names):
+        if chosen and setting.name not in names:
             continue
+        dataset = params.dataset_of(setting)
         if chosen or setting.name is None:  # in a study of many settings most files are for some of them
             _check_files(setting, dataset)
-        if not setting.has("train") or setting.encode.kind != "pixel":  # of latents the shape is not known yet
+        # Of latents the shape is not known yet.
+        if dataset is None or not setting.has("train") or setting.encode.kind != "pixel":
             continue
         shape, classes = shape_of(dataset), classes_of(dataset)
         _check_built(setting, shape, classes)
-        if chosen and setting.has("sample", "seeds"):
+        if chosen and setting.has("seed"):
             parameters = network_size(setting.train, shape, classes)
             for said in check_memory(setting, shape, parameters, stage):
                 later.setdefault(said, []).append(setting.title)
-            disk(setting, shape, shape, (images_of(dataset), 0), parameters)
+            if setting.has("sample"):
+                disk(setting, shape, shape, (images_of(dataset), 0), parameters)
     for said, titles in later.items():
         more = f" and {len(titles) - 1} more" if len(titles) > 1 else ""
         tell(f"{stage}: {titles[0]}{more}: on this machine {said}")
@@ -101,7 +103,7 @@ def _check_built(setting: Setting, shape: Shape, classes: int) -> None:
     try:
         if setting.noise.file is None and shape[-1] <= LARGEST:
             noise = _noise(setting.noise, setting.train, shape)
-            if setting.has("sample"):
+            if setting.has("sample", "seed"):
                 setting.check(noise, shape)
         network_size(setting.train, shape, classes)
     except InputError as error:
@@ -110,9 +112,11 @@ def _check_built(setting: Setting, shape: Shape, classes: int) -> None:
         raise InputError(said if known else f"{setting.title}: {said}") from None
 
 
-def _check_files(setting: Setting, dataset: Dataset) -> None:
+def _check_files(setting: Setting, dataset: Dataset | None) -> None:
     """Refuse the name of a user's own file that is not there."""
-    named = [("dataset.name", "data", dataset.name), ("noise.operator", "operators", setting.noise.operator)]
+    named = [("noise.operator", "operators", setting.noise.operator)]
+    if dataset is not None:
+        named += [("dataset.name", "data", dataset.name)]
     if setting.has("evaluate"):
         named += [("evaluate.metrics", "metrics", metric) for metric in setting.evaluate.metrics]
     for key, folder, name in named:
@@ -142,7 +146,7 @@ def check_memory(setting: Setting, shape: Shape, parameters: int, stage: str) ->
 
     What only a later stage lacks is returned, a line each.
     """
-    train, sample, pixels = setting.train, setting.sample, torch.Size(shape).numel()
+    train, pixels = setting.train, torch.Size(shape).numel()
     processes = int(os.environ.get("WORLD_SIZE", 1))
     side_by_side = 1 if torch.cuda.is_available() or processes > 1 else min(torch.get_num_threads(), len(setting.seeds))
     # Weights, gradients, two moments, average; the data, their noise, and both together; two maps a block.
@@ -150,16 +154,16 @@ def check_memory(setting: Setting, shape: Shape, parameters: int, stage: str) ->
     maps = 0 if train.unet is None else train.unet.widths[0] * shape[-1] * shape[-2]
     blocks = 0 if train.unet is None else train.unet.layers
     training = side_by_side * 4 * (5 * parameters + 3 * train.batch_size * pixels + 2 * blocks * part * maps)
-    losses, drawing = 4 * train.steps, 4 * (parameters + 3 * sample.batch_size * pixels + sample.batch_size * maps)
-    needs = []
+    losses, needs = 4 * train.steps, []
     if stage == "train" or not _trained(setting):
         keys = "train.unet, train.dit, train.batch_size, train.micro_batch_size"
         needs += [
             ("train", "training", training // processes, keys),
             ("train", "a run's losses", losses, "train.steps"),
         ]
-    if stage == "sample" or not _sampled(setting):
-        needs += [("sample", "sampling", drawing, "sample.batch_size")]
+    if setting.has("sample") and (stage == "sample" or not _sampled(setting)):
+        batch = setting.sample.batch_size
+        needs += [("sample", "sampling", 4 * (parameters + 3 * batch * pixels + batch * maps), "sample.batch_size")]
     there, later = memory(), []
     for which, what, needed, keys in needs:
         if needed > there:
@@ -202,7 +206,7 @@ def disk(setting: Setting, images: Shape, shape: Shape, counts: tuple[int, int],
     elsewhere = "SAGD_SCRATCH names another scratch folder"
     ours = {"images": [setting.prepared], "networks": [setting.artifacts("train")]}
     names = {"images": "prepare", "latents": "latents", "checkpoints": "train", "samples": "sample"}
-    begun = {what: [p for p in scratch().glob(f"{name}/*/") if not _whole(p)] for what, name in names.items()}
+    begun = {what: [scratch() / name] for what, name in names.items()}
     for place, needs, parts, remedy in (
         (Path("artifacts").absolute(), here, ours, ""),
         (scratch(), below, begun, f": {elsewhere}"),
@@ -211,15 +215,10 @@ def disk(setting: Setting, images: Shape, shape: Shape, counts: tuple[int, int],
         free, needed = shutil.disk_usage(there).free, sum(needs.values())
         each = ", ".join(f"{name} {amount(size)}" for name, size in needs.items() if size)
         said.append(f"{amount(needed)} in {place}, of {amount(free)} that are free ({each or 'nothing'})")
-        # An interrupted run may have written some of it. Which of those that were begun are this one is not known yet.
+        # An interrupted run may have written some of it. Which of those that are there are its own is not known yet.
         if needed > free and needed > free + sum(min(needs[w], sum(map(_written, parts[w]))) for w in needs):
             raise InputError(f"{setting.title} needs at least {said[-1]}{remedy}")
     return "; ".join(said)
-
-
-def _whole(folder: Path) -> bool:
-    """Whether a folder of the scratch is that of latents that have been finished, which are kept."""
-    return (folder / "manifest.json").exists()
 
 
 def _written(folder: Path) -> int:

@@ -177,7 +177,7 @@ def numbers(its: dict[str, Answer], results: Results) -> HTML:
     rows = [
         {
             "contrast": pages.sentence(a.contrast.says),
-            "in the picture": a.name.replace("_", " "),
+            "in the picture": ("bands" if a.contrast.kind == "every" else a.name.replace("_", " ")) if drawn(a) else "",
             "verdict": a.verdict,
             "measured (95 %)": found_of(a),
             "p": _p(a),
@@ -226,8 +226,20 @@ def _count(found: Answer) -> str:
     """How many seeds there are, or timings."""
     if found.decision is None:
         return ""
-    count = min(len(d.effects) for d in found.decision.parts)
-    return f"{count}{' timings' if what(found.contrast) == WHAT['cost'] else ''}"
+    return f"{min(len(d.effects) for d in found.decision.parts)} {units(found.contrast)}".removesuffix(" seeds")
+
+
+def units(contrast: Contrast) -> str:
+    """What has an effect each."""
+    recorded = {"cost": "timings", "endpoint": "pairs of seeds"} if contrast.kind == "recorded" else {}
+    return recorded.get(contrast.measure.partition("_")[0], "seeds")
+
+
+def drawn(found: Answer) -> bool:
+    """Whether a contrast is in its picture: of claims about every band only what decides; a share is no ratio."""
+    return bool(
+        found.decision and found.contrast.kind != "share" and (found.contrast.primary or found.contrast.kind != "every")
+    )
 
 
 def command(its: dict[str, Answer], results: Results) -> str:

@@ -9,7 +9,7 @@ from IPython.display import HTML, Markdown, display
 from PIL import Image
 
 from pipeline.study import pages
-from pipeline.study.answers import arms, command, heading, measured, numbers, told
+from pipeline.study.answers import arms, command, drawn, heading, measured, numbers, told, units
 from pipeline.study.decided import PRIMARY, RINGS, Answer, Contrast, File, Results, answer
 from sagd.figures import claims as figures
 from sagd.figures.study import strips
@@ -45,11 +45,7 @@ def shown(name: str, found: dict[str, dict[str, Answer]], file: File, results: R
 
 def picture(name: str, its: dict[str, Answer], results: Results) -> HTML:
     """The picture of a claim: what was measured on the left, and the effects on the right."""
-    # Of claims about every band only what decides, eight lines each; a share is no ratio.
-    lines = [
-        line for a in its.values() for line in effects(a, results)
-        if a.contrast.kind != "share" and (a.contrast.primary or a.contrast.kind != "every")
-    ]  # fmt: skip
+    lines = [line for a in its.values() if drawn(a) for line in effects(a, results)]
     run = [a for a in its.values() if a.decision]
     if not lines:
         return HTML("")
@@ -58,7 +54,7 @@ def picture(name: str, its: dict[str, Answer], results: Results) -> HTML:
     figure = LEFT[name](its, results, lines, axis)
     margins = "Grey bands: margins, within which an effect does not matter." if any(e.margin for e in lines) else ""
     before = "Orange rings: the effect at a quarter (small ring) and at half of the training (large)."
-    dots = "timings" if name == "cost" else "seeds"
+    dots = units(run[0].contrast)
     caption = " ".join([
         f"{CAPTIONS[name]} Right: the effects, diamonds with their 95 % intervals, dots for the {dots}; blue decides, "
         "grey is secondary (intervals not corrected).", margins, before if any(e.earlier for e in lines) else "",

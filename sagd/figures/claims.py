@@ -113,7 +113,7 @@ def forest(axes: Axes, effects: Sequence[Effect], label: str) -> None:
         axes.plot([e.low, e.high], [k, k], color=color, linewidth=3, alpha=0.5, solid_capstyle="butt")
         axes.plot(e.seeds, np.full(len(e.seeds), k) + _jitter(len(e.seeds)), ".", color=color, markersize=4, alpha=0.6)
         axes.plot(e.mean, k, "D", color=color, markersize=6, markeredgecolor="white")
-        for size, earlier in zip((3, 5), e.earlier[-2:], strict=False):
+        for size, earlier in zip((3, 5)[-len(e.earlier) :], e.earlier[-2:], strict=False):
             axes.plot(earlier, k + 0.3, "o", color="none", markeredgecolor=ORANGE, markersize=size)
     axes.axvline(0, color="black", linewidth=1)
     axes.set(yticks=range(len(effects)), yticklabels=[e.label for e in effects], xlabel=label)

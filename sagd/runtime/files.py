@@ -56,7 +56,7 @@ def writing(path: Path | str) -> Iterator[Path]:
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror or error}; what was there before is kept") from error
     finally:
-        with contextlib.suppress(NotADirectoryError):  # then there was nothing to remove
+        with contextlib.suppress(OSError):  # no folder, or a disk that is read-only: then there is nothing to remove
             beside.unlink(missing_ok=True)
 
 

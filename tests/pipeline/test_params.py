@@ -347,7 +347,6 @@ def test_what_an_interrupted_run_has_written_needs_no_more_room(project, monkeyp
             file.truncate(10**10)
 
     written("train", "seed_0.safetensors")  # of networks: that leaves no more room for samples
-    written("latents", "shard_00000.safetensors")
     with pytest.raises(InputError, match="samples"):
         door.check(params, [params.setting(None)])
     written("sample", "part.npy")
@@ -386,16 +385,30 @@ def test_of_a_setting_that_lacks_a_section_the_rest_is_checked(project, monkeypa
     for section, change, says in (
         ("train", {"steps": 0}, r"train\.steps is 0"),
         ("noise", {"operator": "nose.py:f"}, r"noise\.operator"),
-        ("train", {"unet": {"widths": [2]}}, r"train\.unet"),
+        ("train", {"unet": raw["train"]["unet"] | {"groups": 7}}, r"train\.unet"),
         ("grid", {"train": raw["grid"]["train"] | {"lr": -1}}, r"grid\.train\.lr is -1"),
     ):
         bad = raw | {section: raw[section] | change}
         with pytest.raises(InputError, match=says):
             door.check(parameters.Params(bad))
     monkeypatch.setattr(door, "memory", lambda: 1e6)
-    with pytest.raises(InputError, match="training needs at least"):
-        params = parameters.Params(raw)
-        door.check(params, [params.setting(None)], "train")
+    for missing in ("evaluate", "sample"):
+        params = parameters.Params({key: value for key, value in project().raw.items() if key != missing})
+        with pytest.raises(InputError, match="training needs at least"):
+            door.check(params, [params.setting(None)], "train")
+
+
+def test_what_needs_no_data_is_checked_where_none_are_named(project):
+    raw = {key: value for key, value in project(noise__operator="nose.py:f").raw.items() if key != "dataset"}
+    with pytest.raises(InputError, match=r"noise\.operator is 'nose.py:f'; there is no file"):
+        door.check(parameters.Params(raw))
+
+
+def test_a_focus_that_cannot_be_run_is_not_refused_for_what_the_grid_can(project):
+    raw = project(sample__filtered=True).raw
+    with pytest.raises(InputError, match=r"^focus: sample\.filtered takes"):
+        door.check(parameters.Params(raw))
+    door.check(parameters.Params({key: value for key, value in raw.items() if key != "seed"}))
 
 
 def test_check_counts_the_settings_that_are_whole(project, capsys):
@@ -404,9 +417,9 @@ def test_check_counts_the_settings_that_are_whole(project, capsys):
     whole = capsys.readouterr().out
     assert re.fullmatch(r"check: the parameters of [1-9]\d* settings are valid, .*\n", whole)
     check.main(parameters.Params({key: value for key, value in params.raw.items() if key != "evaluate"}), None)
-    first, second = capsys.readouterr().out.splitlines()
-    assert first.startswith("check: the parameters of 0 settings are valid")
-    assert second.endswith("it says nothing of evaluate")
+    said = capsys.readouterr().out
+    count = whole.split()[4]
+    assert said.startswith(f"check: {count} settings are not whole, as params.yaml has no evaluate: the values")
 
 
 @pytest.mark.parametrize("kept", [{"dataset"}, {"noise"}, {"dataset", "seed", "train"}, set()])
@@ -429,7 +442,19 @@ def test_aliases_are_read_and_told(project, capsys):
     Path("params.yaml").write_text(Path("params.yaml").read_text() + "\nclassifier: &c {}\ndatasets: *c\n")
     assert parameters.load().datasets == {}
     said = capsys.readouterr().err
-    assert said.startswith("params.yaml has a mapping with a YAML alias (*name): dvc exp run -S changes it wherever")
+    assert said.startswith("params.yaml has a mapping with a YAML alias (*name), which dvc exp run -S changes wherever")
+
+
+@pytest.mark.parametrize("change", ["a.x=5", "b.x=5"])
+def test_dvc_changes_an_alias_in_all_places_or_in_none(tmp_path, change):
+    """Why there is a remark."""
+    from dvc.utils.hydra import apply_overrides
+
+    file = tmp_path / "params.yaml"
+    file.write_text("a: &m {x: 1}\nb: *m\n")
+    apply_overrides(file, [change])
+    found = YAML(typ="safe").load(file)
+    assert found["a"] == found["b"]
 
 
 def test_paths_may_hold_spaces_of_any_kind(project):
