@@ -37,6 +37,8 @@ import torch
 from PIL import Image
 from ruamel.yaml import YAML
 
+from pipeline.run.timings import machine
+from sagd.runtime.distributed import World
 from sagd.runtime.files import write_bytes
 from sagd.training import loop
 
@@ -599,13 +601,14 @@ def soak(counts: dict[str, int], seed: int, told: Callable[[str], object] = prin
             yield part, said
 
 
-def report(found: dict[str, str]) -> None:
+def report(found: dict[str, str], seed: int) -> None:
     """Write the table of docs/reliability.md: what was not run yet says so."""
     begin, end = "<!-- soak -->\n", "<!-- end of soak -->"
     rows = [f"| {told} | {found.get(part, 'not run')} |" for part, (_, told) in PARTS.items()]
     before, _, rest = REPORT.read_text().partition(begin)
     table = "\n".join(["| trial | passed |", "| --- | --- |", *rows])
-    write_bytes(REPORT, f"{before}{begin}\n{table}\n\n{end}{rest.partition(end)[2]}".encode())
+    where = f"Seed {seed}, on one core of {machine(World())['cpu']}."
+    write_bytes(REPORT, f"{before}{begin}\n{table}\n\n{where}\n\n{end}{rest.partition(end)[2]}".encode())
 
 
 def main() -> None:
@@ -620,7 +623,7 @@ def main() -> None:
     for part, said in soak(counts, options.seed, lambda line: print(line, flush=True)):
         found[part] = said
         if options.full and options.only is None:  # as they come: an hour of trials is not lost with the last
-            report(found)
+            report(found, options.seed)
     sys.exit(any(said != f"{counts[part]} of {counts[part]}" for part, said in found.items() if said[0].isdigit()))
 
 
