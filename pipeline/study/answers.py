@@ -277,6 +277,7 @@ def ran(results: Results) -> str:
     settings = results.params.settings
     done = [s for s in settings if results.run(str(s.name))]
     noted = timings.read()
+    timed = sum(s.title in noted for s in done)
     trainings = sum(len(s.seeds) for s in done)
     hours = sum(
         len(s.seeds) * s.train.steps * s.train.batch_size / noted[s.title]["images_per_second"] / 3600
@@ -286,7 +287,8 @@ def ran(results: Results) -> str:
     each = settings[0].train
     return (
         f"{len(done)} of {len(settings)} settings were run, with the pilot: {trainings} trainings (most of "
-        f"{each.steps * each.batch_size:,} images in batches of {each.batch_size}), {hours:.1f} hours, "
+        f"{each.steps * each.batch_size:,} images in batches of {each.batch_size}), {hours:.1f} hours"
+        f"{'' if timed == len(done) else f' (of the {timed} settings whose speed was noted)'}, "
         f"one or two at a time ({'; '.join(machines)}), and sampling and measuring beside."
     )
 
