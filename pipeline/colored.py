@@ -26,7 +26,7 @@ ARMS = {"paper": (1.0, 1.0), "tuned": (1.5, 1.73)}  # strength and divider, see 
 
 
 def main(params: Params, options: argparse.Namespace) -> None:
-    (name,) = written().questions["colored"].contrasts["paper"].over
+    (name,) = written().questions["colored"].contrasts["formula"].over
     setting, device = params.setting(name), World().device
     shape = tuple(read_tensors(setting.artifacts("encode") / "statistics.safetensors")["mean"].shape)
     formulation = cast(Diffusion, setting.train.formulation(shape))  # the study's

@@ -20,7 +20,7 @@ SAMPLES = 1000  # at most
 
 
 def main(params: Params, options: argparse.Namespace) -> None:
-    over = written().questions["flicker"].contrasts["fewer"].over
+    over = written().questions["flicker"].contrasts["15_against_50_steps"].over
     device, found, first = World().device, {}, params.setting(next(iter(over)))
     seeds, n = first.seeds, min(SAMPLES, first.sample.n)
     with Bar("flicker", len(over) * len(seeds) * sum(STEPS) * n, unit="steps of images") as bar:

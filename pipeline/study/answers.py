@@ -11,7 +11,7 @@ from IPython.display import HTML
 from pipeline.params import Params
 from pipeline.run import timings
 from pipeline.study import pages
-from pipeline.study.contrasts import EQUIVALENT, LEVEL, MEANINGS, SUPPORTED, UNDECIDED, Decision, Joint, error_rates
+from pipeline.study.contrasts import EQUIVALENT, LEVEL, MEANINGS, SUPPORTED, Decision, Joint, error_rates
 from pipeline.study.decided import (
     FILE,
     NOT_RUN,
@@ -47,9 +47,9 @@ WHAT = {  # an effect is of, by the kind of its contrast, or by the stage that w
     "every": "distance",
     "share": "against filtering",
     "rings": "denoising error",
-    "fading": "how much smaller the slope is",
+    "fading": "slope at a quarter less that at the end",
     "slope": "distance",
-    "endpoint": "how fast it falls with sigma",
+    "endpoint": "power of sigma (above 0: it falls)",
     "cost": "time of a step",
     "colored": "distance",
     "flicker": "distance",
@@ -86,7 +86,16 @@ def told(found: Answer) -> str:
         return f"{' '.join(found.parts)} {_slope(decision)}".strip()
     if found.contrast.measure.startswith("endpoint"):
         return f"slope {decision.mean:+.2f} ({decision.low:+.2f} to {decision.high:+.2f})"
-    return f"{percent(decision.mean)} ({share(math.expm1(decision.low))} to {percent(decision.high)})"
+    return f"{percent(decision.mean)} ({_between(decision.low, decision.high)})"
+
+
+def _between(low: float, high: float) -> str:
+    """An interval of logarithms of ratios, with a digit more where its ends would look the same."""
+    ends = [100 * math.expm1(end) for end in (low, high)]
+    told = [share(end / 100) for end in ends]
+    if told[0] == told[1]:
+        told = [f"{end:+.{1 + len(told[0].partition('.')[2])}f}" for end in ends]
+    return f"{told[0]} to {told[1]} %"
 
 
 def what(contrast: Contrast) -> str:
@@ -109,8 +118,7 @@ def _clear(decision: Decision) -> bool:
 
 def _slope(decision: Decision) -> str:
     """A slope as the change for a quarter of alpha."""
-    low, high = share(math.expm1(decision.low / 4)), percent(decision.high / 4)
-    return f"{percent(decision.mean / 4)} for each 0.25 of alpha ({low} to {high})"
+    return f"{percent(decision.mean / 4)} for each 0.25 of alpha ({_between(decision.low / 4, decision.high / 4)})"
 
 
 def summary(found: dict[str, dict[str, Answer]], file: File) -> HTML:
@@ -147,13 +155,14 @@ def _beside(its: dict[str, Answer]) -> str:
 def heading(question: Question, its: dict[str, Answer]) -> str:
     """The title of a claim, the paper's sentence, and ours, in Markdown."""
     verdicts = "\n".join(f"- {sentence(a)}" for a in its.values() if a.contrast.primary)
-    beside = [a for a in its.values() if not a.contrast.primary and a.verdict not in (NOT_RUN, UNDECIDED)]
+    beside = {name: a for name, a in its.items() if not a.contrast.primary and a.verdict != NOT_RUN}
+    rest = f"; secondary: {_beside(beside)}" if beside else ""
     return "\n\n".join([
-        f"## {question.title}: {overall(its)}",
+        f"## {question.title}: {overall(its)}{rest}",
         f"**{question.whose}{f' (claim {question.claim})' if question.claim else ''}.** {question.paper}",
         f"**The question.** {question.asks}",
         verdicts,
-        *(["Beside it, secondary:\n\n" + "\n".join(f"- {sentence(a)}" for a in beside)] if beside else []),
+        *(["Beside it, secondary:\n\n" + "\n".join(f"- {sentence(a)}" for a in beside.values())] if beside else []),
     ])  # fmt: skip
 
 
@@ -226,7 +235,8 @@ def _count(found: Answer) -> str:
     """How many seeds there are, or timings."""
     if found.decision is None:
         return ""
-    return f"{min(len(d.effects) for d in found.decision.parts)} {units(found.contrast)}".removesuffix(" seeds")
+    count = str(min(len(d.effects) for d in found.decision.parts))
+    return count if units(found.contrast) == "seeds" else f"{count} {units(found.contrast)}"
 
 
 def units(contrast: Contrast) -> str:
@@ -359,11 +369,11 @@ def power(file: File, results: Results) -> str:
         f"logarithm of a ratio of distances spreads by {p.spread:.3f} over the seeds, by {p.upper:.3f} at most (90 %). "
         f"To find an effect of {percent(file.power.effect)} with a power of 90 % takes {p.for_effect[0]} seeds, "
         f"{p.for_effect[1]} at the upper bound; to tell that there is none of {percent(file.power.margin)} takes "
-        f"{p.for_margin[0]} seeds and {p.for_margin[1]}.{_spreads(file, results)}"
+        f"{p.for_margin[0]} seeds and {p.for_margin[1]}.{_spreads(file, results, p.upper)}"
     )
 
 
-def _spreads(file: File, results: Results) -> str:
+def _spreads(file: File, results: Results, upper: float) -> str:
     """How much the effects of the study itself varied, beside what the pilot said."""
     found = [
         d.effects for its in answers(results, file).values() for a in its.values()
@@ -371,5 +381,9 @@ def _spreads(file: File, results: Results) -> str:
     ]  # fmt: skip
     if not found:
         return ""
-    spreads = ", ".join(f"{np.std(effects, ddof=1):.3f}" for effects in found)
-    return f" In the study itself it spread by {spreads} (primary contrasts of two arms, in their order on this page)."
+    spreads = [float(np.std(effects, ddof=1)) for effects in found]
+    listed, above = ", ".join(f"{spread:.3f}" for spread in spreads), sum(spread > upper for spread in spreads)
+    less = f": {above} of {len(spreads)} above that bound, so that the power was less than planned" if above else ""
+    return (
+        f" In the study itself it spread by {listed} (primary contrasts of two arms that were trained for them){less}."
+    )

@@ -24,9 +24,9 @@ UNITS = {  # what an effect is, on the axis of a picture
     "gains": "log ratio of the distances",
     "every": "log ratio of the distances",
     "share": "share of the gain of filtering that is missing",
-    "rings": "change of log error for 1 of alpha",
-    "fading": "change of log error for 1 of alpha",
-    "slope": "change of log distance for 1 of alpha",
+    "rings": "change of log error for 0.25 of alpha",
+    "fading": "change of log error for 0.25 of alpha",
+    "slope": "change of log distance for 0.25 of alpha",
 }
 
 
@@ -50,7 +50,7 @@ def picture(name: str, its: dict[str, Answer], results: Results) -> HTML:
     if not lines:
         return HTML("")
     axes = {unit(a.contrast) for a in run if a.contrast.kind != "share"}
-    axis = axes.pop() if len(axes) == 1 else "log ratio, or its change for 1 of alpha"
+    axis = axes.pop() if len(axes) == 1 else "log ratio, or its change for 0.25 of alpha"
     figure = LEFT[name](its, results, lines, axis)
     margins = "Grey bands: margins, within which an effect does not matter." if any(e.margin for e in lines) else ""
     before = "Orange rings: the effect at a quarter (small ring) and at half of the training (large)."
@@ -75,10 +75,12 @@ def effects(found: Answer, results: Results) -> list[figures.Effect]:
         return []
     contrast = found.contrast
     before = [_earlier(contrast, results, at) for at in EARLIER]
+    part_of = 4 if contrast.kind in ("rings", "fading", "slope") else 1  # slopes are told for a quarter of alpha
     return [
         figures.Effect(
-            label=_label(found, part), mean=d.mean, low=d.low, high=d.high, seeds=d.effects, margin=contrast.margin,
-            earlier=[b[k] for b in before if b], primary=contrast.primary,
+            label=_label(found, part), mean=d.mean / part_of, low=d.low / part_of, high=d.high / part_of,
+            seeds=[e / part_of for e in d.effects], margin=contrast.margin,
+            earlier=[b[k] / part_of for b in before if b], primary=contrast.primary,
         )
         for k, (part, d) in enumerate(zip(found.parts, found.decision.parts, strict=True))
     ]  # fmt: skip
@@ -236,13 +238,16 @@ LEFT = {
     "tiny": _distances, "colored": _colored, "flicker": _flicker,
 }  # fmt: skip
 CAPTIONS = {
-    "spectrum": "Left: the denoising error at matched signal-to-noise ratio, over that of isotropic noise.",
+    "spectrum": "Left: the denoising error at matched signal-to-noise ratio, over that of isotropic noise; thin lines "
+    "are seeds.",
     "tilt": "Left: kernel distances of the arms, a dot a seed; the green line is that of real images.",
-    "omission": "Left: kernel distances to clean images, over the band; dashed: real images without the band.",
-    "endpoint": "Left: how much learnt scores differ, over the noise level: of two alphas, and of two seeds of one.",
+    "omission": "Left: kernel distances to clean images, over the band; thin lines are seeds; dashed: real images "
+    "without the band.",
+    "endpoint": "Left: how much learnt scores differ, over the noise level: of two alphas, and of two seeds of one; "
+    "thin lines are seeds.",
     "cost": "Left: times of a training step, a dot a timing.",
     "tiny": "Left: kernel distances at alpha 0 and ±0.001, a dot a seed; the green line is that of real images.",
     "colored": "Left: kernel distances of the same networks by four samplers, a dot a seed; the green line is that of "
     "real images.",
-    "flicker": "Left: kernel distances over the number of steps.",
+    "flicker": "Left: kernel distances over the number of steps; thin lines are seeds.",
 }

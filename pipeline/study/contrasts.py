@@ -19,7 +19,8 @@ MEANINGS = {
     "(one-sided, 5 % each); one that was expected to be small lies within the margin (two one-sided tests, 5 % each)",
     CONTRADICTED: "it lies on the other side (two-sided test, 5 %); of several effects, one does (Holm, 5 %); one that "
     "was expected to be small lies beyond the margin (one-sided, 5 %)",
-    EQUIVALENT: "it was expected on one side, and is smaller than the margin (two one-sided tests, 5 % each)",
+    EQUIVALENT: "it was expected on one side, and is smaller than the margin (two one-sided tests, 5 % each); this "
+    "comes first, even where the effect differs from 0. The other two do not say that an effect exceeds the margin",
     UNDECIDED: "none of these can be told from these seeds",
 }
 

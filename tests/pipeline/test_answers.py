@@ -85,8 +85,8 @@ def test_a_heading_tells_the_secondary_contrasts_that_came_out():
     question = Question(claim=4, title="Ends", paper="They meet.", asks="Do they?", contrasts={})
     said = answers.heading(question, {"one": primary, "two": against, "three": unsure})
     main, _, beside = said.partition("Beside it, secondary:")
-    assert "## Ends: supported" in main and "**Supported.**" in main
-    assert "**Contradicted.** Expected: it falls by itself" in beside and "it may" not in beside
+    assert "## Ends: supported; secondary: 1 contradicted, 1 undecided\n" in main and "**Supported.**" in main
+    assert "**Contradicted.** Expected: it falls by itself" in beside and "**Undecided.** Expected: it may" in beside
 
 
 def test_the_table_is_in_the_order_of_claims_with_counts_of_the_rest():
@@ -109,3 +109,15 @@ def test_p_values_name_what_they_reject():
     how = Contrast(kind="every", says=SAYS, expected="below")
     joint = Answer("omission", how, every([[-0.5, -0.51, -0.49]] * 2, ["below"] * 2), ("01_02", "02_03"))
     assert answers._p(joint) == "not all as expected: 6.7e-05; none the other way: 1"
+
+
+def test_an_interval_is_told_with_as_many_digits_as_it_takes():
+    assert told(answered([0.131, 0.1311, 0.1309])) == "+14 % (+14.0 to +14.0 %)"
+    assert told(answered([0.13, 0.131, 0.129])) == "+14 % (+13.6 to +14.2 %)"
+
+
+def test_pairs_of_seeds_and_timings_are_no_seeds():
+    ends = answered([0.5, 0.51, 0.49, 0.5], kind="recorded", measure="endpoint_ratio")
+    assert [answers._count(answered(e.decision.effects, kind="recorded", measure=m)) for e, m in (
+        (ends, "endpoint_ratio"), (ends, "cost_paper"), (ends, "flicker_few")
+    )] == ["4 pairs of seeds", "4 timings", "4"]  # fmt: skip
