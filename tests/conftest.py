@@ -4,6 +4,11 @@ import pytest
 import torch
 
 
+def pytest_collection_modifyitems(items):
+    """The longest tests first: last, they would keep one worker busy while the others wait."""
+    items.sort(key=lambda item: item.path.stem != "test_soak")
+
+
 @pytest.fixture
 def generator():
     """A fresh generator, seed 0."""
