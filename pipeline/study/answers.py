@@ -103,7 +103,7 @@ def what(contrast: Contrast) -> str:
     return WHAT[contrast.measure.partition("_")[0] if contrast.kind == "recorded" else contrast.kind]
 
 
-def found_of(found: Answer) -> str:
+def outcome(found: Answer) -> str:
     """What was measured, and how it came out."""
     said = told(found)
     if found.decision is None:
@@ -128,7 +128,7 @@ def summary(found: dict[str, dict[str, Answer]], file: File) -> HTML:
             "claim": f"{question.claim}. {question.title}" if question.claim else f"{question.title} (others' claim)",
             "verdict": a.verdict,
             "expected": pages.sentence(a.contrast.says),
-            "measured (95 %)": found_of(a),
+            "measured (95 %)": outcome(a),
             "seeds": _count(a),
             "its secondary contrasts": _beside(found[name]),
         }
@@ -171,7 +171,7 @@ def sentence(found: Answer) -> str:
     contrast = found.contrast
     if found.decision is None:
         return f"**Not run.** {pages.sentence(contrast.says)[:-1]} ({told(found)})."
-    said = found_of(found)
+    said = outcome(found)
     if found.verdict == SUPPORTED:
         return f"**Supported.** {pages.sentence(contrast.says)} Measured: {said}."
     why = ""
@@ -188,7 +188,7 @@ def numbers(its: dict[str, Answer], results: Results) -> HTML:
             "contrast": pages.sentence(a.contrast.says),
             "in the picture": ("bands" if a.contrast.kind == "every" else a.name.replace("_", " ")) if drawn(a) else "",
             "verdict": a.verdict,
-            "measured (95 %)": found_of(a),
+            "measured (95 %)": outcome(a),
             "p": _p(a),
             "seeds": _count(a),
             **{f"at {part} of training": _verdict(a, results, at) for part, at in (("1/4", 0.25), ("1/2", 0.5))},
@@ -236,10 +236,10 @@ def _count(found: Answer) -> str:
     if found.decision is None:
         return ""
     count = str(min(len(d.effects) for d in found.decision.parts))
-    return count if units(found.contrast) == "seeds" else f"{count} {units(found.contrast)}"
+    return count if counted(found.contrast) == "seeds" else f"{count} {counted(found.contrast)}"
 
 
-def units(contrast: Contrast) -> str:
+def counted(contrast: Contrast) -> str:
     """What has an effect each."""
     recorded = {"cost": "timings", "endpoint": "pairs of seeds"} if contrast.kind == "recorded" else {}
     return recorded.get(contrast.measure.partition("_")[0], "seeds")

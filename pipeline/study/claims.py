@@ -9,7 +9,7 @@ from IPython.display import HTML, Markdown, display
 from PIL import Image
 
 from pipeline.study import pages
-from pipeline.study.answers import arms, command, drawn, heading, measured, numbers, told, units
+from pipeline.study.answers import arms, command, counted, drawn, heading, measured, numbers, told
 from pipeline.study.decided import PRIMARY, RINGS, Answer, Contrast, File, Results, answer
 from sagd.figures import claims as figures
 from sagd.figures.study import strips
@@ -49,12 +49,12 @@ def picture(name: str, its: dict[str, Answer], results: Results) -> HTML:
     run = [a for a in its.values() if a.decision]
     if not lines:
         return HTML("")
-    axes = {unit(a.contrast) for a in run if a.contrast.kind != "share"}
+    axes = {axis_label(a.contrast) for a in run if a.contrast.kind != "share"}
     axis = axes.pop() if len(axes) == 1 else "log ratio, or its change for 0.25 of alpha"
     figure = LEFT[name](its, results, lines, axis)
     margins = "Grey bands: margins, within which an effect does not matter." if any(e.margin for e in lines) else ""
     before = "Orange rings: the effect at a quarter (small ring) and at half of the training (large)."
-    dots = units(run[0].contrast)
+    dots = counted(run[0].contrast)
     caption = " ".join([
         f"{CAPTIONS[name]} Right: the effects, diamonds with their 95 % intervals, dots for the {dots}; blue decides, "
         "grey is secondary (intervals not corrected).", margins, before if any(e.earlier for e in lines) else "",
@@ -63,7 +63,7 @@ def picture(name: str, its: dict[str, Answer], results: Results) -> HTML:
     return pages.keep(figure, name, caption, alt)
 
 
-def unit(contrast: Contrast) -> str:
+def axis_label(contrast: Contrast) -> str:
     """What an effect is, on the axis of a picture."""
     recorded = {"endpoint": "slope over log sigma", "cost": "log ratio of the times"}
     return UNITS.get(contrast.kind) or recorded.get(contrast.measure.partition("_")[0], UNITS["difference"])
