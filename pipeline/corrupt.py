@@ -23,8 +23,7 @@ def main(params: Params, options: argparse.Namespace) -> None:
         images = images[np.random.default_rng(0).permutation(len(images))[:PREVIEW]]
         chosen, corruption = setting.corrupt, None
         if chosen.band is not None:
-            low, high = chosen.band
-            band = band_pass(images.shape[-2:], (low, high), units=chosen.units, normalize=chosen.normalize)
+            band = band_pass(images.shape[-2:], chosen.edges, units=chosen.units, normalize=chosen.normalize)
             corruption = Corruption(band, chosen.gamma, chosen.filtered)
         file = setting.artifacts("corrupt") / "corruption.safetensors"
         if not holds(file, {} if corruption is None else corruption.tensors()):

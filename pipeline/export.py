@@ -23,10 +23,11 @@ def main(params: Params, options: argparse.Namespace) -> None:
         data = moments.read(encoded / "statistics.safetensors")
         noise = from_dict(read_json(setting.report("encode", "json"))["noise"])
         corrupts = corruption.load(setting.artifacts("corrupt") / "corruption.safetensors")
+        formulation = setting.train.formulation(tuple(data["mean"].shape))
         shutil.rmtree(folder, ignore_errors=True)
         export.save(
             folder, weights.load(setting.artifacts("train") / f"seed_{setting.seeds[0]}"),
-            setting.train.formulation(tuple(data["mean"].shape)), noise, sampler_of(setting, noise, corrupts), data,
+            formulation, noise, sampler_of(setting, formulation, noise, corrupts), data,
             images=setting.encode.kind == "pixel" and not setting.encode.centre, description=card(setting),
         )  # fmt: skip
 
@@ -37,7 +38,7 @@ def card(setting: Setting) -> str:
     size = "x".join(map(str, prepared["shape"]))
     settings = {name: getattr(setting, name).model_dump(exclude_unset=True) for name in SECTIONS}
     rows = [
-        f"| {name} | {value:.4g} | {measured[f'{name}_se']:.2g} | {_number(measured.get(f'{name}_of_real'))} |"
+        f"| {name} | {value:.4g} | {_number(measured[f'{name}_se'], 2)} | {_number(measured.get(f'{name}_of_real'))} |"
         for name, value in measured.items() if f"{name}_se" in measured and not name.startswith("pixels")
     ]  # fmt: skip
     draws = "images" if setting.encode.kind == "pixel" else f"latents of {setting.encode.kind}, to be decoded"
@@ -67,8 +68,8 @@ held-out images. The error is a standard error over the seeds, the floor is the 
 """
 
 
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.4g}"
+def _number(value: float | None, digits: int = 4) -> str:
+    return "" if value is None else f"{value:.{digits}g}"  # one seed has no error
 
 
 if __name__ == "__main__":

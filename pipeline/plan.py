@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
+from ruamel.yaml import YAML, YAMLError
 
 from sagd.errors import InputError
 from sagd.runtime.files import read_json, write_json
@@ -166,8 +166,12 @@ def parameters(profile: str) -> dict:
     if not source.is_file():
         names = ", ".join(sorted(p.stem for p in source.parent.glob("*.yaml")))
         raise InputError(f"no profile {profile!r} in paper/profiles; there are {names}")
-    content = _yaml(source)
-    per = content.pop("stage")
+    try:
+        content = _yaml(source)
+        per = content.pop("stage")
+    except (YAMLError, AttributeError, KeyError) as error:
+        said = " ".join(str(error).split())
+        raise InputError(f"{source}: it must be a mapping, with stage and grid ({said})") from None
     datasets = content.pop("datasets", {})
     if profile == DECIDE:
         chosen = decided()
@@ -197,8 +201,12 @@ def main(arguments: list[str] | None = None) -> None:
         if options.profile:
             write_json(place_of(options.profile) / "params.json", parameters(options.profile))
             return
+        try:
+            pattern = re.compile(options.stages)
+        except re.error as error:
+            raise InputError(f"the pattern {options.stages!r} is no regular expression: {error}") from None
         for name, stage in read_json(place_of(options.study) / "params.json")["stages"].items():
-            if re.search(options.stages, name):
+            if pattern.search(name):
                 print(stage["dataset"], stage["place"].split("/")[0], name)
     except InputError as error:
         sys.exit(f"plan: {error}")

@@ -14,7 +14,7 @@ import torch
 from pipeline.params import Params, Setting
 from pipeline.run.console import stage
 from sagd.errors import InputError
-from sagd.formulations.base import Sampler
+from sagd.formulations.base import Formulation, Sampler
 from sagd.networks import weights
 from sagd.noise import corruption, stored
 from sagd.noise.base import Noise
@@ -72,7 +72,7 @@ def sample(setting: Setting, world: World) -> None:
     shape = tuple(read_json(setting.prepared_record, shape=list)["shape"])
     names = {f"seed_{seed}{at}": (seed, n) for seed in setting.seeds for at, n in counts.items()}
     corrupts = corruption.load(setting.artifacts("corrupt") / "corruption.safetensors")
-    sampler = sampler_of(setting, noise, corrupts)
+    sampler = sampler_of(setting, formulation, noise, corrupts)
     parts = {}
     with (
         world.holding(place),
@@ -112,13 +112,14 @@ def sample(setting: Setting, world: World) -> None:
             part.unlink()
 
 
-def sampler_of(setting: Setting, noise: Noise, corrupts: Corruption | None) -> Sampler:
-    """How a setting is sampled; `clip: auto` is on where what the networks learn lies in [-1, 1].
+def sampler_of(setting: Setting, formulation: Formulation, noise: Noise, corrupts: Corruption | None) -> Sampler:
+    """How a setting is sampled; `clip: auto` is on where a sampler clips, and what the networks learn lies in [-1, 1].
 
     That is, clean images, whole: with noise in a band they exceed it, and without a band, too.
     """
     how = setting.sample.clip
-    within = corrupts is None and bool(noise.support.all()) and not setting.encode.centre
+    discrete = formulation.alpha_bar is not None
+    within = discrete and corrupts is None and bool(noise.support.all()) and not setting.encode.centre
     return setting.sample.settings(clip=within if how == "auto" else how == "on")
 
 

@@ -201,7 +201,7 @@ class Colored(Diffusion):
     def check(self, noise: Noise, sampler: Sampler | None = None) -> None:
         """Raise InputError unless the noise is white, of this size, and the sampler draws in its steps."""
         super().check(noise, sampler)
-        if not (noise.constant and noise.gaussian and bool((noise.at(0).weight == 1).all())):
+        if not noise.white:
             raise InputError("colored steps are for networks that were trained on white noise; this noise is shaped")
         if noise.size != self.colored.size:
             ours, theirs = ("x".join(map(str, size)) for size in (self.colored.size, noise.size))

@@ -8,10 +8,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
+from sagd.errors import InputError
 from sagd.formulations.base import Formulation, Sampler
-from sagd.formulations.schedule import Schedule
+from sagd.formulations.schedule import SCHEDULES, Schedule
 from sagd.networks import weights
 from sagd.noise import stored
 from sagd.noise.base import Noise
@@ -21,6 +23,7 @@ COMPONENTS = {  # of the folder, by the class of the network: its place, and the
     "UNet2DModel": ("unet", ["diffusers", "UNet2DModel"]),
     "DiTDH": ("transformer", ["sagd.diffusers.pipeline", "SAGDTransformer2DModel"]),
 }
+DIFFUSION = {"prediction", "alpha_bar_sha256", "times"}  # what is written of a discrete diffusion, and of no other
 PREDICTIONS = {"eps": "epsilon", "v": "v_prediction"}  # by diffusers' names
 WITH_DIFFUSERS = """\
 import diffusers, sagd.diffusers, torch
@@ -41,6 +44,11 @@ predict = weights.predictor(network{labels})
     {sampler},
     shape={shape}, generator=torch.Generator().manual_seed(0){given},
 )
+"""
+SCHEDULE = """\
+from sagd.runtime.files import read_tensors
+
+SCHEDULE = Path(FOLDER, "schedule.safetensors")
 """
 DATA = """\
 from sagd.runtime.files import read_tensors
@@ -67,7 +75,7 @@ def save(
     network
         Of `sagd.networks`; a U-Net goes to ``unet/``, in diffusers' own format, a transformer to ``transformer/``.
     formulation, noise
-        What it was trained with.
+        What it was trained with; a `Diffusion`, `Flow` or `EDM`.
     sampler
         How it was sampled.
     data
@@ -76,12 +84,21 @@ def save(
         Whether it draws images in [-1, 1]; if not, such as latents, it is no pipeline.
     description
         What README.md says of data, settings and measurements, in Markdown; how to sample follows it.
+
+    Raises
+    ------
+    InputError
+        A formulation that no lines could be written for, such as colored steps, whose noise is not this one.
     """
+    if formulation.alpha_bar is not None and formulation.to_dict().keys() != DIFFUSION:
+        raise InputError(f"{type(formulation).__name__} can't be exported; save what it was made of")
     place, component = COMPONENTS[type(network).__name__]
     weights.save(folder / place, network)
     stored.save(folder / "noise.safetensors", noise)
     if sampler.start == "marginal":
         write_tensors(folder / "statistics.safetensors", data)
+    if formulation.alpha_bar is not None and _name(formulation.alpha_bar) is None:
+        write_tensors(folder / "schedule.safetensors", {"alpha_bar": formulation.alpha_bar})
     config = scheduler(formulation, noise, sampler) if images else None
     if config is not None:
         write_json(folder / "scheduler" / "scheduler_config.json", config)
@@ -109,16 +126,26 @@ def scheduler(formulation: Formulation, noise: Noise, sampler: Sampler) -> dict[
         return None
     return {
         "_class_name": {"ddim": "ShapedDDIMScheduler", "ddpm": "ShapedDDPMScheduler"}[sampler.name],
-        "num_train_timesteps": steps, "beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02,
-        "rescale_betas_zero_snr": _ends_in_noise(formulation), "prediction_type": PREDICTIONS[what["prediction"]],
+        "num_train_timesteps": steps, **_betas(formulation.alpha_bar),
+        "prediction_type": PREDICTIONS[what["prediction"]],
         "timestep_spacing": sampler.spacing, "clip_sample": sampler.clip, **spectrum,
     }  # fmt: skip
 
 
-def _ends_in_noise(formulation: Formulation) -> bool:
-    """Whether its schedule is the one with zero terminal SNR; the other is linear (sagd.formulations.schedule)."""
-    alpha_bar = formulation.alpha_bar
-    return alpha_bar is not None and bool(alpha_bar[-1] == Schedule.zero_terminal_snr().alpha_bar[-1])
+def _name(alpha_bar: Tensor) -> str | None:
+    """Which schedule with the usual betas it is of, if it is one's."""
+    named = {name: getattr(Schedule, name) for name in SCHEDULES if len(alpha_bar) > 1}
+    return next((name for name, make in named.items() if torch.equal(make(len(alpha_bar)).alpha_bar, alpha_bar)), None)
+
+
+def _betas(alpha_bar: Tensor) -> dict[str, Any]:
+    """A schedule, as diffusers describes it."""
+    name = _name(alpha_bar)
+    if name is None:
+        before = torch.cat([torch.ones(1, dtype=torch.float64), alpha_bar[:-1]])
+        return {"trained_betas": (1 - alpha_bar / before).tolist()}
+    rescaled = name == "zero_terminal_snr"
+    return {"beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02, "rescale_betas_zero_snr": rescaled}
 
 
 def _how(
@@ -135,11 +162,13 @@ def _how(
         call = "class_labels=[0, 0, 0, 0]" if classes else "4"
         call += f", num_inference_steps={sampler.steps}" + (f", eta={sampler.eta:g}" if sampler.eta else "")
         return WITH_DIFFUSERS.format(call=call)
-    said = f"sagd.{formulation!r}"
-    if formulation.alpha_bar is not None:
-        name = "zero_terminal_snr" if _ends_in_noise(formulation) else "linear"
-        said = f'sagd.Diffusion(sagd.Schedule.{name}(), "{formulation.to_dict()["prediction"]}")'
+    said, alpha_bar = f"sagd.{formulation!r}", formulation.alpha_bar
     data, given = (DATA, ", data=data") if sampler.start == "marginal" else ("", "")
+    if alpha_bar is not None:
+        name = _name(alpha_bar)
+        schedule = f"Schedule.{name}({len(alpha_bar)})" if name else 'Schedule(read_tensors(SCHEDULE)["alpha_bar"])'
+        said = f'sagd.Diffusion(sagd.{schedule}, "{formulation.to_dict()["prediction"]}")'
+        data = data if name else SCHEDULE + data
     labels = ", torch.zeros(4, dtype=torch.int64)" if classes else ""
     return WITHOUT.format(
         place=place,

@@ -39,6 +39,7 @@ from pipeline.params.sections import (
 )
 from sagd.errors import InputError, plainly, shortened
 from sagd.images import tell
+from sagd.metrics.denoising import DENOISING
 from sagd.noise.base import Noise as AnyNoise
 from sagd.runtime.files import read_array, read_bytes, read_images, read_json
 
@@ -108,9 +109,16 @@ class Setting:
             raise InputError(
                 f"{self.title}: sample.clip is on, which is for images in [-1, 1]; encode.centre moves them"
             )
+        formulation = self.train.formulation(shape)
+        if self.has("evaluate") and DENOISING in self.evaluate.metrics:
+            if self.encode.kind != "pixel" or formulation.alpha_bar is None or not noise.constant:
+                raise InputError(
+                    f"{self.title}: the metric denoising (evaluate.metrics) is for pixels, schedules of diffusion and "
+                    "constant noise"
+                )
         try:
             with naming("sample", Sample):
-                self.train.formulation(shape).check(noise, self.sample.settings(clip=False))
+                formulation.check(noise, self.sample.settings(clip=self.sample.clip == "on"))
         except InputError as error:
             raise InputError(f"{self.title}: {error}") from None
 

@@ -33,7 +33,7 @@ from sagd.noise.grid import Units
 from sagd.noise.randomness import seeded
 from sagd.noise.spectrum import Spectrum
 from sagd.noise.varying import Varying
-from sagd.training.recipe import Optimizer, Recipe
+from sagd.training.recipe import Decay, Optimizer, Precision, Recipe
 
 # A user's own files: operators/mine.py, data/mine.py, metrics/mine.py. DVC tracks these folders.
 EXTENSIONS = Path(__file__).parents[2] / "extensions"
@@ -273,6 +273,13 @@ class Corrupt(Section):
     )
     filtered: bool = Field(False, description="the plain remedy: the band is filtered out of the training images")
 
+    @property
+    def edges(self) -> tuple[float, float]:
+        """Of the band."""
+        assert self.band is not None
+        low, high = self.band
+        return low, high
+
     @model_validator(mode="after")
     def _check(self):
         if self.filtered and self.band is None:
@@ -348,21 +355,19 @@ class _Train(Section):
         0.9999, description="largest decay of the running average of the weights, which is what is sampled"
     )
     weight_decay: Annotated[float, Field(ge=0, le=1e3)] = Field(1e-6, description="of AdamW")
-    decay: Literal["cosine", "linear"] = Field("cosine", description="of the learning rate, after the warm-up")
+    decay: Decay = Field("cosine", description="of the learning rate, after the warm-up")
     decay_from: Annotated[int, Field(ge=0, le=10**8)] = Field(
         0, description="the step at which it begins, if that is after the warm-up"
     )
     lr_last: Annotated[float, Field(ge=0, le=1e3)] = Field(0.0, description="learning rate at the end")
-    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="`auto`: bf16 on a GPU that has it")
+    precision: Precision = Field("auto", description="`auto`: bf16 on a GPU that has it")
     micro_batch_size: Batch | None = Field(
         None, description="images that a device takes at a time, to save memory; changes no result"
     )
     flip: bool = Field(False, description="mirror half the images")
     label_dropout: Share = Field(0.1, description="share of labels that are hidden")
     optimizer: Optimizer = Field("adamw", description="adamw, or muon for the hidden layers' matrices")
-    project: bool = Field(
-        True, description="the loss on the support of the noise; false: the paper's literal loss (docs/method.md)"
-    )
+    project: bool = Field(True, description="the loss on the support of the noise; false: the paper's literal loss")
     compile: bool = Field(False, description="torch.compile the network")
     repeats: Annotated[int, Field(ge=1, le=1000)] = Field(
         1, description="runs, from seed, seed + 1, ..., for the standard error"

@@ -19,10 +19,14 @@ from pipeline.params.sections import Noise as NoiseSection
 from sagd.data import SOURCES, channels_of
 from sagd.errors import InputError, amount
 from sagd.images import tell
+from sagd.metrics.distances import METRICS
 from sagd.noise.base import Noise
-from sagd.runtime.files import scratch
+from sagd.operators import band_pass
+from sagd.runtime.files import read_json, scratch
+from sagd.runtime.registry import own
 
 Shape = tuple[int, ...]
+FEWEST = 6  # images that any distance takes, of which halves are compared, too
 LARGEST = 512  # side up to which a noise is made here, to see that it can be
 CGROUP = Path("/sys/fs/cgroup/memory.max")  # what a container may use
 
@@ -47,6 +51,8 @@ def check(params: Params, chosen: Sequence[Setting] = (), stage: str = "") -> No
         dataset = params.dataset_of(setting)
         if chosen or setting.name is None:  # in a study of many settings most files are for some of them
             _check_files(setting, dataset)
+        if dataset is not None and setting.has("sample", "evaluate"):
+            _check_counts(setting, dataset)
         # Of latents the shape is not known yet.
         if dataset is None or not setting.has("train") or setting.encode.kind != "pixel":
             continue
@@ -101,6 +107,8 @@ def _noise(choice: NoiseSection, train: Train, shape: Shape) -> Noise:
 def _check_built(setting: Setting, shape: Shape, classes: int) -> None:
     """Refuse what the library refuses of a noise or a network."""
     try:
+        if setting.corrupt.band is not None and shape[-1] <= LARGEST:
+            band_pass(shape[-2:], setting.corrupt.edges, units=setting.corrupt.units)
         if setting.noise.file is None and shape[-1] <= LARGEST:
             noise = _noise(setting.noise, setting.train, shape)
             if setting.has("sample", "seed"):
@@ -112,17 +120,32 @@ def _check_built(setting: Setting, shape: Shape, classes: int) -> None:
         raise InputError(said if known else f"{setting.title}: {said}") from None
 
 
+def _check_counts(setting: Setting, dataset: Dataset) -> None:
+    """Refuse too few samples or held-out images for the metrics, and more samples than there are training images."""
+    least = max([FEWEST, *(METRICS[name].least for name in setting.evaluate.of_samples if name in METRICS)])
+    drawn = setting.sample.drawn(setting.train.earlier)
+    counts = {"sample.n": drawn.pop(""), "sample.earlier": min(drawn.values(), default=least)}
+    most = images_of(dataset)
+    if setting.prepared_record.is_file():
+        prepared = read_json(setting.prepared_record, train=int, held_out=int)
+        counts["the number of held-out images (dataset.held_out)"], most = prepared["held_out"], prepared["train"]
+    for name, count in counts.items():
+        if count < least:
+            raise InputError(f"{setting.title}: {name} is {count}; evaluate.metrics take {least} or more")
+    if most and counts["sample.n"] > most:
+        raise InputError(f"{setting.title}: sample.n is {counts['sample.n']}, more than the {most} training images")
+
+
 def _check_files(setting: Setting, dataset: Dataset | None) -> None:
-    """Refuse the name of a user's own file that is not there."""
+    """Refuse what is not there: a user's own function, a file of features or of a reference."""
     named = [("noise.operator", "operators", setting.noise.operator)]
     if dataset is not None:
         named += [("dataset.name", "data", dataset.name)]
     if setting.has("evaluate"):
         named += [("evaluate.metrics", "metrics", metric) for metric in setting.evaluate.metrics]
     for key, folder, name in named:
-        path = EXTENSIONS / folder / name.rpartition(":")[0]
-        if ":" in name and not path.is_file():
-            raise InputError(f"{key} is {name!r}; there is no file {path}")
+        if ":" in name:
+            own(name, EXTENSIONS / folder, key)
     if not setting.has("evaluate"):
         return
     chosen = setting.evaluate

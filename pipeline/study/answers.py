@@ -377,7 +377,8 @@ def _spreads(file: File, results: Results, upper: float) -> str:
     """How much the effects of the study itself varied, beside what the pilot said."""
     found = [
         d.effects for its in answers(results, file).values() for a in its.values()
-        if a.contrast.primary and a.contrast.kind == "difference" and a.decision for d in a.decision.parts
+        if a.contrast.primary and a.contrast.kind == "difference" and "/" not in a.contrast.a  # no variant of another
+        and a.decision for d in a.decision.parts
     ]  # fmt: skip
     if not found:
         return ""

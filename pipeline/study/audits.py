@@ -3,12 +3,11 @@
 from dataclasses import dataclass
 from html import escape
 
-import numpy as np
 import pandas as pd
 from IPython.display import HTML
 
-from pipeline.study import pages
-from pipeline.study.verdicts import Interval, interval, number
+from pipeline.study import pages, verdicts
+from pipeline.study.verdicts import Interval, number
 
 
 @dataclass(frozen=True)
@@ -176,4 +175,4 @@ def difference(ours: pd.DataFrame, setting: str, against: str, tests: int = 1) -
     """The difference of distance, seed by seed; None where one of the two was not run."""
     if not (ours.run[setting] and ours.run[against]):
         return None
-    return interval(np.subtract(ours.fd_seeds[setting], ours.fd_seeds[against]), tests)
+    return verdicts.difference(ours, setting, against, "fd_seeds", tests)

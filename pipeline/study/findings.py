@@ -66,7 +66,7 @@ def shaping(frame: pd.DataFrame, label: str) -> str:
     others = [name for name in frame.index if name not in plain]
     if not plain or not others:
         return ""
-    base = plain[0]
+    base = max(plain, key=lambda name: sum(frame.protocol[name] == frame.protocol[o] for o in others))
     told = _written(frame.distance[base], label)
     said = [f"**Shaped noise on clean images.** With isotropic noise the {_name(label)} is {told}."]
     for name in others:

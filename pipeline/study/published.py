@@ -41,7 +41,7 @@ NAMES = {  # of the data sets, on figures
     "imagenet": "ImageNet", "celeba": "CelebA",
 }  # fmt: skip
 MEASURED = (
-    "fd", "fd_se", "fd_seeds", "kd", "kd_se", "real", "seeds", "samples", "measured", "features", "label",
+    "fd", "fd_se", "fd_seeds", "seed_list", "kd", "kd_se", "real", "seeds", "samples", "measured", "features", "label",
     "images_per_second", "device",
 )  # fmt: skip
 ACROSS = 3  # panels side by side
@@ -91,6 +91,7 @@ def _measured(result: dict, detail: dict) -> dict:
     row = {
         "real": result[f"{names['fd']}_of_real"],
         "seeds": result["seeds"],
+        "seed_list": detail["seeds"],
         "samples": result["samples_per_seed"],
         "held_out": result["held_out"],
         "features": detail["features"],

@@ -33,6 +33,8 @@ def distance(
     A setting of pixels that are neither corrupted nor centred. The starts are those of the study, and the distance is
     kept in the scratch folder, so that a run that was cut off goes on.
     """
+    if setting.encode.kind != "pixel" or setting.encode.centre or setting.corrupt.band is not None:
+        raise InputError(f"{setting.title} is sampled anew, which is for plain pixels: not corrupted, not centred")
     trained, reference = setting.artifacts("train"), setting.prepared / "held_out.npy"
     folder, network = trained / f"seed_{seed}", extractor(setting.evaluate.features)
     noise, statistics = stored.load(trained / "noise.safetensors"), _statistics(setting)

@@ -1,6 +1,7 @@
 """The study's numbers as tables, read from the small files in reports/ for the settings that the parameters list."""
 
 import inspect
+import json
 
 import pandas as pd
 
@@ -92,9 +93,17 @@ def data(setting: Setting) -> str:
 
 
 def protocol(setting: Setting) -> str:
-    """How a setting is trained and sampled, without what changes no sample, and without what makes its `arm`."""
-    left_out = {"repeats", "snapshots", "project"}
-    return setting.train.model_dump_json(exclude=left_out) + setting.sample.model_dump_json()
+    """How a setting is trained, sampled and measured, without what changes no number, and without what makes its `arm`.
+
+    What changes only the rounding, such as how many images are computed at a time, is left out as well.
+    """
+    described = {
+        "encode": setting.encode.model_dump(exclude={"on_the_fly", "per_shard", "batch_size"}),
+        "train": setting.train.model_dump(exclude={"repeats", "snapshots", "project", "micro_batch_size", "compile"}),
+        "sample": setting.sample.model_dump(exclude={"earlier", "batch_size"}),
+        "evaluate": setting.evaluate.model_dump(include={"features"}),
+    }
+    return json.dumps(described)
 
 
 def table(params: Params, distance: str) -> pd.DataFrame:

@@ -36,12 +36,12 @@ def compared(results: pd.DataFrame, a: str, b: str) -> tuple["Interval", int]:
     pair's own differences.
     """
     one, other = results.loc[a], results.loc[b]
-    seeds = [seed for seed in one.seed_list if seed in other.seed_list]
-    if one.protocol != other.protocol or not seeds:
-        why = "no seed in common" if one.protocol == other.protocol else "trained or sampled in another way"
+    why = "" if set(one.seed_list) & set(other.seed_list) else "no seed in common"
+    why = why if one.protocol == other.protocol else "trained, sampled or measured in another way"
+    if why:
         return Interval(one.distance - other.distance, math.nan, f"not comparable: {why}"), 0
-    a_values, b_values = ([row.per_seed[row.seed_list.index(seed)] for seed in seeds] for row in (one, other))
-    return interval(np.subtract(a_values, b_values)), len(seeds)
+    found = _differences(results, a, b)
+    return interval(found), len(found)
 
 
 def paired(results: pd.DataFrame, pairs: list[tuple[str, str]], column: str = "per_seed") -> pd.DataFrame:
@@ -58,23 +58,28 @@ def paired(results: pd.DataFrame, pairs: list[tuple[str, str]], column: str = "p
     return pd.DataFrame(rows).rename(columns={"half": "±"})
 
 
-def difference(results: pd.DataFrame, a: str, b: str, column: str = "per_seed") -> "Interval":
-    """The difference of one pair, as in `paired`."""
-    return interval(_differences(results, a, b, column))
+def difference(results: pd.DataFrame, a: str, b: str, column: str = "per_seed", tests: int = 1) -> "Interval":
+    """The difference of one pair, as in `paired`, at 95 % for so many tests together."""
+    return interval(_differences(results, a, b, column), tests)
 
 
 def interaction(
     results: pd.DataFrame, pair: tuple[str, str], other: tuple[str, str], column: str = "per_seed"
 ) -> "Interval":
     """How much more the first of a pair gains on the second than it does in another pair, seed by seed."""
-    return interval(_differences(results, *pair, column) - _differences(results, *other, column))
+    return interval(_less(_differences(results, *pair, column), _differences(results, *other, column)))
 
 
-def _differences(results: pd.DataFrame, a: str, b: str, column: str) -> np.ndarray:
-    values = [np.array(results[column][name], dtype=float) for name in (a, b)]
-    if values[0].shape != values[1].shape:
-        raise InputError(f"{a} has {len(values[0])} seeds, {b} {len(values[1])}: they cannot be compared seed by seed")
-    return values[0] - values[1]
+def _differences(results: pd.DataFrame, a: str, b: str, column: str = "per_seed") -> pd.Series:
+    return _less(*(pd.Series(results[column][name], results.seed_list[name], dtype=float) for name in (a, b)))
+
+
+def _less(one: pd.Series, other: pd.Series) -> pd.Series:
+    """The difference of two series, of the seeds that both have."""
+    seeds = one.index.intersection(other.index)
+    if not len(seeds):
+        raise InputError(f"seeds {list(one.index)} and {list(other.index)} cannot be compared: none is in both")
+    return one[seeds] - other[seeds]
 
 
 class Interval(NamedTuple):
@@ -88,7 +93,7 @@ class Interval(NamedTuple):
         return number(self.difference, self.half, signed=True)
 
 
-def interval(differences: np.ndarray, tests: int = 1) -> Interval:
+def interval(differences: np.ndarray | pd.Series, tests: int = 1) -> Interval:
     """Student's interval of paired differences, at 95 % for ``tests`` intervals together (Bonferroni)."""
     from scipy.stats import t
 
@@ -104,10 +109,10 @@ def interval(differences: np.ndarray, tests: int = 1) -> Interval:
     return Interval(mean, half, verdict)
 
 
-def number(value: float, error: float, signed: bool = False) -> str:
-    """A value and its error, to the two leading digits of the error."""
+def number(value: float, error: float | None, signed: bool = False) -> str:
+    """A value and its error, to the two leading digits of the error; one seed has none."""
     sign = "+" if signed else ""
-    if not error > 0:
+    if error is None or not error > 0:
         return f"{value:{sign}.3g}"
     places = max(0, 1 - math.floor(math.log10(error)))
     return f"{value:{sign}.{places}f} ± {error:.{places}f}"

@@ -16,6 +16,7 @@ from sagd.export import PREDICTIONS
 from sagd.formulations.base import SPACINGS, Sampler
 from sagd.formulations.diffusion import Diffusion
 from sagd.formulations.schedule import Schedule
+from sagd.networks.weights import classes_of
 from sagd.noise.grid import radius, ring_means
 from sagd.noise.randomness import generator
 from sagd.operators import from_dict
@@ -81,7 +82,7 @@ def run(options: argparse.Namespace) -> None:
     if network.config.out_channels != network.config.in_channels:
         channels = f"takes {network.config.in_channels} channels and gives {network.config.out_channels}"
         raise InputError(f"{options.folder}: the network {channels}; learned variances can't be calibrated")
-    size, classes = network.config.sample_size, network.config.num_class_embeds or 0
+    size, classes = network.config.sample_size, _classes(options.folder, network)
     height, width = (size, size) if isinstance(size, int) else size
     shape = (options.samples, network.config.in_channels, height, width)
     start = torch.randn(shape, generator=generator(options.seed, "calibrate")).to(device)
@@ -109,13 +110,13 @@ def _diffusion(folder: Path) -> Diffusion:
     """Schedule and prediction of a pipeline's scheduler."""
     if not folder.is_dir():
         raise InputError(f"{folder} is no folder here; load a model of the hub and `save_pretrained` it first")
-    config = read_json(folder / "scheduler" / "scheduler_config.json")
+    config = _scheduler(folder)
     name, prediction = config.get("_class_name", "the scheduler"), config.get("prediction_type", "epsilon")
     ours = {theirs: our for our, theirs in PREDICTIONS.items()}
     if prediction not in ours:
         raise InputError(f"{folder}: prediction_type is {prediction}; allowed: {', '.join(ours)}")
     spectrum = config.get("spectrum")
-    if spectrum is not None and not bool((from_dict(spectrum).at(0).weight == 1).all()):
+    if spectrum is not None and not from_dict(spectrum).white:
         raise InputError(f"{folder} was trained on shaped noise; colored steps are for networks trained on white noise")
     with needs("diffusers"):
         from diffusers import DDPMScheduler
@@ -128,6 +129,10 @@ def _diffusion(folder: Path) -> Diffusion:
     except (TypeError, ValueError, NotImplementedError, RuntimeError) as error:
         raise InputError(f"{folder}: {name} has betas that diffusers refuses: {str(error).splitlines()[0]}") from None
     return Diffusion(Schedule(alpha_bar.double()), ours[prediction])
+
+
+def _scheduler(folder: Path) -> dict:
+    return read_json(folder / "scheduler" / "scheduler_config.json")
 
 
 def _network(folder: Path) -> Any:
@@ -144,6 +149,12 @@ def _network(folder: Path) -> Any:
     except (OSError, ValueError, TypeError, RuntimeError) as error:
         raise InputError(f"{folder / 'unet'}: {' '.join(str(error).split())[:200]}") from None
     return network.eval().requires_grad_(False)
+
+
+def _classes(folder: Path, network: Any) -> int:
+    """How many labels the network knows; of those that sagd trained, which have a spectrum, the last is for none."""
+    ours = "spectrum" in _scheduler(folder)
+    return classes_of(network) if ours else network.config.num_class_embeds or 0
 
 
 def _table(colored: ColoredNoise, diffusion: Diffusion, sampler: Sampler) -> list[str]:

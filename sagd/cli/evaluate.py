@@ -90,6 +90,8 @@ def _compare(options: argparse.Namespace) -> dict:
     if options.seed < 0:
         raise InputError(f"--seed is {options.seed}; it must be 0 or more")
     subsets = _pair(options.kid_subsets)
+    if subsets and "kid" not in metrics:
+        raise InputError("--kid-subsets is for the metric kid, which --metrics leaves out")
     network = extractor(options.features)
     given = Moments.read(Path(options.reference))
     sets = [Images(options.generated)]
@@ -99,7 +101,7 @@ def _compare(options: argparse.Namespace) -> dict:
     for images in sets:
         if len(images) < least:
             raise InputError(f"{images.name} has {len(images)} images; {' and '.join(metrics)} need {least} or more")
-    if subsets and "kid" in metrics:
+    if subsets:
         check_subsets(*subsets, *map(len, sets))
     with Bar("features", sum(map(len, sets))) as bar:
         places = {"cache": options.cache / "features", "weights": options.cache / "weights"}

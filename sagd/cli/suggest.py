@@ -37,9 +37,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--schedule", default="linear", choices=SCHEDULES, help="of the variances (default: %(default)s)")
     add(
         "--dc",
-        default="floor",
-        choices=("floor", "lowest"),
-        help="weight of the zero frequency: floor as in the paper's listing, lowest that of the lowest other frequency "
+        default="lowest",
+        choices=("lowest", "floor"),
+        help="weight of the zero frequency: lowest that of the lowest other frequency, floor as in the paper's listing "
         "(default: %(default)s)",
     )
     add("--grid", default="fftfreq", choices=("fftfreq", "linspace"), help="of frequencies (default: %(default)s)")

@@ -54,12 +54,7 @@ def shape(noise: Noise, white: Tensor) -> Tensor:
         spoken = "x".join(map(str, size))
         packed = "; packed latents (B, tokens, features) have no frequencies" if white.ndim == 3 else ""
         raise InputError(f"the spectrum is of {spoken}, and noise of shape {found} is drawn{packed}")
-    return white if is_white(noise) else noise.shape(white)
-
-
-def is_white(noise: Noise) -> bool:
-    """Whether noise is N(0, I)."""
-    return noise.constant and noise.gaussian and bool((noise.at(0).weight == 1).all())
+    return white if noise.white else noise.shape(white)
 
 
 def check(noise: Noise, config: Any) -> None:

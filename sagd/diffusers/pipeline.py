@@ -141,7 +141,8 @@ class SAGDPipeline(DiffusionPipeline):
         eta
             Of DDIM: 0 is deterministic, 1 adds the noise of DDPM.
         latents
-            (B, C, H, W), a start of your own, used as it is: noise drawn by `Spectrum.sample`.
+            (B, C, H, W), a start of your own: noise of mean square 1, drawn by `Spectrum.sample`. As in diffusers it is
+            multiplied by the scheduler's ``init_noise_sigma``, which is 1 for DDPM and DDIM.
         output_type
             ``pil``, ``np`` (B, H, W, C) in [0, 1], or ``pt`` (B, C, H, W) in [0, 1].
 

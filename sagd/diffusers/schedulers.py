@@ -86,7 +86,7 @@ def _constructor(plain: Any, base: type) -> Any:
 def _step(plain: Any) -> Any:
     @functools.wraps(plain)  # pipelines read its signature, too
     def step(self: Any, model_output: Tensor, timestep: Any, sample: Tensor, *args: Any, **kwargs: Any) -> Any:
-        if self.noise is None:
+        if self.noise is None or self.noise.white:  # so that `sagd.diffusers.colored` may shape what it draws
             return plain(self, model_output, timestep, sample, *args, **kwargs)
         with drawing(self.noise):
             return plain(self, project(self.noise, model_output, sample), timestep, sample, *args, **kwargs)

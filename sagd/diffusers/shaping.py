@@ -3,14 +3,14 @@
 import contextlib
 import functools
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from diffusers import DiffusionPipeline
 from torch import Tensor
 
 from sagd.colored import ColoredNoise, level
-from sagd.diffusers.drawing import check, drawing, intercept, is_white, project
+from sagd.diffusers.drawing import check, drawing, intercept, project
 from sagd.diffusers.schedulers import Shaped, can_be_shaped
 from sagd.errors import InputError
 from sagd.noise.base import Noise
@@ -70,11 +70,22 @@ def _projecting(scheduler: Any, noise: Noise) -> Iterator[None]:
     def step(model_output: Tensor, timestep: Any, sample: Tensor, *args: Any, **kwargs: Any) -> Any:
         return plain(project(noise, model_output, sample), timestep, sample, *args, **kwargs)
 
+    with _stepping(scheduler, step):
+        yield
+
+
+@contextlib.contextmanager
+def _stepping(scheduler: Any, step: Callable) -> Iterator[None]:
+    """Let a scheduler step by another function."""
+    before = vars(scheduler).get("step")
     scheduler.step = step  # hides the method
     try:
         yield
     finally:
-        del scheduler.step
+        if before is None:
+            del scheduler.step
+        else:
+            scheduler.step = before
 
 
 @contextlib.contextmanager
@@ -93,8 +104,8 @@ def colored(pipeline: DiffusionPipeline, noise: ColoredNoise) -> Iterator[Diffus
     Raises
     ------
     InputError
-        No such scheduler, or one that can't be shaped, or that has a spectrum of its own. When the pipeline draws:
-        noise of another size.
+        No such scheduler, or one that can't be shaped, that has a spectrum of its own, or whose steps are colored
+        already. When the pipeline draws: noise of another size.
     """
     if not isinstance(noise, ColoredNoise):
         raise InputError(
@@ -103,10 +114,12 @@ def colored(pipeline: DiffusionPipeline, noise: ColoredNoise) -> Iterator[Diffus
     name, scheduler = type(pipeline).__name__, getattr(pipeline, "scheduler", None)
     if scheduler is None or not hasattr(scheduler, "alphas_cumprod"):
         raise InputError(f"{name} has no scheduler with alphas_cumprod, so its steps have no noise level that is known")
-    if isinstance(scheduler, Shaped) and scheduler.noise is not None and not is_white(scheduler.noise):
+    if isinstance(scheduler, Shaped) and scheduler.noise is not None and not scheduler.noise.white:
         raise InputError(
             f"the scheduler of {name} has a spectrum; colored steps are for networks trained on white noise"
         )
+    if hasattr(scheduler.step, "colored"):
+        raise InputError(f"the steps of {name} are colored already")
     can_be_shaped(type(scheduler))
     levels, plain = level(scheduler.alphas_cumprod.cpu()), scheduler.step
 
@@ -117,8 +130,6 @@ def colored(pipeline: DiffusionPipeline, noise: ColoredNoise) -> Iterator[Diffus
         with drawing(noise.at_level((levels[before] * (1 - share) + levels[after] * share).item())):
             return plain(model_output, timestep, *args, **kwargs)
 
-    scheduler.step = step  # hides the method
-    try:
+    step.colored = True  # type: ignore[attr-defined]
+    with _stepping(scheduler, step):
         yield pipeline
-    finally:
-        del scheduler.step

@@ -35,13 +35,13 @@ class Sampler:
     steps
         How many steps it takes.
     spacing
-        Of a discrete schedule's steps, see `Schedule.timesteps`.
+        Of a discrete schedule's steps, see `Schedule.timesteps`; `Flow` and `EDM` have grids of their own.
     start
         ``noise``: x_T is shaped noise, as in the paper. ``marginal``: with the data's own share of x_T.
     eta
         Of ddim: 0 is deterministic, 1 adds the noise of ddpm.
     clip
-        Whether x0hat is clipped to [-1, 1].
+        Whether x0hat is clipped to [-1, 1], in a discrete diffusion.
     """
 
     name: str = "ddim"
@@ -172,6 +172,8 @@ class Continuous:
             raise InputError(f"sampler is {sampler.name!r}; {name} is sampled by {' or '.join(ODE_SAMPLERS)}")
         if sampler.start != "noise":
             raise InputError(f"start is {sampler.start!r}; {name} is sampled from noise alone")
+        if sampler.clip:
+            raise InputError(f"clip is on; {name} follows a velocity, and no x0 is clipped on its way")
         self.grid(sampler.steps)
 
     def start(self, noise: Noise, sampler: Sampler, white: Tensor, data: dict[str, Tensor] | None = None) -> Tensor:

@@ -24,7 +24,7 @@ def dimension_shift(shape: tuple[int, ...], base: int = 4096) -> float:
     """sqrt(dimensions / base): by how much noisier times must be for data of a shape (C, H, W) (SD3, arXiv 2403.03206).
 
     Neighbouring elements tell of each other, so that the same t hides less of larger data; RAE's 768 x 16 x 16 latents
-    have 6.93.
+    have 6.93, and data smaller than the base less than 1.
     """
     return math.sqrt(math.prod(shape) / base)
 
@@ -38,7 +38,8 @@ class Flow(Continuous):
     times
         How t is drawn in training before it is shifted: ``uniform``, or ``logit_normal`` (0, 1).
     shift
-        s >= 1 in t <- s t / (1 + (s - 1) t), in training and in sampling; see `dimension_shift`.
+        s > 0 in t <- s t / (1 + (s - 1) t), in training and in sampling: above 1 times are noisier, below 1 less noisy.
+        See `dimension_shift`.
     """
 
     times: Times = "uniform"

@@ -20,15 +20,26 @@ class Schedule:
     Parameters
     ----------
     alpha_bar
-        (T,), float64: the cumulative product of alpha_t = 1 - beta_t. Step -1 stands for clean data, alpha_bar 1.
+        (T,), kept in float64: the cumulative product of alpha_t = 1 - beta_t, so it falls, and lies in [0, 1). Step -1
+        stands for clean data, alpha_bar 1.
     """
 
     alpha_bar: Tensor
     _on_device: dict = field(init=False, repr=False, default_factory=dict)
 
+    def __post_init__(self) -> None:
+        kept = torch.as_tensor(self.alpha_bar, dtype=torch.float64, device="cpu")
+        before = torch.cat([torch.ones(1, dtype=torch.float64), kept.flatten()])
+        if kept.ndim != 1 or not len(kept) or not (before.diff() < 0).all() or not kept[-1] >= 0:
+            raise InputError(
+                f"alpha_bar must be (T,), falling, and in [0, 1); this one has shape {tuple(kept.shape)} and begins "
+                f"{', '.join(f'{value:.3g}' for value in kept.flatten()[:3].tolist())}"
+            )
+        object.__setattr__(self, "alpha_bar", kept)
+
     @classmethod
     def linear(cls, steps: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02) -> "Schedule":
-        """DDPM's linear betas."""
+        """DDPM's linear betas, in (0, 1)."""
         betas = torch.linspace(beta_start, beta_end, steps, dtype=torch.float64)
         return cls(torch.cumprod(1 - betas, 0))
 
@@ -106,10 +117,21 @@ class Schedule:
         """The steps a sampler visits, from noisy to clean.
 
         ``leading`` is diffusers' default: 50 steps of 1000 run 980 ... 0. ``trailing`` begins at the end: 999 ... 19.
+
+        Raises
+        ------
+        InputError
+            More steps than there are; ``leading``, where its whole strides leave out more than a tenth of the schedule,
+            at its noisy end: 600 of 1000 would begin at 599, where images are still to be seen.
         """
         one_of("spacing", spacing, ("leading", "trailing"))
         if not 1 <= steps <= len(self):
             raise InputError(f"steps is {steps}; allowed: 1 to {len(self)}")
         if spacing == "leading":
+            if len(self) % steps > len(self) // 10:
+                raise InputError(
+                    f"{steps} steps do not divide {len(self)}, and spacing leading would begin at "
+                    f"{(steps - 1) * (len(self) // steps)}; take trailing, or a number that divides"
+                )
             return [i * (len(self) // steps) for i in reversed(range(steps))]
         return [round(len(self) * (1 - i / steps)) - 1 for i in range(steps)]

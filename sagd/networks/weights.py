@@ -44,10 +44,14 @@ def predictor(network: Callable[..., Any], labels: Tensor | None = None) -> Call
 def save(folder: Path, network: nn.Module, weights: dict[str, Tensor] | None = None) -> None:
     """Write a network's configuration and weights (its own, unless others, say of its EMA, are given)."""
     write_tensors(folder / WEIGHTS, weights or network.state_dict(), {"format": "pt"})
+    write_bytes(folder / CONFIG, (json.dumps(described(network), indent=1, sort_keys=True) + "\n").encode())
+
+
+def described(network: nn.Module) -> dict[str, Any]:
+    """A network's class and settings, ready for JSON."""
     config = _config(network)  # of a model of diffusers it has notes too, such as the path that it was read from
-    content = {"_class_name": config.get("_class_name", type(network).__name__)}
-    content |= {key: value for key, value in config.items() if not key.startswith("_")}
-    write_bytes(folder / CONFIG, (json.dumps(content, indent=1, sort_keys=True) + "\n").encode())
+    settings = {key: value for key, value in config.items() if not key.startswith("_")}
+    return {"_class_name": config.get("_class_name", type(network).__name__), **settings}
 
 
 def load(folder: Path) -> nn.Module:

@@ -38,6 +38,11 @@ class Noise(Protocol):
         """Whether a draw is exactly Gaussian; not where each is divided by its own standard deviation."""
         ...
 
+    @property
+    def white(self) -> bool:
+        """Whether it is N(0, I) at every step."""
+        ...
+
     def at(self, t: int) -> Spectrum:
         """The spectrum of the noise in x_t."""
         ...

@@ -45,8 +45,8 @@ def radius(size: Size, grid: Grid = "fftfreq") -> Tensor:
         ``size``, float64, zero frequency (or what stands for it) at index 0 of every axis.
     """
     one_of("grid", grid, get_args(Grid))
-    if not 1 <= len(size) <= 3 or min(size) < 2:
-        raise InputError(f"size is {tuple(size)}; it must be (L,), (H, W) or (D, H, W), each at least 2")
+    if not isinstance(size, Sequence) or not 1 <= len(size) <= 3 or min(size) < 2:
+        raise InputError(f"size is {size}; it must be (L,), (H, W) or (D, H, W), each at least 2")
     if grid == "fftfreq":
         axes = [torch.fft.fftfreq(n, dtype=torch.float64) for n in size]
     else:
@@ -72,13 +72,13 @@ def band_edges(r: Tensor, low: float, high: float, units: Units, name: str = "ba
     unit = cycles(units, r.ndim)
     if not (math.isfinite(low) and math.isfinite(high) and 0 <= low < high):
         raise InputError(f"{name} is [{low}, {high}]; it needs 0 <= low < high, in units of {units!r}")
-    return (r / unit).round(decimals=12), low, high
+    return (r / unit).round(decimals=12), round(low, 12), round(high, 12)
 
 
-def mirror(w: Tensor) -> Tensor:
-    """w(-f)."""
-    axes = tuple(range(w.ndim))
-    return w.flip(axes).roll([1] * w.ndim, axes)
+def mirror(w: Tensor, axes: Sequence[int] | None = None) -> Tensor:
+    """w(-f), f on some axes, or on all."""
+    axes = tuple(range(w.ndim) if axes is None else axes)
+    return w.flip(axes).roll([1] * len(axes), axes)
 
 
 def band_masks(size: Size, bands: Sequence[tuple[float, float]] = BANDS, units: Units = "corner") -> Tensor:
@@ -88,6 +88,7 @@ def band_masks(size: Size, bands: Sequence[tuple[float, float]] = BANDS, units: 
     those of `cycles`.
     """
     r = (radius(size) / cycles(units, len(size))).round(decimals=12)
+    bands = [(round(low, 12), round(high, 12)) for low, high in bands]
     inside = [(r >= low) & (r < high) & (r > 0) for low, high in bands[:-1]]
     low, high = bands[-1]
     return torch.stack([r == 0, *inside, (r >= low) & (r <= high) & (r > 0)])

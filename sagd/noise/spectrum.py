@@ -56,6 +56,8 @@ class Spectrum:
                 f"{tuple(w.shape)} and values in [{w.min():.3g}, {w.max():.3g}]"
             )
         w = (w + mirror(w)) / 2
+        if self.per_sample and not (w.flatten()[1:] > 0).any():
+            raise InputError("normalize=sample divides by a standard deviation, and the zero frequency alone has none")
         object.__setattr__(self, "weight", w)
         # Where the weight is the same at every frequency, T_w is a number.
         object.__setattr__(self, "_constant", w.max().item() if bool((w == w.max()).all()) else None)
@@ -83,6 +85,11 @@ class Spectrum:
     def gaussian(self) -> bool:
         """Whether a draw is exactly Gaussian: not if `per_sample` divides it by its own standard deviation."""
         return not self.per_sample
+
+    @property
+    def white(self) -> bool:
+        """Whether it is N(0, I)."""
+        return self._constant == 1 and self.gaussian
 
     def at(self, t: int) -> "Spectrum":
         """The spectrum of the noise in x_t: itself, at every t. `Varying` has another one at each."""
@@ -129,8 +136,7 @@ class Spectrum:
             So noises of weights that differ little differ little themselves, and isotropic noise is xi.
         """
         shape = tuple(shape)
-        if shape[-len(self.size) :] != self.size:
-            raise InputError(f"shape {shape} does not end in this spectrum's size {self.size}")
+        self._check_size(shape)
         if isinstance(generator, Sequence):
             if len(generator) != shape[0]:
                 raise InputError(f"{len(generator)} generators for a first axis of {shape[0]}")
@@ -170,10 +176,12 @@ class Spectrum:
 
     def inverse(self, x: Tensor) -> Tensor:
         """Sigma_w^+ x: multiply by w^-2 on the support, by 0 off it (App. D.5)."""
-        return self._multiply(x, "inverse")
+        overflows = self.weight[self.support].min() < 1e-19  # w^-2, in float32
+        return self._multiply(x.double() if overflows else x, "inverse").to(x.dtype)
 
     def project(self, x: Tensor) -> Tensor:
         """Sigma_w Sigma_w^+ x: keep the frequencies of the support. At full support, x itself."""
+        self._check_size(x.shape)
         return x if bool(self.support.all()) else self._multiply(x, "project")
 
     def to_dict(self) -> dict:
@@ -229,7 +237,12 @@ class Spectrum:
     def _per_sample(self, eps: Tensor) -> Tensor:
         return eps / eps.std(dim=self._axes, correction=0, keepdim=True) if self.per_sample else eps
 
+    def _check_size(self, shape: Sequence[int]) -> None:
+        if tuple(shape[-len(self.size) :]) != self.size:
+            raise InputError(f"shape {tuple(shape)} does not end in this spectrum's size {self.size}")
+
     def _multiply(self, x: Tensor, what: str) -> Tensor:
+        self._check_size(x.shape)
         working = x if x.dtype in (torch.float32, torch.float64) else x.float()
         spectrum = torch.fft.rfftn(working, dim=self._axes, norm="ortho") * self._table(what, x.device, working.dtype)
         return torch.fft.irfftn(spectrum, s=self.size, dim=self._axes, norm="ortho").to(x.dtype)
@@ -250,6 +263,7 @@ def normalized(weight: Tensor, normalize: Normalize, recipe: dict) -> Spectrum:
     one_of("normalize", normalize, get_args(Normalize))
     symmetric = (weight + mirror(weight)) / 2
     if normalize != "none" and (symmetric > 0).any() and torch.isfinite(symmetric).all():
-        weight = symmetric * symmetric.square().mean().rsqrt()
+        flat = bool(symmetric.min() >= symmetric.max() * (1 - 1e-14))  # then it is exactly white
+        weight = torch.ones_like(symmetric) if flat else symmetric * symmetric.square().mean().rsqrt()
     recipe = {**recipe, "size": list(recipe["size"]), "normalize": normalize}
     return Spectrum(weight, per_sample=normalize == "sample", recipe=recipe)

@@ -21,7 +21,8 @@ class Varying:
         sigma_t^2 W_t^2 = sum_{s <= t} beta_s (prod_{k=s+1..t} alpha_k) w_s^2 (eq. 36),
 
     diagonal in the Fourier basis, so each W_t is a `Spectrum` (`at`). Where a function takes a `Spectrum`, it takes
-    this as well, but for the samplers ``euler`` and ``heun`` and for eta > 0.
+    this as well, where the diffusion is discrete and the sampler ``ddim`` with eta 0, or ``ddpm``. `Flow`, `EDM`,
+    `sagd.k_diffusion` and the schedulers of diffusers refuse it.
 
     Parameters
     ----------
@@ -40,9 +41,11 @@ class Varying:
     _tables: dict = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
+        if not (self.first.constant and self.last.constant):
+            raise InputError("a varying spectrum lies between two that do not vary")
         if self.first.size != self.last.size or not torch.equal(self.first.support, self.last.support):
             raise InputError("the first and the last spectrum must have one size and the same frequencies")
-        if self.first.per_sample or self.last.per_sample:
+        if not (self.first.gaussian and self.last.gaussian):
             raise InputError("a varying spectrum is Gaussian: normalize=sample is not possible")
         steps = len(self.alpha_bar)
         gathered = torch.zeros(self.size, dtype=torch.float64)
@@ -78,6 +81,11 @@ class Varying:
         """True: spectra that divide each draw by its own deviation are refused."""
         return True
 
+    @property
+    def white(self) -> bool:
+        """Whether it is N(0, I) at every step."""
+        return self.first.white and self.last.white
+
     def check_schedule(self, alpha_bar: Tensor | None) -> None:
         """Raise InputError unless the noise was made for this schedule."""
         if alpha_bar is None:
@@ -105,17 +113,18 @@ class Varying:
 
         Otherwise as `Spectrum.sample`.
         """
-        white = Spectrum(torch.ones(self.size)).sample(
-            shape, generator=generator, rows=rows, device=device, dtype=dtype
-        )
-        if isinstance(t, int):
-            return self.shape(white, t)
+        working = torch.float64 if dtype == torch.float64 else torch.float32
+        ones = Spectrum(torch.ones(self.size))
+        white = ones.sample(shape, generator=generator, rows=rows, device=device, dtype=working)
+        if isinstance(t, int) or t.ndim == 0:
+            return self.shape(white, int(t)).to(dtype)
+        if t.shape != (shape[0],):
+            raise InputError(f"t has the shape {tuple(t.shape)}; it must be one number, or one for each of {shape[0]}")
         t = t if rows is None else t[rows]
         axes = tuple(range(-len(self.size), 0))
-        working = white if dtype == torch.float64 else white.float()
-        table = self._table(working)[t.to(working.device)]
+        table = self._table(white)[t.to(white.device)]
         table = table.reshape(len(t), *[1] * (white.ndim - 1 - len(self.size)), *table.shape[1:])
-        spectrum = torch.fft.rfftn(working, dim=axes) * table
+        spectrum = torch.fft.rfftn(white, dim=axes) * table
         return torch.fft.irfftn(spectrum, s=self.size, dim=axes).to(dtype)
 
     def _table(self, like: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Callable
 from pathlib import Path
 from types import FunctionType
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -96,20 +97,29 @@ def from_dict(description: dict) -> Noise:
     """The inverse of `Spectrum.to_dict` and of `Varying.to_dict`.
 
     Also takes a description written by hand: ``{"operator": ..., "size": ..., ...}``.
+
+    Raises
+    ------
+    InputError
+        An operator that is unknown, an argument that is missing, unknown or wrong.
     """
-    if description.get("operator") != "varying":
-        return _spectrum(description)
-    first, last = (_spectrum(description[key]) for key in ("first", "last"))
-    return Varying(first, last, torch.tensor(description["alpha_bar"], dtype=torch.float64))
-
-
-def _spectrum(description: dict) -> Spectrum:
     arguments = dict(description)
     name = arguments.pop("operator", None)
-    if name == "custom":
-        return Spectrum(torch.tensor(arguments["weight"], dtype=torch.float64), arguments["per_sample"])
-    operator = OPERATORS[name]
     try:
-        return operator(**arguments)
-    except TypeError as error:
+        return (OWN.get(name) or OPERATORS[name])(**arguments)
+    except InputError:
+        raise
+    except (TypeError, ValueError) as error:
         raise InputError(f"operator {name}: {error}") from None
+
+
+def _custom(weight: list, per_sample: bool = False) -> Spectrum:
+    return Spectrum(torch.tensor(weight, dtype=torch.float64), per_sample)
+
+
+def _varying(first: dict, last: dict, alpha_bar: list) -> Varying:
+    ends = [cast(Spectrum, from_dict(end)) for end in (first, last)]  # or Varying refuses them
+    return Varying(ends[0], ends[1], torch.tensor(alpha_bar, dtype=torch.float64))
+
+
+OWN: dict[str, Callable[..., Noise]] = {"custom": _custom, "varying": _varying}  # noises that no operator makes

@@ -7,7 +7,9 @@ from sagd.errors import InputError
 from sagd.noise.grid import Size
 
 
-def given_power(size: Size, power: Tensor | list) -> Tensor:
+def given_power(size: Size, power: Tensor | list | None) -> Tensor:
+    if power is None:
+        raise InputError("this noise follows the data: it needs their power")
     power = torch.as_tensor(power, dtype=torch.float64, device="cpu")
     if tuple(power.shape) != tuple(size) or not torch.isfinite(power).all() or (power < 0).any():
         raise InputError(f"the data's power must be {tuple(size)}, finite and >= 0; it is {tuple(power.shape)}")

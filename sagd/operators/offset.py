@@ -29,5 +29,5 @@ def offset(size: Size, strength: float = 0.1, *, normalize: Normalize = "expecte
     if strength < 0:
         raise InputError(f"strength is {strength}; it must be 0 or more")
     weight = torch.ones_like(radius(size))
-    weight[(0,) * len(size)] = math.sqrt(1 + strength**2 * math.prod(size))
+    weight[(0,) * len(size)] = math.hypot(1, strength * math.sqrt(math.prod(size)))
     return normalized(weight, normalize, {"operator": "offset", "size": size, "strength": strength})

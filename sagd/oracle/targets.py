@@ -17,6 +17,7 @@ from sagd.formulations.base import EMBEDDED, Predict, Sampler
 from sagd.formulations.diffusion import Diffusion
 from sagd.formulations.schedule import PREDICTIONS, Schedule
 from sagd.noise.base import Noise
+from sagd.noise.grid import mirror
 from sagd.noise.spectrum import Spectrum
 from sagd.spaces.moments import field_distance
 
@@ -36,7 +37,8 @@ class Mixture:
     means
         (K, C, *size), float64.
     power
-        (K, C, *size), or (1, C, *size) for all alike: the variance at each frequency of the unitary DFT, >= 0.
+        (K, C, *size), or (1, C, *size) for all alike: the variance at each frequency of the unitary DFT, >= 0, and the
+        same at f and -f, as that of real data is.
     weights
         (K,), >= 0, of sum 1.
     """
@@ -49,10 +51,14 @@ class Mixture:
         shapes = [tuple(t.shape) for t in (self.means, self.power, self.weights)]
         fits = self.power.shape[1:] == self.means.shape[1:] and len(self.power) in (1, len(self.means))
         finite = all(torch.isfinite(t).all() for t in (self.means, self.power, self.weights))
-        if not fits or not finite or shapes[2] != shapes[0][:1] or (self.power < 0).any():
+        if not fits or not finite or shapes[2] != shapes[0][:1] or (self.power < 0).any() or (self.weights < 0).any():
             raise InputError(
-                f"means, power and weights of shapes {shapes} do not fit, are not finite, or a power is negative"
+                f"means, power and weights of shapes {shapes} do not fit, are not finite, or one is negative"
             )
+        if not torch.allclose(self.power, mirror(self.power, self._axes), rtol=1e-4):
+            raise InputError("power must be the same at f and -f, as the variance of real data is")
+        if abs(self.weights.sum().item() - 1) > 1e-6:
+            raise InputError(f"the sum of weights is {self.weights.sum().item():g}; it must be 1")
 
     @property
     def _axes(self) -> tuple[int, ...]:

@@ -14,14 +14,14 @@ from torch import Tensor, nn
 
 from sagd.errors import InputError
 from sagd.formulations.base import Formulation
-from sagd.networks.weights import classes_of, predictor
+from sagd.networks.weights import classes_of, described, predictor
 from sagd.noise.base import Noise
 from sagd.noise.corruption import Corruption
 from sagd.noise.stored import fingerprint
 from sagd.runtime.distributed import World, local, unsynchronised
 from sagd.spaces.latents import Latents
 from sagd.spaces.pixels import Pixels
-from sagd.training.batches import draw_batch, read_ahead
+from sagd.training.batches import draw_batch, read, read_ahead
 from sagd.training.checkpoint import State
 from sagd.training.optimizer import optimizers
 from sagd.training.recipe import Recipe
@@ -112,7 +112,9 @@ def train(
     use_bf16 = _use_bf16(recipe.precision, device)
     formulation.check(noise)
     noises = [fingerprint(noise.tensors()), fingerprint(corruption.tensors()) if corruption else None]
-    describe = json.dumps([asdict(recipe), seed, use_bf16, len(source), *source.shape, formulation.to_dict(), *noises])
+    seen = fingerprint({"first batch": read(source, recipe, seed, 0).cpu()})  # enough to tell one data set from another
+    data = [len(source), *source.shape, seen]
+    describe = json.dumps([asdict(recipe), seed, use_bf16, *data, described(network), formulation.to_dict(), *noises])
     state = State(parameters, averaged, optimising, losses, describe, world)
     started = state.resume(checkpoint)
     if started:

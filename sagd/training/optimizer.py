@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from sagd.errors import InputError, one_of
-from sagd.training.recipe import OPTIMIZERS, Recipe
+from sagd.errors import InputError
+from sagd.training.recipe import Recipe
 
 LEAST = 8  # rows and columns of a matrix that Muon takes: not those that read or write colours
 
@@ -15,9 +15,8 @@ def optimizers(network: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer
     Raises
     ------
     InputError
-        An unknown name; Muon for weights that FSDP has sharded, since it needs whole matrices.
+        Muon for weights that FSDP has sharded, since it needs whole matrices.
     """
-    one_of("optimizer", recipe.optimizer, OPTIMIZERS)
     wanted = [p for p in network.parameters() if p.requires_grad]
     matrices: list[nn.Parameter] = []
     if recipe.optimizer == "muon":

@@ -4,6 +4,10 @@ import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from sagd.errors import InputError, one_of
+
+Decay = Literal["cosine", "linear"]
+Precision = Literal["auto", "fp32", "bf16"]
 Optimizer = Literal["adamw", "muon"]
 OPTIMIZERS: tuple[str, ...] = get_args(Optimizer)
 
@@ -17,7 +21,7 @@ class Recipe:
     steps, batch_size, lr
         Optimiser steps, images a step, peak learning rate.
     warmup
-        Steps of linear warm-up.
+        Steps of linear warm-up; a training that is not longer never reaches ``lr``.
     decay, decay_from, lr_last
         From the end of the warm-up, or from step ``decay_from`` if that is later, ``cosine`` or ``linear`` to
         ``lr_last`` at the end.
@@ -53,16 +57,25 @@ class Recipe:
     weight_decay: float = 1e-6
     clip_norm: float = 1.0
     ema: float = 0.9999
-    precision: str = "auto"
-    decay: str = "cosine"
+    precision: Precision = "auto"
+    decay: Decay = "cosine"
     decay_from: int = 0
     lr_last: float = 0.0
     micro_batch_size: int | None = None
     flip: bool = False
     label_dropout: float = 0.1
-    optimizer: str = "adamw"
+    optimizer: Optimizer = "adamw"
     project: bool = True
     compile: bool = False
+
+    def __post_init__(self) -> None:
+        one_of("precision", self.precision, get_args(Precision))
+        one_of("decay", self.decay, get_args(Decay))
+        one_of("optimizer", self.optimizer, OPTIMIZERS)
+        for name in ("steps", "batch_size", "micro_batch_size"):
+            count = getattr(self, name)
+            if count is not None and count < 1:
+                raise InputError(f"{name} is {count}; it must be 1 or more")
 
     def lr_at(self, step: int) -> float:
         """The learning rate of a step, counted from 0."""

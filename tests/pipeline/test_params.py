@@ -129,8 +129,8 @@ def test_a_formulation_has_the_arguments_of_its_section(project, schedule):
 def test_a_setting_says_how_it_is_trained_and_sampled(project):
     changes = {"sample__spacing": "trailing", "sample__start": "marginal", "sample__clip": "auto"}
     setting = project(**changes, train__lr_last=0.001).setting(None)
-    white = sagd.isotropic((16, 16))
-    assert sampler_of(setting, white, None) == sagd.Sampler("ddim", 25, "trailing", "marginal", 0.0, True)
+    white, diffusion = sagd.isotropic((16, 16)), sagd.Diffusion(sagd.Schedule.linear())
+    assert sampler_of(setting, diffusion, white, None) == sagd.Sampler("ddim", 25, "trailing", "marginal", 0.0, True)
     recipe, train = setting.train.recipe(), YAML().load(ROOT / "params.yaml")["train"]
     assert (recipe.steps, recipe.lr, recipe.lr_last, recipe.optimizer) == (train["steps"], train["lr"], 0.001, "muon")
     assert recipe.betas == (0.9, 0.99) and isinstance(recipe.betas, tuple)
@@ -138,9 +138,10 @@ def test_a_setting_says_how_it_is_trained_and_sampled(project):
     corrupts = sagd.Corruption(sagd.band_pass((16, 16), (0.4, 0.5)))
     omitting = sagd.two_band((16, 16), 0.5, (0.0, 0.4), (0.5, 1.0))
     for noise, corruption in ((white, corrupts), (omitting, corrupts), (omitting, None)):
-        assert not sampler_of(setting, noise, corruption).clip
-    assert sampler_of(project(sample__clip="on").setting(None), white, corrupts).clip
-    assert not sampler_of(project(sample__clip="off").setting(None), white, None).clip
+        assert not sampler_of(setting, diffusion, noise, corruption).clip
+    assert not sampler_of(setting, sagd.Flow(), white, None).clip  # no x0 on its way
+    assert sampler_of(project(sample__clip="on").setting(None), diffusion, white, corrupts).clip
+    assert not sampler_of(project(sample__clip="off").setting(None), diffusion, white, None).clip
     a, b, other = (setting.train.network((1, 16, 16), 0, seed).state_dict() for seed in (3, 3, 4))
     assert all(torch.equal(a[k], b[k]) for k in a) and not all(torch.equal(a[k], other[k]) for k in a)
 

@@ -32,7 +32,7 @@ def test_command_line_prints_the_curve_of_images_and_of_their_statistics(tmp_pat
     main(["suggest", kept, "--json"])
     curves = json.loads(capsys.readouterr().out)
     diffusion, sampler = sagd.Diffusion(sagd.Schedule.linear()), sagd.Sampler("ddim", 50)
-    expected = suggest(**statistics(images[:, None]), diffusion=diffusion, sampler=sampler, alphas=(-0.1,), dc="floor")
+    expected = suggest(**statistics(images[:, None]), diffusion=diffusion, sampler=sampler, alphas=(-0.1,))
     assert curves["noise"]["-0.1"] == pytest.approx(expected.curve[-0.1], rel=1e-9)
 
 

@@ -178,15 +178,17 @@ class TestPipelines:
         )  # fmt: skip
         return diffusers.DDPMPipeline(unet, scheduler or diffusers.DDPMScheduler())
 
-    @pytest.mark.parametrize("name", ["DDPM", "EulerAncestralDiscrete"])
+    @pytest.mark.parametrize("name", ["DDPM", "EulerAncestralDiscrete", "ShapedDDPM"])
     def test_the_steps_of_a_pipeline_draw_it_and_its_start_does_not(self, name):
         import diffusers
 
         import sagd.diffusers
 
-        pipeline = self.pipeline(getattr(diffusers, f"{name}Scheduler")(clip_sample=False) if name == "DDPM" else None)
-        if name != "DDPM":
+        pipeline = self.pipeline(diffusers.DDPMScheduler(clip_sample=False))
+        if name == "EulerAncestralDiscrete":
             pipeline.scheduler = diffusers.EulerAncestralDiscreteScheduler()
+        if name == "ShapedDDPM":  # as a network trained on white noise is exported
+            pipeline.scheduler = sagd.diffusers.ShapedDDPMScheduler(clip_sample=False, spectrum=sagd.isotropic(SIZE))
 
         def draw():
             return pipeline(num_inference_steps=3, generator=generator(1), output_type="np").images
@@ -223,6 +225,10 @@ class TestPipelines:
             pipeline.scheduler = scheduler
             with pytest.raises(sagd.InputError, match=told), sagd.diffusers.colored(pipeline, noise()):
                 pass
+        pipeline.scheduler = diffusers.DDPMScheduler()
+        with sagd.diffusers.colored(pipeline, noise()):
+            with pytest.raises(sagd.InputError, match="colored already"), sagd.diffusers.colored(pipeline, noise()):
+                pass
 
     @pytest.mark.parametrize("classes", [None, 3])
     def test_the_command_calibrates_a_pipeline(self, tmp_path, capsys, classes):
@@ -243,6 +249,20 @@ class TestPipelines:
         labels = torch.arange(5) % classes if classes else None
         same = calibrate(pipeline.unet.eval(), diffusion, start, sagd.Sampler("ddim", 4), labels=labels)
         torch.testing.assert_close(found.gamma, same.gamma, atol=1e-5, rtol=1e-5)
+
+    def test_of_a_network_that_sagd_exported_the_last_label_stands_for_none(self, tmp_path, monkeypatch):
+        import sagd.diffusers
+        from sagd.cli import calibrate as command
+
+        asked = []
+        monkeypatch.setattr(command, "calibrate", lambda *_, labels, **__: asked.append(labels.tolist()) or noise())
+        for scheduler, labels in (
+            (sagd.diffusers.ShapedDDPMScheduler(spectrum=sagd.isotropic(SIZE)), [0, 1, 2, 0, 1]),
+            (None, [0, 1, 2, 3, 0]),
+        ):
+            self.pipeline(scheduler, num_class_embeds=4).save_pretrained(tmp_path / "model")
+            main(["calibrate", str(tmp_path / "model"), "--out", str(tmp_path / "c.json"), "--samples", "5"])
+            assert asked.pop() == labels
 
     def test_a_network_that_guesses_worse_than_nothing_is_told(self, tmp_path, capsys, monkeypatch):
         from sagd.cli import calibrate as command

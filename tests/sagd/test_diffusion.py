@@ -249,6 +249,10 @@ def test_loss_is_the_mean_square_of_the_noise_error(generator):
         (lambda: SCHEDULE.timesteps(0), "1 to 1000"),
         (lambda: SCHEDULE.timesteps(1001), "1 to 1000"),
         (lambda: SCHEDULE.timesteps(10, "linspace"), "leading, trailing"),
+        (lambda: SCHEDULE.timesteps(600), "600 steps do not divide 1000, and spacing leading would begin at 599"),
+        (lambda: sagd.Schedule(torch.linspace(1e-4, 0.02, 10)), "must be .* falling"),
+        (lambda: sagd.Schedule.linear(1000, 1e-4, 1.5), "must be .* falling"),
+        (lambda: sagd.Schedule(torch.ones(2, 2)), r"this one has shape \(2, 2\)"),
         (
             lambda: DIFFUSION.sample(network, sagd.isotropic((8, 8)), torch.zeros(SHAPE), sagd.Sampler(eta=1.0)),
             "white",
@@ -270,6 +274,10 @@ def test_loss_is_the_mean_square_of_the_noise_error(generator):
 def test_bad_input_is_told(call, says):
     with pytest.raises(sagd.InputError, match=says):
         call()
+
+
+def test_a_schedule_is_kept_in_float64():
+    assert sagd.Schedule(SCHEDULE.alpha_bar.float()).alpha_bar.dtype == torch.float64
 
 
 @pytest.mark.parametrize("name", ["ddim", "ddpm", "euler", "heun"])

@@ -90,6 +90,8 @@ def test_adms_reference_batches_give_the_moments(run, two_folders, tmp_path):
     assert alone["reference"]["images"] is None
     with pytest.raises(SystemExit, match=r"moments\.npz holds mu, sigma; name one array of images"):
         run(two_folders[0], tmp_path / "moments.npz", *choice, "kid")
+    with pytest.raises(SystemExit, match="--kid-subsets is for the metric kid, which --metrics leaves out"):
+        run(*two_folders, *choice, "fid", "--kid-subsets", "2,5")
 
 
 @pytest.mark.parametrize(

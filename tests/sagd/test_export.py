@@ -10,6 +10,7 @@ import torch
 import sagd
 import sagd.diffusers
 from sagd import export
+from sagd.colored import Colored, ColoredNoise
 from sagd.networks import weights
 from sagd.networks.dit import dit
 from sagd.networks.unet import unet
@@ -21,6 +22,7 @@ SIZE = (16, 16)
 TILTED = sagd.power_law(SIZE, -0.5)
 GAP = sagd.two_band(SIZE, 0.5, low=(0, 0.4), high=(0.5, 1))
 LINEAR, ENDS = sagd.Schedule.linear(), sagd.Schedule.zero_terminal_snr()
+OWN = sagd.Schedule.linear(1000, 8.5e-4, 0.012)
 DATA = statistics(
     torch.randint(0, 256, (50, 1, *SIZE), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)).numpy()
 )
@@ -30,11 +32,19 @@ PIPELINES = {
     "a band left out": (sagd.Diffusion(LINEAR, "v"), GAP, sagd.Sampler(steps=5)),
     "trailing, zero terminal SNR": (sagd.Diffusion(ENDS, "v"), TILTED, sagd.Sampler(steps=5, spacing="trailing")),
     "flow matching": (sagd.Flow(shift=2.0), TILTED, sagd.Sampler("euler", 5)),
+    "another length": (sagd.Diffusion(sagd.Schedule.linear(500), "v"), TILTED, sagd.Sampler(steps=5)),
+    "betas of one's own": (sagd.Diffusion(OWN, "v"), TILTED, sagd.Sampler(steps=5)),
 }
 ELSEWHERE = {
     "heun": (sagd.Diffusion(LINEAR, "v"), TILTED, sagd.Sampler("heun", 5)),
     "marginal": (sagd.Diffusion(LINEAR), TILTED, sagd.Sampler(steps=5, start="marginal")),
     "a band left out, clipped": (sagd.Diffusion(LINEAR, "v"), GAP, sagd.Sampler(steps=5, clip=True)),
+    "betas of one's own, by Heun": (sagd.Diffusion(OWN, "v"), TILTED, sagd.Sampler("heun", 5)),
+    "another length, from the marginal": (
+        sagd.Diffusion(sagd.Schedule.linear(500)),
+        TILTED,
+        sagd.Sampler(steps=5, start="marginal"),
+    ),
     "EDM": (sagd.EDM(), TILTED, sagd.Sampler("heun", 4)),
     "flow matching by Heun": (sagd.Flow("logit_normal", 2.0), TILTED, sagd.Sampler("heun", 4)),
     "varying": (
@@ -82,6 +92,13 @@ def test_what_no_scheduler_equals_is_sampled_by_the_library(name, tmp_path):
     export.save(tmp_path, network(), formulation, noise, sampler, DATA)
     assert not (tmp_path / "model_index.json").exists()
     torch.testing.assert_close(followed(tmp_path), drawn(network(), formulation, noise, sampler))
+
+
+def test_colored_steps_are_not_lost_in_silence(tmp_path):
+    colored = ColoredNoise(SIZE, torch.zeros(1, dtype=torch.float64), torch.zeros(1, 12, dtype=torch.float64))
+    diffusion = Colored.of(sagd.Diffusion(LINEAR), colored)
+    with pytest.raises(sagd.InputError, match="Colored can't be exported"):
+        export.save(tmp_path, network(), diffusion, sagd.isotropic(SIZE), sagd.Sampler("ddpm", 5), DATA)
 
 
 @pytest.mark.parametrize("kind", ["unet", "dit"])

@@ -7,6 +7,7 @@ import torch
 from diffusers import EDMEulerScheduler, FlowMatchEulerDiscreteScheduler, FlowMatchHeunDiscreteScheduler
 
 import sagd
+from sagd.formulations import build
 from sagd.formulations.base import EMBEDDED
 from sagd.formulations.edm import EDM
 from sagd.formulations.flow import Flow, dimension_shift
@@ -172,6 +173,8 @@ def test_times_follow_their_laws():
         (lambda: EDM(rho=math.nan), "finite"),
         (lambda: EDM().sample(None, SPECTRA["white"], white(1), sagd.Sampler("ddim")), "sampler is 'ddim'"),
         (lambda: Flow().check(SPECTRA["white"], sagd.Sampler("euler", start="marginal")), "from noise alone"),
+        (lambda: Flow().check(SPECTRA["white"], sagd.Sampler("euler", clip=True)), "clip is on; Flow follows"),
+        (lambda: build("linear", "eps", (1, 8, 8), {"shift": 2.0}), "schedule linear: .*shift"),
         (
             lambda: Flow().check(sagd.Varying(SPECTRA["white"], SPECTRA["low"], sagd.Schedule.linear().alpha_bar)),
             "discrete schedule",

@@ -27,6 +27,7 @@ SPECTRA = {
     "two-band, per band": lambda size: sagd.two_band(size, 0.3, bands="per_band", units="nyquist", high=(0.5, 1.5)),
     "exponential": lambda size: sagd.exponential(size, 4.0),
 }
+VARYING = sagd.Varying(sagd.isotropic((8, 8)), sagd.power_law((8, 8), 0.2), sagd.Schedule.linear(10).alpha_bar)
 
 
 def cases(test):
@@ -303,6 +304,7 @@ def test_half_precision_and_shapes(generator):
         (lambda: sagd.power_law((8, 8), 0.1, dc="zero"), "lowest, floor"),
         (lambda: sagd.power_law((8, 8), 0.1, grid="dct"), "fftfreq, linspace"),
         (lambda: sagd.power_law((), 0.1), "size"),
+        (lambda: sagd.power_law(8, 0.1), "size is 8; it must be"),
         (lambda: sagd.power_law((8, 1), 0.1), "size"),
         (lambda: sagd.power_law((8, 8, 8, 8), 0.1), "size"),
         (lambda: sagd.band_pass((8, 8), (0.5, 0.4)), "low < high"),
@@ -314,7 +316,19 @@ def test_half_precision_and_shapes(generator):
         (lambda: sagd.Spectrum(-torch.ones(4, 4)), ">= 0"),
         (lambda: from_dict({"operator": "pink", "size": [8, 8]}), "pink"),
         (lambda: from_dict({"operator": "power_law", "size": [8, 8], "slope": 1}), "slope"),
+        (lambda: from_dict({"operator": "custom"}), "weight"),
+        (lambda: from_dict({"operator": "custom", "weight": [[1, 2], [3]]}), "custom"),
+        (lambda: from_dict({"operator": "varying", "first": {"operator": "isotropic", "size": [8, 8]}}), "last"),
+        (lambda: from_dict({"operator": ["power_law"]}), "power_law"),
+        (lambda: from_dict({}), "operator is None"),
+        (lambda: build("equal_snr", (8, 8)), "needs their power"),
+        (lambda: sagd.band_pass((8, 8), (0, 0.01), normalize="sample"), "zero frequency alone"),
         (lambda: sagd.isotropic((8, 8)).sample((2, 8, 9), generator=None), "size"),
+        (lambda: sagd.power_law((8, 8), 0.1).shape(torch.zeros(2, 8, 9)), "does not end in this spectrum's size"),
+        (lambda: sagd.power_law((8, 8), 0.1).inverse(torch.zeros(2, 1, 8)), "does not end in this spectrum's size"),
+        (lambda: sagd.power_law((8, 8), 0.1).project(torch.zeros(2, 4, 4)), "does not end in this spectrum's size"),
+        (lambda: VARYING.sample((2, 8, 8), generator=None, t=torch.zeros(3, dtype=torch.int64)), "one for each of 2"),
+        (lambda: sagd.Varying(VARYING, VARYING, VARYING.alpha_bar), "do not vary"),
     ],
 )
 def test_bad_input_is_told_in_one_line(make, says):
@@ -333,6 +347,27 @@ def test_offset_noise_is_white_noise_with_a_shift_of_each_channel(generator):
         assert abs(noise.mean((2, 3)).var() / (0.1**2 + 1 / 256) - 1) < 0.05
         assert abs((noise - noise.mean((2, 3), keepdim=True)).std() - 1) < 0.01
     assert abs(sagd.offset((16, 16), 0.1).weight.square().mean() - 1) < 1e-12
+
+
+def test_a_weight_that_is_the_same_everywhere_is_exactly_white():
+    for spectrum in (sagd.isotropic((32, 32), 0.7), sagd.pyramid((32, 32), 1), sagd.two_band((32, 32), 0.5)):
+        assert spectrum.white and torch.equal(spectrum.weight, torch.ones(32, 32, dtype=torch.float64))
+    assert not sagd.isotropic((8, 8), normalize="sample").white and not sagd.power_law((8, 8), 0.1).white
+    assert sagd.Varying(sagd.isotropic((8, 8)), sagd.isotropic((8, 8)), VARYING.alpha_bar).white and not VARYING.white
+
+
+def test_an_edge_that_was_computed_is_the_one_that_is_meant():
+    computed, written = (sagd.band_pass((10, 10), (low, 0.4), units="cycles") for low in (0.1 * 3, 0.3))
+    assert torch.equal(computed.weight, written.weight)
+    assert sagd.two_band((16, 16), 0.5, (0, 0.1 + 0.2), (0.3, 1)).white
+
+
+@pytest.mark.parametrize("spectrum", [sagd.power_law((16, 16), 2.0, dc="floor"), sagd.exponential((16, 16), 100.0)])
+def test_the_inverse_of_small_weights_does_not_overflow(spectrum, generator):
+    assert spectrum.weight.min() < 1e-19
+    x = spectrum.sample((1, 16, 16), generator=generator)
+    found = spectrum.inverse(x)
+    assert torch.isfinite(found).all() and torch.equal(found, spectrum.inverse(x.double()).float())
 
 
 def test_gain_is_a_gain_without_normalisation(generator):

@@ -386,6 +386,9 @@ def test_distance_is_the_frechet_distance_of_pixels(field, generator):
         (lambda m: drawn(m, DIFFUSION, SPECTRA["white"], sagd.Sampler()), "3 components"),
         (lambda m: Mixture(m.means, m.power[:2], m.weights), "do not fit"),
         (lambda m: Mixture(m.means, -m.power, m.weights), "negative"),
+        (lambda m: Mixture(m.means, m.power, -m.weights), "negative"),
+        (lambda m: Mixture(m.means, m.power, 2 * m.weights), "the sum of weights is 2; it must be 1"),
+        (lambda m: Mixture(m.means, m.power.cumsum(-1), m.weights), "the same at f and -f"),
         (lambda m: sagd.Varying(SPECTRA["white"], SPECTRA["omitted band"], SCHEDULE.alpha_bar), "same frequencies"),
     ],
 )

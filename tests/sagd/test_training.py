@@ -176,6 +176,8 @@ def test_checkpoint_of_another_run_is_refused(make_unet, tmp_path):
     other = sagd.power_law((8, 8), -0.31)  # noise is told by its weights, whatever made them
     with pytest.raises(sagd.InputError, match="another run"):
         train(make_unet(), SOURCE, other, DIFFUSION, RECIPE, seed=0, checkpoint=tmp_path / "c")
+    with pytest.raises(sagd.InputError, match="another run"):
+        train(make_unet(), Pixels(255 - IMAGES), NOISE, DIFFUSION, RECIPE, seed=0, checkpoint=tmp_path / "c")
     same = sagd.Spectrum(NOISE.weight)
     steps = []
     train(make_unet(), SOURCE, same, DIFFUSION, RECIPE, seed=0, checkpoint=tmp_path / "c", resumed=steps.append)
@@ -270,6 +272,16 @@ except InputError as error:
 def test_loss_that_is_not_finite_is_told(make_unet):
     with pytest.raises(sagd.InputError, match="learning rate is"):
         run(make_unet, Recipe(steps=40, batch_size=8, lr=1e30, warmup=0))
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [({"precision": "fp16"}, "auto, fp32, bf16"), ({"decay": "constant"}, "cosine, linear"),
+     ({"optimizer": "sgd"}, "adamw, muon"), ({"batch_size": 0}, "batch_size is 0; it must be 1 or more")],
+)  # fmt: skip
+def test_a_recipe_that_means_nothing_is_refused(changes, says):
+    with pytest.raises(sagd.InputError, match=says):
+        Recipe(**{"steps": 1, "batch_size": 8} | changes)
 
 
 def test_batch_larger_than_the_data_is_refused(make_unet):
