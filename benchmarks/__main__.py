@@ -33,7 +33,12 @@ from sagd.spaces.pixels import Pixels
 from sagd.training.loop import train
 from sagd.training.recipe import Recipe
 
-UNET = {"widths": [16, 16, 32], "layers": 1, "attention": [False] * 3, "groups": 8}  # that of the default study
+UNET = {
+    "widths": [16, 16, 32],
+    "layers": 1,
+    "attention": [False] * 3,
+    "groups": 8,
+}  # small, of three levels; the default study's has two
 PAPER_UNET = {"widths": [32, 64, 128, 256], "layers": 2, "attention": [False, True, True, True], "groups": 32}
 SIZE = (16, 16)
 
@@ -164,7 +169,7 @@ def training(steps: int = 30) -> None:
     def theirs(batch_size: int):
         plain_diffusers_training(theirs_of(unet(SIZE, 1, **UNET)), images, steps, batch_size)
 
-    print("\nTraining images/s, the study's U-Net, float32: ours (with shaped noise) over a plain diffusers loop")
+    print("\nTraining images/s, the small U-Net, float32: ours (with shaped noise) over a plain diffusers loop")
     for batch in (16, 64):
         tell(
             f"  one run, batch {batch}",
@@ -190,7 +195,7 @@ def arithmetic() -> None:
     cores = torch.get_num_threads()
     square = torch.randn(1024, 1024)
     bf16 = torch.ops.mkldnn._is_mkldnn_bf16_supported() and "bf16" in Path("/proc/cpuinfo").read_text()
-    for name, how, size, batch in (("the study's U-Net", UNET, 16, 16), ("the paper's U-Net", PAPER_UNET, 32, 8)):
+    for name, how, size, batch in (("the small U-Net", UNET, 16, 16), ("the paper's U-Net", PAPER_UNET, 32, 8)):
         network, x, t = unet((size, size), 1, **how), torch.randn(batch, 1, size, size), torch.rand(batch)
 
         def step(network=network, x=x, t=t) -> None:
@@ -228,7 +233,7 @@ def arithmetic() -> None:
 
 def many(batch: int = 16, steps: int = 5) -> None:
     """Networks of one shape: in turn, side by side in threads (as the stage does), or as one (torch.func)."""
-    print(f"\nTraining steps of several networks, the study's U-Net, batch {batch}: times as fast as in turn")
+    print(f"\nTraining steps of several networks, the small U-Net, batch {batch}: times as fast as in turn")
     cpu = torch.device("cpu")
     for count in (2, 4, 8):
         networks = [unet(SIZE, 1, **UNET) for _ in range(count)]
@@ -366,7 +371,7 @@ def sampling(n: int = 256, steps: int = 10) -> None:
     data = {"mean": torch.zeros(1, *SIZE, dtype=torch.float64), "power": torch.ones(1, *SIZE, dtype=torch.float64)}
 
     how = sagd.Sampler(steps=steps, clip=True)
-    print("\nSampling images/s, the study's U-Net, float32: ours (from shaped noise) over DDIMPipeline")
+    print("\nSampling images/s, the small U-Net, float32: ours (from shaped noise) over DDIMPipeline")
     for batch in (32, 128):
         tell(
             f"  {n} images in batches of {batch}",

@@ -38,10 +38,10 @@ from sagd.training.recipe import Recipe
 Row = tuple[object, ...]
 RNG = np.random.default_rng(0)
 DIFFUSION, BATCH = sagd.Diffusion(sagd.Schedule.linear()), 16
-# From 0.03 to 16 M parameters: halves, the study's, and the paper's U-Nets.
+# From 0.03 to 16 M parameters: halves, the small, and the paper's U-Nets.
 NETWORKS = {
     "0.03 M": UNET | {"widths": [8, 8, 8]},
-    "the study's": UNET,
+    "the small": UNET,
     "1.0 M": PAPER_UNET | {"widths": [8, 16, 32, 64], "groups": 8},
     "4.0 M": PAPER_UNET | {"widths": [16, 32, 64, 128], "groups": 16},
     "the paper's": PAPER_UNET,
@@ -77,7 +77,7 @@ def training() -> Iterator[Row]:
     """Steps of training, with shaped noise, one network on all cores."""
     yield "network", "parameters", "size", "images/s", "GFLOP an image", "GFLOP/s"
     cases = [(name, how, 32) for name, how in NETWORKS.items()]
-    cases += [("the study's", UNET, size) for size in (16, 64, 128)]
+    cases += [("the small", UNET, size) for size in (16, 64, 128)]
     for name, how, size in cases:
         network = unet((size, size), 3, **how)
         yield name, *_steps(network, (3, size, size), DIFFUSION, 6 if size < 64 else 3)
@@ -104,8 +104,8 @@ def _steps(network: torch.nn.Module, shape: tuple[int, int, int], formulation: o
 def sampling() -> Iterator[Row]:
     """Samples, 25 steps of ddim, batches side by side."""
     yield "samples", "network", "size", "samples/s"
-    for count, name, size in ((32, "the study's", 16), (320, "the study's", 16), (3200, "the study's", 16),
-                              (64, "the study's", 32), (16, "the paper's", 32)):  # fmt: skip
+    for count, name, size in ((32, "the small", 16), (320, "the small", 16), (3200, "the small", 16),
+                              (64, "the small", 32), (16, "the paper's", 32)):  # fmt: skip
         network = unet((size, size), 1, **NETWORKS[name]).eval().requires_grad_(False)
         data = {"mean": torch.zeros(1, size, size).double(), "power": torch.ones(1, size, size).double()}
         noise, how = sagd.power_law((size, size), -0.06), sagd.Sampler(steps=25)
@@ -156,7 +156,7 @@ from sagd.spaces.pixels import Pixels
 from sagd.training.loop import train
 from sagd.training.recipe import Recipe
 torch.set_num_threads(1)
-how, size, steps = (UNET, 16, 24) if sys.argv[1] == "study" else (PAPER_UNET, 32, 5)
+how, size, steps = (UNET, 16, 24) if sys.argv[1] == "small" else (PAPER_UNET, 32, 5)
 source = Pixels(torch.zeros((64, 1, size, size), dtype=torch.uint8))
 times = []
 train(unet((size, size), 1, **how), source, sagd.power_law((size, size), -0.06), sagd.Diffusion(sagd.Schedule.linear()),
@@ -166,7 +166,7 @@ print("rate", 16 / float(np.median(np.diff(times))))
     with tempfile.TemporaryDirectory() as place:
         script = Path(place) / "one.py"
         script.write_text(code)
-        for name in ("study", "paper"):
+        for name in ("small", "paper"):
             alone = None
             for count in range(1, (os.cpu_count() or 1) + 1):
                 command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]

@@ -52,7 +52,7 @@ def check(params: Params, chosen: Sequence[Setting] = (), stage: str = "") -> No
         if chosen or setting.name is None:  # in a study of many settings most files are for some of them
             _check_files(setting, dataset)
         if dataset is not None and setting.has("sample", "evaluate"):
-            _check_counts(setting, dataset)
+            _check_counts(setting, prepared=stage not in ("", "prepare"))
         # Of latents the shape is not known yet.
         if dataset is None or not setting.has("train") or setting.encode.kind != "pixel":
             continue
@@ -120,15 +120,18 @@ def _check_built(setting: Setting, shape: Shape, classes: int) -> None:
         raise InputError(said if known else f"{setting.title}: {said}") from None
 
 
-def _check_counts(setting: Setting, dataset: Dataset) -> None:
-    """Refuse too few samples or held-out images for the metrics, and more samples than there are training images."""
+def _check_counts(setting: Setting, prepared: bool) -> None:
+    """Refuse too few samples or held-out images for the metrics, and more samples than there are training images.
+
+    How many images there are is known where ``prepared`` is true: `prepare` has written it, of this data set.
+    """
     least = max([FEWEST, *(METRICS[name].least for name in setting.evaluate.of_samples if name in METRICS)])
     drawn = setting.sample.drawn(setting.train.earlier)
     counts = {"sample.n": drawn.pop(""), "sample.earlier": min(drawn.values(), default=least)}
-    most = images_of(dataset)
-    if setting.prepared_record.is_file():
-        prepared = read_json(setting.prepared_record, train=int, held_out=int)
-        counts["the number of held-out images (dataset.held_out)"], most = prepared["held_out"], prepared["train"]
+    most = 0
+    if prepared and setting.prepared_record.is_file():
+        record = read_json(setting.prepared_record, train=int, held_out=int)
+        counts["the number of held-out images (dataset.held_out)"], most = record["held_out"], record["train"]
     for name, count in counts.items():
         if count < least:
             raise InputError(f"{setting.title}: {name} is {count}; evaluate.metrics take {least} or more")

@@ -7,6 +7,7 @@ from pathlib import Path
 from pipeline import params as parameters
 from pipeline.study import pages
 from pipeline.study.answers import told
+from pipeline.study.contrasts import CONTRADICTED, SUPPORTED
 from pipeline.study.decided import NOT_RUN, Answer, File, Results, answers, overall, written
 from sagd.runtime.files import write_bytes
 
@@ -15,12 +16,16 @@ PLACE = re.compile(r"(<!-- verdicts: (\w+) -->\n).*?(<!-- end of verdicts -->)",
 
 
 def claims(found: dict[str, dict[str, Answer]], file: File) -> str:
-    """A row a question: what its primary contrasts say."""
+    """A row a question: what its primary contrasts say, and where secondary ones contradict them."""
     rows = []
     for name, question in file.questions.items():
         run = [told(a) for a in found[name].values() if a.contrast.primary and a.decision]
         whose = f"paper, {question.claim}" if question.claim else question.whose.split(" (")[0]
-        rows.append((question.title, whose, overall(found[name]), "; ".join(run)))
+        secondary = [a.verdict for a in found[name].values() if not a.contrast.primary]
+        verdict, against = overall(found[name]), secondary.count(CONTRADICTED)
+        if verdict == SUPPORTED and against:
+            verdict += f"; secondary: {against} of {len(secondary)} {CONTRADICTED}"
+        rows.append((question.title, whose, verdict, "; ".join(run)))
     return _table(("the claim", "whose", "verdict", "measured (95 %)"), rows)
 
 

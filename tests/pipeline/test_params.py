@@ -506,9 +506,10 @@ def test_stages_end_in_one_line_and_lose_nothing(project, tmp_path):
     pictures = tmp_path / "pictures"
     pictures.mkdir()
     rng = np.random.default_rng(0)
-    for k in range(12):
+    for k in range(14):
         Image.fromarray(rng.integers(0, 256, (20, 24, 3), dtype=np.uint8)).save(pictures / f"{k}.png")
-    project(dataset__name="folder", dataset__path=str(pictures), dataset__size=8, dataset__held_out=4)
+    project(dataset__name="folder", dataset__path=str(pictures), dataset__size=8, dataset__held_out=6)
+    project(sample__n=6, grid__sample__n=6)
     done = stage("prepare", folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert np.load("artifacts/prepare/train.npy", allow_pickle=False).shape == (8, 3, 8, 8)
@@ -522,9 +523,9 @@ def test_stages_end_in_one_line_and_lose_nothing(project, tmp_path):
 
     project(dataset__path=None)
     assert_one_line(stage("prepare", folder=tmp_path), r"^prepare: dataset\.path is None; .*existing folder or zip")
-    project(dataset__path=str(pictures), dataset__held_out=11)
-    assert_one_line(stage("prepare", folder=tmp_path), r"dataset\.held_out is 11; .*allowed are 2 to 10")
-    project(dataset__held_out=4, train__batch_size=9, train__unet__widths=[8, 8])
+    project(dataset__path=str(pictures), dataset__held_out=13)
+    assert_one_line(stage("prepare", folder=tmp_path), r"dataset\.held_out is 13; .*allowed are 2 to 12")
+    project(dataset__held_out=6, train__batch_size=9, train__unet__widths=[8, 8])
     project(train__unet__attention=[False, False], train__unet__groups=4)
     for name in ("corrupt", "encode"):
         assert stage(name, folder=tmp_path).returncode == 0
@@ -539,6 +540,7 @@ def test_stopped_stage_saves_fails_and_goes_on_to_the_same_bits(project, tmp_pat
     """SIGTERM to the real script, two seeds side by side: non-zero exit, then the weights of a run left alone."""
     tiny = {"widths": [8, 8], "layers": 1, "attention": [False, False], "groups": 4}
     project(train__steps=30, train__warmup=5, train__batch_size=4, train__snapshots=3, train__unet=tiny)
+    project(sample__n=8, grid__sample__n=8)
     rng = np.random.default_rng(0)
     folder = Path("artifacts/prepare")
     folder.mkdir(parents=True)
@@ -580,16 +582,15 @@ def test_stopped_stage_saves_fails_and_goes_on_to_the_same_bits(project, tmp_pat
 @pytest.mark.slow
 def test_too_few_samples_are_told(project, tmp_path):
     project(sample__n=4)
-    for name in ("prepare/held_out", "prepare/train"):
-        path = Path(f"artifacts/{name}.npy")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        np.save(path, np.zeros((300, 1, 8, 8), np.uint8), allow_pickle=False)
     Path("reports").mkdir()
     Path("reports/prepare.json").write_text('{"train": 300, "held_out": 300, "shape": [1, 8, 8]}')
-    for name in ("train", "sample"):
-        Path("artifacts", name).mkdir()
-    Path("artifacts/train/run.json").write_text('{"seeds": [0, 1], "checkpoints": [800]}')
-    few = np.zeros((4, 1, 8, 8), np.uint8)
-    np.savez(Path("artifacts/sample/samples.npz"), seed_0=few, seed_1=few)
-    says = r"4 samples a seed \(sample\.n\), 300 held-out images .*6 or more are needed"
-    assert_one_line(stage("evaluate", folder=tmp_path), says)
+    assert_one_line(
+        stage("evaluate", folder=tmp_path), r"^evaluate: focus: sample\.n is 4; evaluate\.metrics take 6 or"
+    )
+    project(sample__n=301)
+    assert_one_line(
+        stage("train", folder=tmp_path), r"^train: focus: sample\.n is 301, more than the 300 training images"
+    )
+    project(sample__n=300)
+    Path("reports/prepare.json").write_text('{"train": 300, "held_out": 5, "shape": [1, 8, 8]}')
+    assert_one_line(stage("train", folder=tmp_path), r"held-out images \(dataset\.held_out\) is 5; .* take 6 or more")

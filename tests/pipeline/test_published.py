@@ -106,7 +106,12 @@ def cells(seeds=3, **distances):
             "run": run,
             "command": f"run {name}",
         }
-        rows[name] |= {"fd_seeds": values, "fd": np.mean(values), "fd_se": 0.1 if run else np.nan}
+        rows[name] |= {
+            "seed_list": list(range(len(values))) if run else np.nan,
+            "fd_seeds": values,
+            "fd": np.mean(values),
+            "fd_se": 0.1 if run else np.nan,
+        }
         rows[name] |= {"kd": 0.01, "kd_se": 0.001, "label": "fd_x", "seeds": seeds, "samples": 9, "measured": "quick"}
     return pd.DataFrame.from_dict(rows, orient="index")
 
@@ -216,6 +221,7 @@ def written(params, name, values, **more):
     result = {"fd_x": mean, "fd_x_se": 0.1, "fd_x_of_real": 0.5, "seeds": len(values), "samples_per_seed": 9}
     write_json(setting.report("evaluate", "json"), result | {"held_out": 10} | more)
     detail = {"names": {"fid": "fd_x", "kid": "kd_x"}, "features": "x", "profile": "quick"}
+    detail["seeds"] = list(range(len(values)))
     write_json(setting.report("evaluate", "seeds.json"), detail | {"per_seed": {"fd_x": values}})
 
 

@@ -187,9 +187,30 @@ def test_numbers_show_two_digits_of_their_error():
     assert verdicts.number(1.234, float("nan")) == "1.23"
 
 
-def test_settings_of_unlike_seeds_are_not_paired():
-    with pytest.raises(InputError, match="a has 1 seeds, b 2"):
-        verdicts.paired(frame(a=[1.0], b=[9.0, 8.0]), [("a", "b")])
+def test_settings_are_paired_by_their_seeds_not_by_their_order():
+    table = frame(a=[1.0, 2.0, 3.0], b=[9.0, 8.0])
+    table.at["b", "seed_list"] = [2, 1]
+    assert verdicts.paired(table, [("a", "b")]).difference[0] == -6.0  # of seeds 1 and 2
+    table.at["b", "seed_list"] = [5, 6]
+    with pytest.raises(InputError, match="none is in both"):
+        verdicts.paired(table, [("a", "b")])
+
+
+def test_a_setting_that_is_made_in_another_way_is_not_compared():
+    ways = [{}, {"train": {"micro_batch_size": 2}, "sample": {"earlier": 0, "batch_size": 7}}]
+    ways += [{"encode": {"centre": True}}, {"evaluate": {"features": "inception_768"}}, {"train": {"lr": 0.5}}]
+    unet = {"widths": [8], "layers": 1, "attention": [False], "groups": 4}
+    train = {"steps": 1, "batch_size": 4, "lr": 0.1, "unet": unet}
+    grid: dict = {"seeds": [0], "train": train, "sample": {"n": 8, "steps": 2}}
+    grid["settings"] = {f"s{k}": {"noise": {"operator": "isotropic"}, **way} for k, way in enumerate(ways)}
+    evaluate = {"features": "efficientnet_lite0"}
+    params = parameters.Params({"grid": grid, "encode": {"kind": "pixel"}, "evaluate": evaluate})
+    first, same, *others = (results.protocol(setting) for setting in params.settings)
+    assert same == first and first not in others and len(set(others)) == 3
+
+
+def test_one_seed_has_no_error():
+    assert verdicts.number(1.234, None) == "1.23" and verdicts.number(1.234, float("nan")) == "1.23"
 
 
 def test_one_seed_decides_no_pair():
