@@ -33,12 +33,8 @@ from sagd.spaces.pixels import Pixels
 from sagd.training.loop import train
 from sagd.training.recipe import Recipe
 
-UNET = {
-    "widths": [16, 16, 32],
-    "layers": 1,
-    "attention": [False] * 3,
-    "groups": 8,
-}  # small, of three levels; the default study's has two
+# Small, of three levels; the default study's has two.
+UNET = {"widths": [16, 16, 32], "layers": 1, "attention": [False] * 3, "groups": 8}
 PAPER_UNET = {"widths": [32, 64, 128, 256], "layers": 2, "attention": [False, True, True, True], "groups": 32}
 SIZE = (16, 16)
 

@@ -10,7 +10,7 @@ import torch
 
 from pipeline.params import Params
 from pipeline.run.console import stage
-from pipeline.study.decided import PRIMARY, Results, written
+from pipeline.study.decided import PRIMARY, Results, compared
 from pipeline.study.resampled import distance, logarithms
 from sagd.colored import Colored, ColoredNoise, calibrate
 from sagd.formulations.diffusion import Diffusion
@@ -26,7 +26,7 @@ ARMS = {"paper": (1.0, 1.0), "tuned": (1.5, 1.73)}  # strength and divider, see 
 
 
 def main(params: Params, options: argparse.Namespace) -> None:
-    (name,) = written().questions["colored"].contrasts["formula"].over
+    (name,) = compared("colored")
     setting, device = params.setting(name), World().device
     shape = tuple(read_tensors(setting.artifacts("encode") / "statistics.safetensors")["mean"].shape)
     formulation = cast(Diffusion, setting.train.formulation(shape))  # the study's

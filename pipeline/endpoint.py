@@ -9,7 +9,7 @@ import torch
 from pipeline.params import Params
 from pipeline.run.console import stage
 from pipeline.study.contrasts import slope
-from pipeline.study.decided import written
+from pipeline.study.decided import compared
 from sagd.formulations.diffusion import Diffusion
 from sagd.formulations.schedule import Schedule
 from sagd.metrics.scores import Learnt, score_difference
@@ -28,7 +28,7 @@ NEAR = 6  # of them are near the end point
 
 
 def main(params: Params, options: argparse.Namespace) -> None:
-    alphas = written().questions["endpoint"].contrasts["beside_seeds"].over
+    alphas = compared("endpoint")
     settings = {alpha: params.setting(name) for name, alpha in alphas.items()}
     plain, device = settings[0.0], World().device
     x0 = from_uint8(read_array(plain.prepared / "held_out.npy", memory_map=True)[:IMAGES], device)

@@ -8,7 +8,7 @@ import numpy as np
 
 from pipeline.params import Params
 from pipeline.run.console import stage
-from pipeline.study.decided import PRIMARY, written
+from pipeline.study.decided import PRIMARY, compared
 from pipeline.study.resampled import distance, logarithms
 from sagd.runtime.distributed import World
 from sagd.runtime.files import read_tensors, write_json
@@ -20,7 +20,7 @@ SAMPLES = 1000  # at most
 
 
 def main(params: Params, options: argparse.Namespace) -> None:
-    over = written().questions["flicker"].contrasts["15_against_50_steps"].over
+    over = compared("flicker")
     device, found, first = World().device, {}, params.setting(next(iter(over)))
     seeds, n = first.seeds, min(SAMPLES, first.sample.n)
     with Bar("flicker", len(over) * len(seeds) * sum(STEPS) * n, unit="steps of images") as bar:

@@ -51,12 +51,12 @@ def picture(name: str, its: dict[str, Answer], results: Results) -> HTML:
         return HTML("")
     axes = {axis_label(a.contrast) for a in run if a.contrast.kind != "share"}
     axis = axes.pop() if len(axes) == 1 else "log ratio, or its change for 0.25 of alpha"
-    figure = LEFT[name](its, results, lines, axis)
+    figure = LEFT.get(name, _distances)(its, results, lines, axis)
     margins = "Grey bands: margins, within which an effect does not matter." if any(e.margin for e in lines) else ""
     before = "Orange rings: the effect at a quarter (small ring) and at half of the training (large)."
-    dots = counted(run[0].contrast)
+    dots, left = counted(run[0].contrast), CAPTIONS.get(name, DISTANCES)
     caption = " ".join([
-        f"{CAPTIONS[name]} Right: the effects, diamonds with their 95 % intervals, dots for the {dots}; blue decides, "
+        f"{left} Right: the effects, diamonds with their 95 % intervals, dots for the {dots}; blue decides, "
         "grey is secondary (intervals not corrected).", margins, before if any(e.earlier for e in lines) else "",
     ]).strip()  # fmt: skip
     alt = "; ".join(f"{a.name.replace('_', ' ')}: {a.verdict}, {told(a)}" for a in run)
@@ -104,8 +104,8 @@ def _earlier(contrast: Contrast, results: Results, at: float) -> list[float]:
 def samples(name: str, results: Results) -> HTML:
     """The first samples of some arms, which begin with the same white noise."""
     named = {label: results.params.setting(arm) for label, arm in STRIPS.get(name, {}).items()}
-    files = {label: setting.report("sample", "png") for label, setting in named.items()}
-    if not files or not all(file.is_file() for file in files.values()):
+    files = {label: file for label, s in named.items() if (file := s.report("sample", "png")).is_file()}
+    if len(files) < 2:
         return HTML("")
     rows = {}
     for label, file in files.items():
@@ -163,16 +163,14 @@ def _over_bands(results: Results, names: list[str], measure: str = PRIMARY) -> n
 
 def _rings_picture(its: dict[str, Answer], results: Results, lines: list[figures.Effect], axis: str) -> "Figure":
     """The denoising error of each alpha over that of alpha 0, over the radius."""
-    which = "rings" if its["rings"].decision else "rings_drowned"
-    errors = {
-        alpha: results.denoising(name).set_index(["seed", "snr", "radius"]).error
-        for name, alpha in its[which].contrast.over.items()
-    }
+    over = next(a.contrast.over for a in its.values() if a.contrast.kind == "rings" and a.decision)
+    errors = {alpha: results.denoising(name).set_index(["seed", "snr", "radius"]).error for name, alpha in over.items()}
     logs = np.log(pd.DataFrame(errors)).dropna()  # where the schedule reaches the SNR with every noise
     means = logs.sub(logs[0.0], axis=0).groupby(["seed", "radius"]).mean()
     x = sorted(means.index.unique("radius"))[1:]
     curves = {f"alpha {alpha:+g}": np.exp(means[alpha].unstack()[x]).to_numpy() for alpha in means if alpha}
-    images = "" if which == "rings" else ", of images with noise in [0, 0.3]"
+    band = results.params.setting(next(iter(over))).corrupt.band
+    images = f", of images with noise in {band}" if band else ""
     labels = (f"radius (cycles per pixel){images}", "denoising error over that of alpha 0")
     return figures.curves(x, curves, labels, lines, axis)
 
@@ -234,13 +232,13 @@ STRIPS = {
     },
 }
 LEFT = {
-    "spectrum": _rings_picture, "tilt": _distances, "omission": _bands, "endpoint": _endpoint, "cost": _cost,
-    "tiny": _distances, "colored": _colored, "flicker": _flicker,
+    "spectrum": _rings_picture, "omission": _bands, "endpoint": _endpoint, "cost": _cost,
+    "colored": _colored, "flicker": _flicker,
 }  # fmt: skip
+DISTANCES = "Left: kernel distances of the arms, a dot a seed; the green line is that of real images."
 CAPTIONS = {
     "spectrum": "Left: the denoising error at matched signal-to-noise ratio, over that of isotropic noise; thin lines "
     "are seeds.",
-    "tilt": "Left: kernel distances of the arms, a dot a seed; the green line is that of real images.",
     "omission": "Left: kernel distances to clean images, over the band; thin lines are seeds; dashed: real images "
     "without the band.",
     "endpoint": "Left: how much learnt scores differ, over the noise level: of two alphas, and of two seeds of one; "

@@ -158,6 +158,20 @@ def _ending(detail: dict, at: float) -> str:
     return "" if at == 1 else f"_step_{round(at * detail['run']['checkpoints'][-1])}"
 
 
+def compared(stage: str) -> dict[str, float]:
+    """The settings, and their alphas, that a stage compares whose effects are recorded, such as `endpoint`."""
+    contrasts = [contrast for question in written().questions.values() for contrast in question.contrasts.values()]
+    over = [c.over for c in contrasts if c.kind == "recorded" and _stage(c) == stage]
+    if not over:
+        raise InputError(f"{FILE} has no contrast that the stage {stage} records")
+    return over[0]
+
+
+def _stage(contrast: Contrast) -> str:
+    """The stage of its own that records the effects of a contrast."""
+    return contrast.measure.partition("_")[0]
+
+
 def settings_of(contrast: Contrast, bands: list[str]) -> list[str]:
     """The settings that a contrast needs."""
     named = [n for n in (contrast.a, contrast.b, contrast.c, contrast.d) if n]
@@ -209,7 +223,7 @@ def effects(contrast: Contrast, results: Results, at: float = 1.0) -> dict[str, 
 
 def recorded(contrast: Contrast, params: Params) -> Path:
     """The file of a stage that writes effects of its own, such as endpoint.json."""
-    return Path("reports", params.profile or "", f"{contrast.measure.partition('_')[0]}.json")
+    return Path("reports", params.profile or "", f"{_stage(contrast)}.json")
 
 
 def _rings(contrast: Contrast, results: Results, at: float) -> dict[str, list[float]]:
