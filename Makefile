@@ -68,8 +68,9 @@ wheel: env  ## the wheel, installed with its base dependencies alone in a clean 
 	rm -rf $(VENV)/wheel
 
 # The whole pipeline in a clean clone, with a network and samples too small to mean anything.
-TINY := train.steps=4 train.warmup=1 sample.n=8 sample.steps=2 train.snapshots=2 evaluate.bootstrap=2
-GRID_TINY := grid.train.steps=4 grid.train.warmup=1 grid.sample.n=8 grid.sample.steps=2
+TINY := dataset.held_out=40 train.steps=4 train.batch_size=4 train.warmup=1 train.snapshots=2
+TINY += sample.n=8 sample.steps=2 evaluate.bootstrap=2
+GRID_TINY := grid.train.steps=4 grid.train.batch_size=4 grid.train.warmup=1 grid.sample.n=8 grid.sample.steps=2
 SMOKE := $(CURDIR)/$(VENV)/smoke
 
 smoke: env  ## the studies at toy size in a clean clone

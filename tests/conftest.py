@@ -3,10 +3,12 @@
 import pytest
 import torch
 
+LONG = ("test_soak", "test_sharing", "test_distributed", "test_decide", "test_docs", "test_evaluate", "test_dvc")
+
 
 def pytest_collection_modifyitems(items):
     """The longest tests first: last, they would keep one worker busy while the others wait."""
-    items.sort(key=lambda item: item.path.stem != "test_soak")
+    items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
 
 
 @pytest.fixture

@@ -582,7 +582,8 @@ def soak(counts: dict[str, int], seed: int, told: Callable[[str], object] = prin
     torch.set_num_threads(1)
     for module in (*STAGES, "run.door"):  # here, and not in each trial
         importlib.import_module(f"pipeline.{module}")
-    importlib.import_module("efficientnet_lite_pytorch")
+    for module in ("efficientnet_lite_pytorch", "PIL.Image", "scipy.linalg", "torch._dynamo"):  # what they import late
+        importlib.import_module(module)
     loop.train.__kwdefaults__["checkpoint_seconds"] = 0.05  # so that there are checkpoints, in toy runs
     with tempfile.TemporaryDirectory() as place:
         study = Study(Path(place))

@@ -75,15 +75,15 @@ def decide(effects: Sequence[float], expected: str, margin: float | None = None)
     InputError
         Fewer than two effects, or one that is not finite.
     """
-    from scipy.stats import t
+    from scipy.special import stdtr, stdtrit  # Student's distribution; scipy.stats is slow to import, and slower
 
     x = np.asarray(effects, dtype=float)
     mean, error, free = _student(x)
-    half = float(t.ppf(1 - LEVEL / 2, free)) * error
+    half = float(stdtrit(free, 1 - LEVEL / 2)) * error
 
     def upper(distance: float) -> float:
         """The one-sided p-value of an effect that lies ``distance`` beyond what is tested."""
-        return float(t.sf(distance / error, free)) if error > 0 else float(distance <= 0)
+        return float(stdtr(free, -distance / error)) if error > 0 else float(distance <= 0)
 
     p_equivalence = 1.0 if margin is None else upper(margin - abs(mean))
     if expected == "within":

@@ -95,14 +95,14 @@ class Interval(NamedTuple):
 
 def interval(differences: np.ndarray | pd.Series, tests: int = 1) -> Interval:
     """Student's interval of paired differences, at 95 % for ``tests`` intervals together (Bonferroni)."""
-    from scipy.stats import t
+    from scipy.special import stdtrit
 
     mean, n = float(np.mean(differences)), len(differences)
     if math.isnan(mean):
         return Interval(mean, math.nan, "not measured")
     if n < 2:
         return Interval(mean, math.nan, "undecided: one seed")
-    half = float(t.ppf(1 - 0.025 / tests, n - 1) * np.std(differences, ddof=1) / math.sqrt(n))
+    half = float(stdtrit(n - 1, 1 - 0.025 / tests) * np.std(differences, ddof=1) / math.sqrt(n))
     verdict = "within the noise"
     if abs(mean) > half:
         verdict = "smaller" if mean < 0 else "larger"

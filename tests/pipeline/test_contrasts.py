@@ -19,12 +19,16 @@ from pipeline.study.contrasts import (
 )  # fmt: skip
 from sagd.errors import InputError
 
-RATES = error_rates(trials=4000)
 CHANCE = 0.012  # three standard errors of a share of 5 % in 4,000 trials
 
 
-def test_a_claim_is_supported_where_nothing_is_at_most_as_often_as_stated():
-    none = RATES["no effect"]
+@pytest.fixture(scope="module")
+def rates():
+    return error_rates(trials=4000)
+
+
+def test_a_claim_is_supported_where_nothing_is_at_most_as_often_as_stated(rates):
+    none = rates["no effect"]
     assert none[SUPPORTED] + none[CONTRADICTED] <= 0.05 + CHANCE
     rng = np.random.default_rng(1)
     words = [decide(rng.normal(size=8).tolist(), "below").verdict for _ in range(4000)]  # without a margin
@@ -32,21 +36,21 @@ def test_a_claim_is_supported_where_nothing_is_at_most_as_often_as_stated():
     assert abs(wrong - 0.05) < CHANCE
 
 
-def test_an_effect_as_large_as_the_margin_is_seldom_called_equivalent():
-    assert RATES["an effect of exactly the margin, as expected"][EQUIVALENT] <= 0.05 + CHANCE
+def test_an_effect_as_large_as_the_margin_is_seldom_called_equivalent(rates):
+    assert rates["an effect of exactly the margin, as expected"][EQUIVALENT] <= 0.05 + CHANCE
 
 
-def test_effects_are_found_and_on_the_right_side():
-    assert RATES["twice the margin, as expected"][SUPPORTED] > 0.99
-    assert RATES["twice the margin, the other way"][CONTRADICTED] > 0.99
-    assert RATES["no effect"][EQUIVALENT] > 0.85
+def test_effects_are_found_and_on_the_right_side(rates):
+    assert rates["twice the margin, as expected"][SUPPORTED] > 0.99
+    assert rates["twice the margin, the other way"][CONTRADICTED] > 0.99
+    assert rates["no effect"][EQUIVALENT] > 0.85
 
 
-def test_a_claim_of_all_is_not_supported_by_seven_of_eight():
+def test_a_claim_of_all_is_not_supported_by_seven_of_eight(rates):
     # A thousand trials here: three standard errors are twice as wide.
-    assert RATES["every one of 8: true of 7, no effect in one"][SUPPORTED] <= 0.05 + 2 * CHANCE
-    assert RATES["every one of 8: true"][SUPPORTED] > 0.95
-    assert RATES["every one of 8: the other way in one"][CONTRADICTED] > 0.95
+    assert rates["every one of 8: true of 7, no effect in one"][SUPPORTED] <= 0.05 + 2 * CHANCE
+    assert rates["every one of 8: true"][SUPPORTED] > 0.95
+    assert rates["every one of 8: the other way in one"][CONTRADICTED] > 0.95
 
 
 def test_holm_is_wrong_in_one_family_of_twenty():

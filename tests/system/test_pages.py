@@ -1,5 +1,6 @@
 """The pages in a real browser, without a network: on a phone and on a desk, in light and in dark."""
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -90,8 +91,9 @@ def problems(browser, path, width, scheme):
         page.on("pageerror", lambda e: found.append(("error", str(e))))
         page.goto(path.as_uri())
         page.eval_on_selector_all("details", "all => all.forEach((one) => { one.open = true; })")
-        for kind, check in CHECKS.items():
-            found += [(kind, where) for where in page.evaluate(f"() => {{ {TOOLS} return {check}; }}")]
+        checks = ", ".join(f"{json.dumps(kind)}: {check}" for kind, check in CHECKS.items())
+        for kind, places in page.evaluate(f"() => {{ {TOOLS} return {{{checks}}}; }}").items():
+            found += [(kind, where) for where in places]
     return found
 
 
