@@ -146,6 +146,7 @@ class Study:
         content["corrupt"] |= {"band": [0.4, 0.5]}
         content["train"] |= {"steps": 30, "warmup": 1, "snapshots": 2, "batch_size": 4}
         content["sample"] |= {"n": 16, "steps": 2, "batch_size": 4}
+        content["grid"]["sample"]["n"] = 16
         content["evaluate"] |= {"bootstrap": 2, "metrics": ["fid", "kid"]}
         pictures = np.random.default_rng(0).integers(0, 256, (80, 16, 16), dtype=np.uint8)
         for k, picture in enumerate(pictures):

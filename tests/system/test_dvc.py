@@ -192,7 +192,7 @@ def outs_of(stage, item):
 def changed(folder):
     """Stages that DVC would run for an edit of their code, without their items: those whose dependencies differ."""
     with Repo(str(folder)) as repo:
-        return {name.split("@")[0] for name in repo.status()}
+        return {name.rpartition(":")[2].split("@")[0] for name in repo.status()}
 
 
 EDITS = {
