@@ -17,20 +17,24 @@ case $study in paper) folder=paper page=paper ;; *) folder=paper/$study page=cla
 cd "$folder"
 failed=0
 [ "$study" = paper ] || dvc repro --quiet classifier
-# Without its data, or its noise, none of a group's settings can run; the others can.
-for group in $(cut -d' ' -f2 <<<"$chosen" | awk '!seen[$0]++'); do
-  if dvc repro --quiet "encode@$group"; then
-    ready+=$(awk -v group="$group" '$2 == group {print $3}' <<<"$chosen")$'\n'
-  else
-    failed=1
-  fi
-done
+groups=($(cut -d' ' -f2 <<<"$chosen" | awk '!seen[$0]++'))
+if dvc repro --quiet "${groups[@]/#/encode@}"; then
+  ready=$(cut -d' ' -f3 <<<"$chosen")
+else  # without its data, or its noise, none of a group's settings can run; the others can
+  failed=1
+  for group in "${groups[@]}"; do
+    if dvc repro --quiet "encode@$group"; then
+      ready+=$(awk -v group="$group" '$2 == group {print $3}' <<<"$chosen")$'\n'
+    fi
+  done
+fi
 # One xargs slot a GPU, in turn; with none, the variable stays as it is. After a status of 255, which is dvc's, xargs
 # would start nothing more.
 xargs -P "$jobs" --process-slot-var=SLOT -I{} bash -c '
   if [ "$GPUS" -gt 0 ]; then export CUDA_VISIBLE_DEVICES=$((SLOT % GPUS)); fi
   # What git has as measured is left, though its networks may not be on this machine.
-  planned=$(dvc --wait-for-lock repro --dry --allow-missing --single-item "train@$1" "measure@$1" 2>&1) &&
+  grep -qs "measure@$1:" dvc.lock &&
+    planned=$(dvc --wait-for-lock repro --dry --allow-missing --single-item "train@$1" "measure@$1" 2>&1) &&
     ! grep -q "^Running" <<<"$planned" && exit 0
   dvc --wait-for-lock repro --quiet --single-item "train@$1" "measure@$1" || exit 1' setting {} <<<"${ready-}" || failed=1
 dvc repro --quiet --single-item "$page"  # of what is there

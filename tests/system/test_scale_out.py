@@ -57,7 +57,7 @@ def paper(tmp_path):
 
 
 def asked(log, stage):
-    return sorted(line.rsplit("@", 1)[1] for _, line in log if f"{stage}@" in line)
+    return sorted(word.partition("@")[2] for _, line in log for word in line.split() if word.startswith(f"{stage}@"))
 
 
 def test_every_setting_runs_and_the_page_last(paper):
@@ -67,7 +67,7 @@ def test_every_setting_runs_and_the_page_last(paper):
     assert asked(log, "measure") == NAMES
     assert log[-1][1].endswith(" paper")
     order = [line for _, line in log]
-    assert all("encode@" in line for line in order[:2])  # the data first, once each
+    assert "encode@" in order[0]  # the data first
     assert {device for device, _ in log} == {"none"}
 
 
