@@ -16,7 +16,7 @@ DATA = {"a": "digits", "b": "digits", "b_low": "faces", "c": "faces", "d": "face
 NAMES = list(DATA)
 # exit 255: what dvc does when a stage fails
 DVC = """#!/usr/bin/env bash
-case "$*" in *{fails}) exit 255;; esac
+case "$* " in *"{fails} "*) exit 255;; esac
 case "$*" in *train@*) sleep 0.2;; esac  # so that the jobs overlap
 echo "${{CUDA_VISIBLE_DEVICES:-none}} $PWD $*" >> "{log}"
 """
