@@ -119,6 +119,7 @@ def networks(**distances):
                     "distance": mean,
                     "distance_se": 0.5,
                     "per_seed": values,
+                    "seed_list": list(range(len(values))),
                     "pixels_mean": [50.0, 51.0, 49.0],
                 }
                 rows[name]["measured"] = {
