@@ -297,6 +297,18 @@ def test_a_file_that_is_no_study_is_told_in_one_line(tmp_path, monkeypatch, text
         ({"grid__train__unet__groups": 7}, r"^iso: train\.unet\.groups is 7; it must divide"),
         ({"sample__filtered": True}, r"^focus: sample\.filtered takes the corrupted band out; there is none"),
         ({"grid__variants": {"x": {"start": 3}}}, r"^params\.yaml: grid\.variants\.x\.start is 3; allowed"),
+        ({"sample__n": 3}, r"^focus: sample\.n is 3; evaluate\.metrics take 6 or more"),
+        ({"grid__sample__n": 3}, r"^iso: sample\.n is 3; evaluate\.metrics take 6 or more"),
+        (
+            {"train__snapshots": 2, "sample__earlier": 3},
+            r"^focus: sample\.earlier is 3; evaluate\.metrics take 6 or more",
+        ),
+        ({"sample__n": 8, "evaluate__metrics": ["fid_infinity"]}, r"^focus: sample\.n is 8; .* take 10 or more"),
+        (
+            {"noise__schedule": "varying", "evaluate__metrics": ["fid", "denoising"]},
+            r"^focus: the metric denoising \(evaluate\.metrics\) is for pixels, .* constant noise",
+        ),
+        ({"corrupt__band": [2.0, 3.0]}, r"holds no frequency of a \(16, 16\) grid"),
     ],
 )
 def test_a_wrong_value_is_told_at_the_door_whichever_stage_it_is_for(project, change, says):

@@ -94,6 +94,21 @@ def test_an_unknown_profile_is_told_in_one_line():
         plan.parameters("fast")
 
 
+@pytest.mark.parametrize("content", ["", "a: [", "{grid: {}}"])
+def test_a_profile_that_is_none_is_told_in_one_line(content, tmp_path, monkeypatch):
+    (tmp_path / "profiles").mkdir()
+    (tmp_path / "profiles" / "mine.yaml").write_text(content)
+    monkeypatch.setattr(plan, "FOLDER", tmp_path)
+    with pytest.raises(InputError, match=r"mine\.yaml: it must be a mapping, with stage and grid") as failure:
+        plan.parameters("mine")
+    assert "\n" not in str(failure.value)
+
+
+def test_a_pattern_that_is_none_is_told_in_one_line():
+    with pytest.raises(SystemExit, match=r"^plan: the pattern '\*mnist' is no regular expression: "):
+        plan.main(["--stages", "*mnist"])
+
+
 def cells(seeds=3, **distances):
     """A table as `published.cells` gives it, of settings with these distances a seed; the rest was not run."""
     rows = {}
