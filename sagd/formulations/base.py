@@ -173,7 +173,7 @@ class Continuous:
         if sampler.start != "noise":
             raise InputError(f"start is {sampler.start!r}; {name} is sampled from noise alone")
         if sampler.clip:
-            raise InputError(f"clip is on; {name} follows a velocity, and no x0 is clipped on its way")
+            raise InputError(f"clip is on; {name} is sampled without clipping")
         self.grid(sampler.steps)
 
     def start(self, noise: Noise, sampler: Sampler, white: Tensor, data: dict[str, Tensor] | None = None) -> Tensor:
