@@ -173,7 +173,7 @@ def test_times_follow_their_laws():
         (lambda: EDM(rho=math.nan), "finite"),
         (lambda: EDM().sample(None, SPECTRA["white"], white(1), sagd.Sampler("ddim")), "sampler is 'ddim'"),
         (lambda: Flow().check(SPECTRA["white"], sagd.Sampler("euler", start="marginal")), "from noise alone"),
-        (lambda: Flow().check(SPECTRA["white"], sagd.Sampler("euler", clip=True)), "clip is on; Flow is sampled without"),
+        (lambda: Flow().check(SPECTRA["white"], sagd.Sampler("euler", clip=True)), "clip is on; Flow is sampled"),
         (lambda: build("linear", "eps", (1, 8, 8), {"shift": 2.0}), "schedule linear: .*shift"),
         (
             lambda: Flow().check(sagd.Varying(SPECTRA["white"], SPECTRA["low"], sagd.Schedule.linear().alpha_bar)),
