@@ -45,10 +45,11 @@ def main(params: Params, options: argparse.Namespace) -> None:
     world = World()
     for setting in params.chosen(options):
         for variant in params.variants(setting):
-            evaluate(variant, world)
+            evaluate(variant, params.made(variant), world)
 
 
-def evaluate(setting: Setting, world: World) -> None:
+def evaluate(setting: Setting, made: dict, world: World) -> None:
+    """Write the numbers of a setting, and beside them what made them (`Params.made`)."""
     choice = setting.evaluate
     run = setting.run()
     archive = setting.artifacts("sample") / "samples.npz"
@@ -146,6 +147,7 @@ def evaluate(setting: Setting, world: World) -> None:
         "per_seed": {key: [values[key] for values in per_seed] for key in per_seed[0]},
         "caveats": caveats(n, len(held_out), reference.shape[1]),
         "run": run,
+        "made": made,
     }
     write_json(setting.report("evaluate", "seeds.json"), detail)
     write_bytes(setting.report("evaluate", "rapsd.csv"), _spectra(held_out, spectra))

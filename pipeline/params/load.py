@@ -47,6 +47,14 @@ LARGEST = 4 << 20  # bytes of a file of parameters; the paper's, with 171 settin
 DEEPEST = 16  # mappings and lists inside each other
 MOST = 10**6  # values, those of aliases counted where they are used
 OURS = ("noise", "corrupt", "encode", "train", "sample", "evaluate")  # sections that a setting has of its own
+# Keys that may change while a result stays as it is, but perhaps for rounding; `repeats` is told by the seeds.
+ASIDE = {
+    "dataset": {"name", "path", "channels"},
+    "encode": {"on_the_fly", "per_shard", "batch_size"},
+    "train": {"repeats", "micro_batch_size", "compile"},
+    "sample": {"batch_size"},
+    "evaluate": {"metrics", "bootstrap"},
+}
 FILES = (Path("params.yaml"), Path("params.json"))  # the second is the paper's study: written by a program, read fast
 
 
@@ -220,6 +228,22 @@ class Params:
             return self.datasets[name]
         return self.section("dataset") if "dataset" in self.raw else None
 
+    def made(self, setting: Setting) -> dict[str, Any]:
+        """What makes the numbers of a setting, but for the code: `evaluate` writes it beside them."""
+        return {"seeds": setting.seeds} | {name: _made(name, part) for name, part in self._sections(setting).items()}
+
+    def measured(self, setting: Setting) -> bool:
+        """Whether a setting was measured, and that with the parameters that the file has now."""
+        file = setting.report("evaluate", "seeds.json")
+        made = read_json(file).get("made", {}) if file.is_file() else {}
+        return made.get("seeds") == setting.seeds and all(
+            _same(name, part, made.get(name, {})) for name, part in self._sections(setting).items()
+        )
+
+    def _sections(self, setting: Setting) -> dict[str, Section]:
+        dataset = self.dataset_of(setting)
+        return ({"dataset": dataset} if dataset else {}) | {name: setting.section(name) for name in OURS}
+
     def prepared(self, name: str | None) -> Path:
         """Where `prepare` puts a data set."""
         return Path("artifacts", self.profile or "", "prepare", name or "")
@@ -332,6 +356,19 @@ class Params:
 
 def _with_sample(setting: Setting, sample: Sample) -> Callable[[str], Any]:
     return lambda which: sample if which == "sample" else setting.section(which)
+
+
+def _made(name: str, part: Section) -> dict[str, Any]:
+    return part.model_dump(mode="json", exclude=ASIDE.get(name))
+
+
+def _same(name: str, part: Section, recorded: dict) -> bool:
+    """Whether a section is as it was recorded; keys that have come since then had their defaults."""
+    aside = part.model_dump(mode="json", include=ASIDE.get(name, set()), exclude_defaults=True)
+    try:
+        return _made(name, type(part).model_validate(recorded | aside)) == _made(name, part)
+    except ValidationError:
+        return False
 
 
 def file() -> Path:

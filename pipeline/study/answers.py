@@ -10,7 +10,7 @@ from IPython.display import HTML
 
 from pipeline.params import Params
 from pipeline.run import timings
-from pipeline.study import pages
+from pipeline.study import earlier, pages
 from pipeline.study.contrasts import EQUIVALENT, LEVEL, MEANINGS, SUPPORTED, Decision, Joint, error_rates
 from pipeline.study.decided import (
     FILE,
@@ -294,13 +294,13 @@ def ran(results: Results) -> str:
         for s in done if s.title in noted
     )  # fmt: skip
     machines = sorted({f"{n['cpu']}, {n['device']}, torch {n['torch']}" for s, n in noted.items()})
-    each = settings[0].train
+    each, others = settings[0].train, earlier.left_out(results.params)
     return (
         f"{len(done)} of {len(settings)} settings were run, with the pilot: {trainings} trainings (most of "
         f"{each.steps * each.batch_size:,} images in batches of {each.batch_size}), {hours:.1f} hours"
         f"{'' if timed == len(done) else f' (of the {timed} settings whose speed was noted)'}, "
-        f"one or two at a time ({'; '.join(machines)}), and sampling and measuring beside."
-    )
+        f"one or two at a time ({'; '.join(machines)}), and sampling and measuring beside. {others}"
+    ).rstrip()
 
 
 @cache

@@ -4,7 +4,6 @@ Which settings are compared, how, and what is expected stands in that file; the 
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +14,7 @@ import pandas as pd
 from pydantic import Field, ValidationError
 from ruamel.yaml import YAML, YAMLError
 
-from pipeline.params import Params
+from pipeline.params import Params, Setting
 from pipeline.params.sections import Section
 from pipeline.plan import digits
 from pipeline.study.contrasts import Decision, Joint, corrected, decide, every, seeds_needed, slope
@@ -117,17 +116,20 @@ class Results:
     params: Params
 
     @cached_property
-    def _places(self) -> dict[str, Callable[[str, str], Path]]:
-        return {f"{s.name}/{s.variant}" if s.variant else str(s.name): s.report for s in self.params.drawn}
+    def _settings(self) -> dict[str, Setting]:
+        return {f"{s.name}/{s.variant}" if s.variant else str(s.name): s for s in self.params.drawn}
+
+    def _setting(self, name: str) -> Setting:
+        if name not in self._settings:
+            raise InputError(f"{FILE} names {name}, which is none of its arms")
+        return self._settings[name]
 
     def _report(self, name: str, ending: str) -> Path:
-        if name not in self._places:
-            raise InputError(f"{FILE} names {name}, which is none of its arms")
-        return self._places[name]("evaluate", ending)
+        return self._setting(name).report("evaluate", ending)
 
     def run(self, name: str) -> bool:
-        """Whether a setting was measured."""
-        return self._report(name, "seeds.json").exists()
+        """Whether a setting was measured, with the parameters as they are."""
+        return self.params.measured(self._setting(name))
 
     def has(self, name: str, measure: str, at: float) -> bool:
         """Whether a setting has a measure at a share of its training."""

@@ -1,5 +1,6 @@
-"""Results that an earlier version measured, and that this one does not give: pages say so until they are measured anew.
+"""Results in reports/ that are not of the present code or parameters: pages say so, until they are measured anew.
 
+Those of other parameters are left out. Of those that an earlier version measured, and that this one does not give,
 ``reports/PROFILE/earlier.json`` (of a study without profiles ``reports/grid/earlier.json``) is written by hand when a
 change of the code changes numbers. It names the results by their content, so a new measurement is never taken for an
 old one.
@@ -17,22 +18,31 @@ def results(params: Params) -> dict[str, str]:
     noted, found = _noted(params).get("results", {}), {}
     for setting in params.drawn:
         entry, file = noted.get(setting.title), setting.report("evaluate", "seeds.json")
-        if entry and file.is_file() and digest(file) == entry["sha256"]:
+        if entry and params.measured(setting) and digest(file) == entry["sha256"]:
             found[setting.title] = entry["measured"]
     return found
 
 
 def note(params: Params) -> str:
-    """Which results on a page are an earlier version's, and in what that differs, in Markdown; empty if none is."""
-    earlier, noted = results(params), _noted(params)
+    """Which results are left out, which are an earlier version's, and how that differs, in Markdown; or empty."""
+    earlier, noted, others = results(params), _noted(params), left_out(params)
     if not earlier:
-        return ""
-    run = sum(setting.report("evaluate", "seeds.json").is_file() for setting in params.drawn)
+        return others
+    run = sum(params.measured(setting) for setting in params.drawn)
     return (
         f"**Not measured with the present code:** {len(earlier)} of the {run} results of trained networks on this page "
         f"were measured with version {noted['version']}. {noted['differs']} The numbers will change when they are "
-        f"measured anew ([CHANGELOG.md](../../CHANGELOG.md))."
-    )
+        f"measured anew ([CHANGELOG.md](../../CHANGELOG.md)). {others}"
+    ).rstrip()
+
+
+def left_out(params: Params) -> str:
+    """Which results are of other parameters, in Markdown; empty if none is."""
+    found = [s.title for s in params.drawn if s.report("evaluate", "seeds.json").is_file() and not params.measured(s)]
+    if not found:
+        return ""
+    named = ", ".join(found[:3]) + (", ..." if found[3:] else "")
+    return f"**Left out:** results of {len(found)} settings ({named}), as their parameters were others."
 
 
 def _noted(params: Params) -> dict:

@@ -68,7 +68,7 @@ def cells(params: Params) -> pd.DataFrame:
         row: dict[str, Any] = {"setting": setting.name, "group": setting.group, "noise": setting.noise, "run": False}
         row["command"] = f"cd paper && dvc repro measure@{setting.name if setting.name in stages else setting.group}"
         files = [setting.report("evaluate", ending) for ending in ("json", "seeds.json")]
-        if all(file.is_file() for file in files):
+        if params.measured(setting):
             row |= {"run": True, **_measured(*map(read_json, files))}
             if setting.title in old:
                 row["measured"] += f", {old[setting.title]}"

@@ -31,7 +31,8 @@ def study(tmp_path, monkeypatch):
             values = [distance(name) * np.exp(0.01 * rng.normal()) for _ in setting.seeds]
             floors = (f"{PRIMARY}_of_real", f"{PRIMARY}_of_filtered")
             keys = (PRIMARY, f"{PRIMARY}_step_750", f"corrupted_{PRIMARY}", *floors)
-            detail = {"seeds": setting.seeds, "run": {"checkpoints": [750, 1500, 3000]}}
+            run, made = {"checkpoints": [750, 1500, 3000]}, results.params.made(setting)
+            detail = {"seeds": setting.seeds, "run": run, "made": made}
             path = setting.report("evaluate", "seeds.json")
             path.parent.mkdir(parents=True)
             path.write_text(json.dumps(detail | {"per_seed": dict.fromkeys(keys, values)}))

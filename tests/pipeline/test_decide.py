@@ -76,6 +76,12 @@ def detail(study, name):
     return read_json(study / "reports/trial/measure/try" / name / "evaluate.seeds.json")
 
 
+def test_a_result_says_what_made_it(study, monkeypatch):
+    monkeypatch.chdir(study)
+    params = parameters.load()
+    assert all(map(params.measured, params.drawn))
+
+
 def test_the_classifier_measures(study):
     record = read_json(study / "reports/trial/classifier.json")
     assert record["held_out"] == 64 and 0.3 < record["accuracy_held_out"] <= 1

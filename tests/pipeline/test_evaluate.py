@@ -49,6 +49,7 @@ def test_the_stage_and_the_command_line_give_the_same_answer(tmp_path, capsys):
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     detail = json.loads((tmp_path / "reports" / "evaluate.seeds.json").read_text())
+    assert detail["made"]["train"]["steps"] == 6 and detail["made"]["sample"]["n"] == 12
     summary = json.loads((tmp_path / "reports" / "evaluate.json").read_text())
     for seed in (0, 1):
         main(

@@ -236,7 +236,7 @@ def written(params, name, values, **more):
     result = {"fd_x": mean, "fd_x_se": 0.1, "fd_x_of_real": 0.5, "seeds": len(values), "samples_per_seed": 9}
     write_json(setting.report("evaluate", "json"), result | {"held_out": 10} | more)
     detail = {"names": {"fid": "fd_x", "kid": "kd_x"}, "features": "x", "profile": "quick"}
-    detail["seeds"] = list(range(len(values)))
+    detail |= {"seeds": list(range(len(values))), "made": params.made(setting)}
     write_json(setting.report("evaluate", "seeds.json"), detail | {"per_seed": {"fd_x": values}})
 
 
@@ -387,6 +387,40 @@ def test_results_of_an_earlier_version_say_so_until_they_are_measured_anew(some_
     assert ours.measured["mnist_m006"] == "quick, version 0.1.0" and ours.measured["mnist_iso"] == "quick"
     written(some_run, "mnist_m006", [1.0, 1.5])
     assert earlier.note(some_run) == "" and published.cells(some_run).measured["mnist_m006"] == "quick"
+
+
+@pytest.mark.parametrize(
+    ("section", "change", "kept"),
+    [
+        ("train", {"steps": 7}, False),
+        ("train", {"micro_batch_size": 1}, True),
+        ("sample", {"eta": 0.5}, False),
+        ("sample", {"batch_size": 3}, True),
+    ],
+)
+def test_results_of_other_parameters_are_left_out(some_run, section, change, kept):
+    content = json.loads(Path("params.json").read_text())
+    content["grid"]["settings"]["mnist_iso"][section] = change
+    write_json(Path("params.json"), content)
+    params = parameters.load()
+    ours = published.cells(params)
+    assert list(ours.index[ours.run]) == (["mnist_iso", "mnist_m006"] if kept else ["mnist_m006"])
+    assert ("of 1 settings (mnist_iso)" in earlier.note(params)) != kept
+
+
+def test_a_result_without_a_key_that_has_come_since_had_its_default(some_run):
+    file = some_run.setting("mnist_iso").report("evaluate", "seeds.json")
+    detail = read_json(file)
+    del detail["made"]["sample"]["eta"]
+    write_json(file, detail)
+    for eta, measured in ((0.0, True), (0.5, False)):
+        content = json.loads(Path("params.json").read_text())
+        content["grid"]["settings"]["mnist_iso"]["sample"] = {"eta": eta}
+        write_json(Path("params.json"), content)
+        params = parameters.load()
+        assert params.measured(params.setting("mnist_iso")) == measured
+    write_json(file, {key: value for key, value in detail.items() if key != "made"})
+    assert not some_run.measured(some_run.setting("mnist_iso"))
 
 
 @pytest.mark.parametrize("folder", ["paper", "theory"])
