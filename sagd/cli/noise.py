@@ -138,6 +138,8 @@ def run(options: argparse.Namespace) -> None:
     if options.plot:
         with writing(options.plot) as beside:
             sheet(title, eps, spectrum, x0, t, schedule).savefig(beside, format="png", dpi=150)
+    for written in filter(None, (options.out, options.plot)):
+        print(f"wrote {written}")
 
 
 def _image(path: Path, size: int) -> Tensor:

@@ -126,6 +126,13 @@ def test_the_findings_leave_out_what_was_not_run():
     assert "which is worse (+0.4" in worse
 
 
+def test_shaped_noise_is_told_beside_the_isotropic_setting_of_its_own_protocol():
+    table = frame(iso=[0.9, 0.9], again=[0.5, 0.5], plw=[0.1, 0.1])
+    table.loc["iso", "protocol"], table.loc["again", "operator"] = "more steps", "isotropic"
+    said = findings.findings(table, "kd_x")
+    assert "With isotropic noise the kernel distance is 0.500." in said and "which is better (-0.4" in said
+
+
 def test_settings_on_other_data_are_not_compared():
     table = frame(iso=[10.0, 10.1], plw=[1.0, 1.1])
     table.loc["plw", "data"] = "[0.4, 0.5]"

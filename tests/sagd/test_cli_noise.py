@@ -142,20 +142,9 @@ def test_an_operator_of_ones_own(capsys, tmp_path, monkeypatch):
 @pytest.mark.slow  # it imports matplotlib
 def test_the_picture_is_written(capsys, tmp_path, picture):
     for name, options in (("noise", []), ("image", ["--image", picture, "--t", 100])):
-        said(
-            capsys,
-            "--operator",
-            "band_pass",
-            "--band",
-            0.2,
-            0.4,
-            "--size",
-            32,
-            "--plot",
-            tmp_path / f"{name}.png",
-            *options,
-        )
-        assert Image.open(tmp_path / f"{name}.png").width == 1500
+        file, bands = tmp_path / f"{name}.png", ["--operator", "band_pass", "--band", 0.2, 0.4, "--size", 32]
+        assert said(capsys, *bands, "--plot", file, *options).endswith(f"wrote {file}\n")
+        assert Image.open(file).width == 1500
 
 
 def test_the_picture_shows_the_numbers(generator):
