@@ -68,6 +68,12 @@ def share(part: float) -> str:
     return f"{value:+.{places}f}"
 
 
+def edges(band: str) -> str:
+    """The edges of a band that is named 04_05: 0.4 to 0.5."""
+    low, high = (f"{edge[0]}.{edge[1:]}" for edge in band.split("_"))
+    return f"{low} to {high}"
+
+
 def told(found: Answer) -> str:
     """What came out of a contrast, in a few words with its 95 % interval."""
     decision, kind = found.decision, found.contrast.kind
@@ -77,8 +83,15 @@ def told(found: Answer) -> str:
         if kind in ("rings", "fading"):
             return "; ".join(f"{part} {_slope(d)}" for part, d in zip(found.parts, decision.parts, strict=True))
         means = [d.mean for d in decision.parts]
-        sides = {side: sum(_clear(d) and (d.mean < 0) == (side == "below") for d in decision.parts) for side in SIDES}
-        clear = ", ".join(f"{count} {side} 0" for side, count in sides.items() if count) or "none clear of 0"
+        sides: dict[str, list[str]] = {side: [] for side in SIDES}
+        for part, d in zip(found.parts, decision.parts, strict=True):
+            if _clear(d):
+                sides["below" if d.mean < 0 else "above"].append(part)
+        counts = (
+            f"{len(parts)} {side} 0" + (f" ({edges(*parts)})" if len(parts) == 1 else "")
+            for side, parts in sides.items() if parts
+        )  # fmt: skip
+        clear = ", ".join(counts) or "none clear of 0"
         return f"means of {percent(min(means))} to {percent(max(means))} on {len(means)} bands; {clear}"
     if kind == "share":
         return f"lacks {share(decision.mean)} % of the gain ({share(decision.low)} to {share(decision.high)} %)"

@@ -9,7 +9,7 @@ from IPython.display import HTML, Markdown, display
 from PIL import Image
 
 from pipeline.study import pages
-from pipeline.study.answers import arms, command, counted, drawn, heading, measured, numbers, told
+from pipeline.study.answers import arms, command, counted, drawn, edges, heading, measured, numbers, told
 from pipeline.study.decided import PRIMARY, RINGS, Answer, Contrast, File, Results, answer
 from sagd.figures import claims as figures
 from sagd.figures.study import strips
@@ -38,8 +38,7 @@ def shown(name: str, found: dict[str, dict[str, Answer]], file: File, results: R
     display(samples(name, results))
     display(numbers(its, results))
     display(arms(its, results))
-    if question.note:
-        display(Markdown(question.note))
+    display(Markdown(BESIDE[name](results) if name in BESIDE else question.note))
     display(Markdown(command(its, results)))
 
 
@@ -91,8 +90,7 @@ def _label(found: Answer, part: str) -> str:
         return found.name.replace("_", " ")
     if part in RINGS:
         return f"{found.name.replace('_', ' ')}: {part}"
-    low, high = (f"{edge[0]}.{edge[1:]}" for edge in part.split("_"))
-    return f"band {low} to {high}"
+    return f"band {edges(part)}"
 
 
 def _earlier(contrast: Contrast, results: Results, at: float) -> list[float]:
@@ -153,6 +151,22 @@ def _bands(its: dict[str, Answer], results: Results, lines: list[figures.Effect]
     labels = ("corrupted band (fraction of the largest radius)", "kernel distance to clean images")
     floors = {"real images without the band": floor.mean(0)} if len(floor) else {}
     return figures.curves(middles, curves, labels, lines, axis, floors=floors)
+
+
+def out_of_reach(results: Results) -> str:
+    """Bands where real images without it are further away than samples of isotropic noise, in Markdown; or empty."""
+    said = []
+    for band in results.bands:
+        arm, plain = f"omission_{band}_bpm", f"omission_{band}_iso"
+        if results.run(arm) and results.run(plain):
+            floor, distance = results.of(arm, f"{PRIMARY}_of_filtered").mean(), results.of(plain).mean()
+            if floor > distance:
+                said.append(
+                    f"On band {edges(band)} real images without the band are further from clean ones, {floor:.2f}, "
+                    f"than samples of isotropic noise are, {distance:.2f}, which have its corruption. There leaving "
+                    "the band out cannot win, however well it is done."
+                )
+    return " ".join(said)
 
 
 def _over_bands(results: Results, names: list[str], measure: str = PRIMARY) -> np.ndarray:
@@ -235,6 +249,7 @@ LEFT = {
     "spectrum": _rings_picture, "omission": _bands, "endpoint": _endpoint, "cost": _cost,
     "colored": _colored, "flicker": _flicker,
 }  # fmt: skip
+BESIDE = {"omission": out_of_reach}  # what is said below the numbers, where it takes numbers to say it
 DISTANCES = "Left: kernel distances of the arms, a dot a seed; the green line is that of real images."
 CAPTIONS = {
     "spectrum": "Left: the denoising error at matched signal-to-noise ratio, over that of isotropic noise; thin lines "

@@ -40,7 +40,9 @@ def test_every_band_is_told_by_the_range():
     said = told(Answer("omission", how, found, ("01_02", "02_03", "03_04")))
     assert said == "means of -63 % to +3.4 % on 3 bands; 2 below 0"
     other = every([[0.5, 0.51, 0.49], [-1.0, -1.1, -0.9]], ["below"] * 2)
-    assert told(Answer("omission", how, other, ("01_02", "02_03"))).endswith("on 2 bands; 1 below 0, 1 above 0")
+    assert told(Answer("omission", how, other, ("01_02", "02_03"))).endswith(
+        "on 2 bands; 1 below 0 (0.2 to 0.3), 1 above 0 (0.1 to 0.2)"
+    )
 
 
 def test_a_share_is_what_is_missing():

@@ -69,6 +69,13 @@ def test_bands_of_which_some_arms_are_missing_are_drawn(study):
     assert "<img" in claims.picture("omission", answers(results, written())["omission"], results).data
 
 
+def test_bands_that_no_network_can_leave_out_are_named(study):
+    distances = {"omission_01_02_bpm": 2.0, "omission_02_03_bpm": 0.5}  # real images' without the band are the same
+    results = study(lambda name: distances.get(name, 1.0), only=lambda name: re.match(r"omission_0[12]_", name))
+    said = claims.out_of_reach(results)
+    assert said.startswith("On band 0.1 to 0.2 real images without the band are") and said.count("On band") == 1
+
+
 def test_a_command_names_what_it_needs_and_no_more(whole):
     found = answers(whole, written())
     assert "'^(tiny_.*|tilt_v_iso)$'" in command(found["tiny"], whole)
