@@ -47,7 +47,7 @@ WHAT = {  # an effect is of, by the kind of its contrast, or by the stage that w
     "every": "distance",
     "share": "against filtering",
     "rings": "denoising error",
-    "fading": "slope at a quarter less that at the end",
+    "fading": "slope at a quarter of the training minus that at its end",
     "slope": "distance",
     "endpoint": "power of sigma (above 0: it falls)",
     "cost": "time of a step",
@@ -169,7 +169,7 @@ def heading(question: Question, its: dict[str, Answer]) -> str:
     """The title of a claim, the paper's sentence, and ours, in Markdown."""
     verdicts = "\n".join(f"- {sentence(a)}" for a in its.values() if a.contrast.primary)
     beside = {name: a for name, a in its.items() if not a.contrast.primary and a.verdict != NOT_RUN}
-    rest = f"; secondary: {_beside(beside)}" if beside else ""
+    rest = f"; secondary: {_beside(its)}" if _beside(its) else ""
     return "\n\n".join([
         f"## {question.title}: {overall(its)}{rest}",
         f"**{question.whose}{f' (claim {question.claim})' if question.claim else ''}.** {question.paper}",
