@@ -94,7 +94,7 @@ def told(found: Answer) -> str:
         clear = ", ".join(counts) or "none clear of 0"
         return f"means of {percent(min(means))} to {percent(max(means))} on {len(means)} bands; {clear}"
     if kind == "share":
-        return f"lacks {share(decision.mean)} % of the gain ({share(decision.low)} to {share(decision.high)} %)"
+        return f"gains {share(-decision.mean)} % more ({share(-decision.high)} to {share(-decision.low)} %)"
     if kind in ("slope", "rings"):
         return f"{' '.join(found.parts)} {_slope(decision)}".strip()
     if found.contrast.measure.startswith("endpoint"):

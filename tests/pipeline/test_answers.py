@@ -47,7 +47,7 @@ def test_every_band_is_told_by_the_range():
 
 def test_a_share_is_what_is_missing():
     found = answered([0.02, 0.021, 0.019], kind="share", expected="within", margin=0.1)
-    assert sentence(found).endswith(": against filtering, lacks +2.0 % of the gain (+1.8 to +2.2 %).")
+    assert sentence(found).endswith(": against filtering, gains -2.0 % more (-2.2 to -1.8 %).")
 
 
 def test_slopes_are_told_for_a_quarter_of_alpha():
