@@ -119,7 +119,7 @@ def test_what_is_let_in_runs_or_is_refused_in_one_line(folder):
     command = [sys.executable, "-m", "tests.pipeline.test_any_params"]
     done = subprocess.run(command, cwd=folder, env=place, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert int(done.stdout) >= 3
+    assert int(done.stdout) == ENOUGH
 
 
 TOY = {
@@ -131,13 +131,22 @@ TOY = {
 }  # what costs time is made small, all else stays as it was drawn
 
 
+ENOUGH = 3  # runs that end well
+
+
 def run_some(folder):
-    """Run the stages of those of 40 files that are let in; how many ended well. The others are refused in one line."""
+    """Run the stages of files that are let in, until enough have ended well; the others are refused in one line.
+
+    Hypothesis draws constants that it finds in the project's files, so which of the files are let in differs from one
+    checkout to another.
+    """
     found = []
 
-    @settings(quietly, max_examples=40)
+    @quietly
     @given(content=studies(most=3))
     def trial(content):
+        if found.count(0) == ENOUGH:
+            return
         try:
             enter(folder, content)
             for name in TOY.keys() & content.keys():

@@ -1,6 +1,7 @@
 """The stages as the study `decide` runs them: a classifier, centred images, snapshots, variants, denoising."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -57,7 +58,7 @@ STAGES = (
 
 def run(folder, stage):
     name, *arguments = stage.split()
-    environment = {"PATH": "", "PYTHONPATH": str(ROOT), "SAGD_SCRATCH": str(folder / "scratch"), "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "SAGD_SCRATCH": str(folder / "scratch"), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", f"pipeline.{name}", *arguments]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
 

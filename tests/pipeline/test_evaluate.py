@@ -1,6 +1,7 @@
 """The stage `evaluate` gives the numbers of the command line."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -44,7 +45,7 @@ def test_the_stage_and_the_command_line_give_the_same_answer(tmp_path, capsys):
     run = {"seeds": [0, 1], "checkpoints": [3, 6]}
     (tmp_path / "artifacts" / "train" / "run.json").write_text(json.dumps(run))
     corruption.save(tmp_path / "artifacts" / "corrupt" / "corruption.safetensors", None)
-    environment = {"PATH": "", "PYTHONPATH": str(ROOT), "SAGD_SCRATCH": str(tmp_path / "scratch")}
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "SAGD_SCRATCH": str(tmp_path / "scratch")}
     command = [sys.executable, "-m", "pipeline.evaluate"]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -63,7 +64,8 @@ def test_the_stage_and_the_command_line_give_the_same_answer(tmp_path, capsys):
         same = [name for name in detail["per_seed"] if name in found]
         assert len(same) == 10  # fd and kd, each with its error and floor, and four of prdc
         for name in same:
-            assert found[name] == pytest.approx(detail["per_seed"][name][seed], rel=1e-12), name
+            # Not to the bit: BLAS takes other kernels where another thread count or processor is set.
+            assert found[name] == pytest.approx(detail["per_seed"][name][seed], rel=1e-6), name
         assert found["caveats"] == detail["caveats"]
     name = "fd_efficientnet_lite0"
     per_seed = detail["per_seed"][name]

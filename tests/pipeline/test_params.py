@@ -3,6 +3,7 @@
 import argparse
 import inspect
 import math
+import os
 import re
 import shutil
 import subprocess
@@ -498,10 +499,14 @@ def test_broken_yaml_is_one_line(project):
     assert "\n" not in str(failure.value)
 
 
+def environment(folder):
+    """Two threads, whatever the machine has, so that the seeds of a setting run side by side."""
+    return os.environ | {"PYTHONPATH": str(ROOT), "SAGD_SCRATCH": str(folder / "scratch"), "OMP_NUM_THREADS": "2"}
+
+
 def stage(name, *arguments, folder):
-    environment = {"PATH": "", "PYTHONPATH": str(ROOT), "SAGD_SCRATCH": str(folder / "scratch")}
     command = [sys.executable, "-m", f"pipeline.{name}", *arguments]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    return subprocess.run(command, cwd=folder, env=environment(folder), capture_output=True, text=True)
 
 
 def assert_one_line(done, says):
@@ -581,8 +586,7 @@ def test_stopped_stage_saves_fails_and_goes_on_to_the_same_bits(project, tmp_pat
         "import sys; sys.argv = ['pipeline/train.py']\n"
         "runpy.run_module('pipeline.train', run_name='__main__', alter_sys=False)"
     )
-    environment = {"PATH": "", "PYTHONPATH": str(ROOT), "SAGD_SCRATCH": str(tmp_path / "scratch")}
-    done = subprocess.run([sys.executable, "-c", stopper], env=environment, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", stopper], env=environment(tmp_path), capture_output=True, text=True)
     assert done.returncode == 1, done.stderr
     assert "; to resume from " in done.stderr and "run the same command again" in done.stderr
     assert len(list(tmp_path.glob("scratch/train/*/seed_?.safetensors"))) == 2

@@ -1,6 +1,7 @@
 """`sagd evaluate` gives the peers' numbers, under honest names."""
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -122,7 +123,7 @@ def test_bad_input_ends_in_one_line(two_folders, tmp_path, monkeypatch, argument
 
 def test_a_process_with_bad_input_fails_without_a_traceback():
     command = [sys.executable, "-m", "sagd", "evaluate", "a", "b", "--features", "inception"]
-    done = subprocess.run(command, env={"PATH": "", "PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+    done = subprocess.run(command, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
     assert done.returncode == 1 and len(done.stderr.strip().splitlines()) == 1, done.stderr
     assert done.stderr.startswith("sagd evaluate: extractor is 'inception'; allowed: ")
 
@@ -134,7 +135,7 @@ def test_a_killed_command_is_taken_up(tmp_path):
     command = [sys.executable, "-m", "sagd", "evaluate", "a.npy", "b.npy", "--metrics", "fid", "--bootstrap", "0"]
 
     def start(cache):
-        environment = {"PATH": "", "PYTHONPATH": str(ROOT), "SAGD_SCRATCH": str(tmp_path / cache)}
+        environment = os.environ | {"PYTHONPATH": str(ROOT), "SAGD_SCRATCH": str(tmp_path / cache)}
         return subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
     begun = start("killed")
