@@ -58,9 +58,9 @@ STAGES = (
 
 def run(folder, stage):
     name, *arguments = stage.split()
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "SAGD_SCRATCH": str(folder / "scratch"), "OMP_NUM_THREADS": "1"}
+    places = {"PYTHONPATH": str(ROOT), "SAGD_SCRATCH": str(folder / "scratch"), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", f"pipeline.{name}", *arguments]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    return subprocess.run(command, cwd=folder, env=os.environ | places, capture_output=True, text=True)
 
 
 @pytest.fixture(scope="module")
