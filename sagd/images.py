@@ -1,17 +1,20 @@
 """Sets of images: folders, zip files and arrays, read a few at a time so that memory stays bounded."""
 
 import hashlib
+import heapq
 import io
 import os
 import shutil
+import stat
 import struct
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from enum import Enum
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,7 +25,17 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 LARGEST = 1 << 30  # bytes of an image file, unpacked
-ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
+ORIENTATION = 0x0112  # EXIF's tag: how a camera was held, as a number
+TURNS = {
+    2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM", 5: "TRANSPOSE", 6: "ROTATE_270", 7: "TRANSVERSE",
+    8: "ROTATE_90",
+}  # fmt: skip
+EXIF = (b"eXIf", b"Raw profile type", b"com.adobe.xmp")  # in a PNG: what may hold the orientation
+ODD = (ArithmeticError, AttributeError, LookupError, struct.error)  # of Pillow's readers, besides `BROKEN`
+
+
+Folder = tuple[int, int]  # its device and its number there
+Above = dict[Folder, Folder | None]  # the folders that were read, and the one in which each was found
 
 
 def tell(line: str) -> None:
@@ -44,8 +57,163 @@ def pillow() -> ModuleType:
     return Image
 
 
+class Why(Enum):
+    """Why something is not read: what a remark calls one such thing, and several."""
+
+    HIDDEN = "hidden", "hidden"
+    OTHER = "of no format that Pillow reads", "of no format that Pillow reads"
+    FOREIGN = "that does not belong to the data set", "that do not belong to the data set"
+    SPECIAL = "pipe or device", "pipes or devices"
+    NOWHERE = "link to nowhere", "links to nowhere"
+    BACK = "link back to a folder above it", "links back to a folder above them"
+    TWICE = "folder that is read under another name", "folders that are read under another name"
+    PACKED = "link in a zip file", "links in a zip file"
+    UNREADABLE = "that cannot be read", "that cannot be read"
+
+
+# Files and folders that systems put beside pictures, in lower case; those that begin with a dot are hidden anyway.
+HOUSEKEEPING = {
+    "__macosx", "icon\r", "thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "recycler",
+    "system volume information", "lost+found", "@eadir", "#recycle", "#snapshot", "@recycle", "@recently-snapshot",
+    "__pycache__",
+}  # fmt: skip
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder of this name, without its path, is hidden or housekeeping."""
+    return name.startswith(".") or name.lower() in HOUSEKEEPING
+
+
+def formats() -> list[str]:
+    """The formats that Pillow decodes here by itself.
+
+    Without those for which it starts another program (EPS, WMF) or that it only recognises (MPEG, GRIB, HDF5, ...).
+    """
+    pil = pillow()
+    from PIL.ImageFile import StubImageFile
+
+    pil.preinit()  # the usual formats are tried first
+    pil.init()
+    outside = {name for name, (cls, _) in pil.OPEN.items() if isinstance(cls, type) and issubclass(cls, StubImageFile)}
+    return [name for name in pil.ID if name not in outside | {"EPS", "MPEG"}]
+
+
+def endings() -> set[str]:
+    """The endings of image files, in lower case, with their dot: those of `formats`, as Pillow knows them here."""
+    known = {*formats(), "MPO"}  # which Pillow opens as a JPEG
+    return {ending for ending, of in pillow().registered_extensions().items() if of in known}
+
+
+def listing(root: Path) -> list[tuple[str, int, int]]:
+    """The image files below a folder, as `Files` finds them, by one walk that opens none of them.
+
+    Parameters
+    ----------
+    root
+        The folder; of a zip file or any other file, that file itself is listed.
+
+    Returns
+    -------
+    list
+        Of each file the name relative to the root, the size in bytes, and the time of the last change in ns; sorted
+        by name.
+
+    Raises
+    ------
+    InputError
+        Nothing there, or it cannot be read.
+    """
+    known = endings()
+    try:
+        if not root.is_dir():
+            found = root.stat()
+            return [(root.name, found.st_size, found.st_mtime_ns)]
+        images = ((name, entry.stat()) for name, entry in walk(root) if _ending(name) in known)
+        return sorted((name, found.st_size, found.st_mtime_ns) for name, found in images)
+    except OSError as error:
+        raise InputError(f"cannot read {error.filename or root}: {error.strerror}") from error
+
+
+def walk(
+    root: Path, leave_out: Callable[[Why, str], None] = lambda why, name: None
+) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    """The files below a folder that are not hidden, in no order, with their names relative to it.
+
+    Links are followed, but each folder is read once: under the name that has no link in it, otherwise under that of the
+    first link by name.
+
+    Parameters
+    ----------
+    leave_out
+        Called with the name of all that is not read, and why.
+
+    Raises
+    ------
+    OSError
+        The root itself cannot be read.
+    """
+    above: Above = {}
+    folders: list[tuple[str, Folder | None]] = [("", None)]
+    links: list[tuple[str, Folder | None]] = []  # to folders, a heap
+    linked = False  # whether all that needs no link is read
+    while folders or links:
+        if is_link := not folders:
+            linked = True
+        folder, parent = heapq.heappop(links) if is_link else folders.pop()
+        place = os.path.join(root, folder)
+        try:
+            found = os.stat(place)
+            here = found.st_dev, found.st_ino
+            if is_link and here in _above(place, parent, above):
+                leave_out(Why.BACK, folder)
+                continue
+            if linked and here in above:
+                leave_out(Why.TWICE, folder)
+                continue
+            above[here] = parent
+            with os.scandir(place) as entries:
+                for entry in entries:
+                    name = f"{folder}/{entry.name}" if folder else entry.name
+                    try:
+                        if is_hidden(entry.name):
+                            leave_out(Why.HIDDEN, name)
+                        elif entry.is_dir():
+                            if entry.is_symlink():
+                                heapq.heappush(links, (name, here))
+                            else:
+                                folders.append((name, here))
+                        elif entry.is_file():
+                            yield name, entry
+                        else:
+                            nowhere = entry.is_symlink() and not os.path.exists(entry.path)
+                            leave_out(Why.NOWHERE if nowhere else Why.SPECIAL, name)
+                    except OSError as error:  # a link to itself, or into a folder that must not be searched
+                        leave_out(Why.UNREADABLE, f"{name}: {error.strerror}")
+        except OSError as error:
+            if not folder:
+                raise
+            leave_out(Why.UNREADABLE, f"{folder}: {error.strerror}")
+
+
+def _above(link: str, parent: Folder | None, above: Above) -> set[Folder]:
+    """The folders above a link: those that led to it, and those in which its own folder lies."""
+    found = set()
+    while parent is not None:
+        found.add(parent)
+        parent = above[parent]
+    place = Path(os.path.realpath(os.path.dirname(link)))
+    return found | {(s.st_dev, s.st_ino) for s in map(os.stat, (place, *place.parents))}
+
+
+def _ending(name: str) -> str:
+    return os.path.splitext(name)[1].lower()
+
+
 class Files:
     """The image files below a folder or in a zip file, sorted by name.
+
+    They are known by their endings, see `endings`. Links to files and folders are followed, see `walk`; hidden and
+    housekeeping files and folders are left out, see `is_hidden`.
 
     Parameters
     ----------
@@ -56,8 +224,8 @@ class Files:
     ----------
     names
         Of the images, relative to the root, sorted.
-    skipped
-        Names of the files that are not images by their ending, sorted; hidden files are not counted.
+    left_out
+        Names of what is not read, by the reason; of a folder that is not read, only its own.
 
     Raises
     ------
@@ -67,37 +235,61 @@ class Files:
 
     def __init__(self, root: Path):
         self.root = root
-        self._archive = None
+        self._archive: zipfile.ZipFile | None = None
+        self.left_out: dict[Why, list[str]] = {}
+        known, names = endings(), set()
         try:
-            if root.is_dir():
-                found = [str(p.relative_to(root)) for p in root.rglob("*")]
-            else:
+            if not root.is_dir():
                 self._archive = zipfile.ZipFile(regular(root))
-                found = self._archive.namelist()
-            # An archive made on a Mac holds a "._" file beside each image, which is not an image.
-            self.names = sorted(n for n in found if n.lower().endswith(ENDINGS) and not Path(n).name.startswith("._"))
-            self.skipped = sorted(n for n in found if not n.lower().endswith(ENDINGS) and self._is_file(n))
+            inside = (n for n, _ in walk(root, self._leave_out)) if self._archive is None else self._members()
+            for name in inside:
+                if _ending(name) in known:
+                    names.add(name)
+                else:
+                    self._leave_out(Why.OTHER, name)
         except BROKEN as error:
             raise InputError(
                 f"{root} is neither a folder nor a whole zip file: {shortened(str(error), 200)}"
             ) from error
-        if not self.names:
-            raise InputError(f"{root} holds no images; looked for {' '.join(ENDINGS)}")
+        self.names = sorted(names)
+        if not names:
+            looked = f"looked for .png, .jpg and {len(known) - 2} other endings"
+            raise InputError(f"{root} holds no images; {looked}{_reasons(self.left_out)}")
 
-    def _is_file(self, name: str) -> bool:
-        """Whether a name is that of a file that a user put there: neither a folder nor hidden."""
-        if Path(name).name.startswith(".") or Path(name).name in ("Thumbs.db", "desktop.ini"):
-            return False
-        return (self.root / name).is_file() if self._archive is None else not name.endswith("/")
+    def _leave_out(self, why: Why, name: str) -> None:
+        self.left_out.setdefault(why, []).append(name)
 
-    def tell_skipped(self, only: Callable[[str], bool] = lambda name: True) -> None:
-        """Print one line if files were skipped because they are not images; ``only`` selects names to count."""
-        skipped = [name for name in self.skipped if only(name)]
-        if len(skipped) == 1:
-            tell(f"{self.root}: 1 file is not an image and was skipped: {shortened(skipped[0], 200)}")
-        elif skipped:
-            such = f"such as {shortened(skipped[0], 200)}"
-            tell(f"{self.root}: {len(skipped)} files are not images and were skipped, {such}")
+    def _members(self) -> Iterator[str]:
+        """The names of the files in the zip file that are not hidden."""
+        assert self._archive is not None
+        hidden = set()
+        for found in self._archive.infolist():
+            parts = found.filename.split("/")
+            first = next((k for k, p in enumerate(parts) if p not in (".", "..") and is_hidden(p)), None)
+            if first is not None:
+                hidden.add("/".join(parts[: first + 1]))
+            elif stat.S_ISLNK(found.external_attr >> 16):
+                self._leave_out(Why.PACKED, found.filename)
+            elif not found.is_dir():
+                yield found.filename
+        for name in hidden:
+            self._leave_out(Why.HIDDEN, name)
+
+    def tell(self, only: Callable[[str], bool] = lambda name: True) -> None:
+        """Print one line: how many images there are, and what is left out, by reason.
+
+        Parameters
+        ----------
+        only
+            Selects the names that belong to the data set.
+        """
+        foreign = [name for name in self.names if not only(name)]
+        told = {
+            why: [n for n in of if why not in (Why.HIDDEN, Why.OTHER) or only(n)] for why, of in self.left_out.items()
+        }
+        count = len(self.names) - len(foreign)
+        images = "1 image" if count == 1 else f"{count} images"
+        tell(f"{shortened(str(self.root), 200)}: {images} read{_reasons(told | {Why.FOREIGN: foreign})}")
 
     def read(self, name: str) -> bytes:
         """The content of a file."""
@@ -138,6 +330,18 @@ class Files:
         return digest.hexdigest()
 
 
+def _reasons(left_out: dict[Why, list[str]]) -> str:
+    """What is left out, in words: how many for each reason, and one of them by name."""
+    parts = []
+    for why in Why:
+        one, several = why.value
+        if len(names := left_out.get(why, [])) == 1:
+            parts.append(f"1 {one} ({shortened(names[0], 100)})")
+        elif names:
+            parts.append(f"{len(names)} {several} (such as {shortened(min(names), 100)})")
+    return f"; left out: {', '.join(parts)}" if parts else ""
+
+
 def decode(content: bytes, where: str, whole: bool = True) -> "Image":
     """Decode the bytes of an image file.
 
@@ -153,7 +357,7 @@ def decode(content: bytes, where: str, whole: bool = True) -> "Image":
     Returns
     -------
     PIL.Image.Image
-        With 8 bits a channel.
+        With 8 bits a channel, upright as the file's EXIF data say; of an animation or of several pages the first.
 
     Raises
     ------
@@ -162,12 +366,15 @@ def decode(content: bytes, where: str, whole: bool = True) -> "Image":
     """
     pil = pillow()
     try:
-        picture = pil.open(io.BytesIO(content))
+        picture = pil.open(io.BytesIO(content), formats=formats())
         deep = picture.mode.startswith(("I", "F")) or any(";16" in str(tile) for tile in picture.tile)
-        if whole:
+        holds_several(picture)  # asked now: of a GIF, Pillow only knows before it decodes
+        # Pillow turns a TIFF as it decodes it; in a PNG the EXIF data may stand behind the pixels.
+        if whole or picture.format == "TIFF" or (picture.format == "PNG" and any(mark in content for mark in EXIF)):
             picture.load()
+        picture = upright(picture)
     # Pillow's readers raise what their formats lead them to: struct.error, IndexError, KeyError, ...
-    except (*BROKEN, ArithmeticError, AttributeError, LookupError, struct.error, pil.DecompressionBombError) as error:
+    except (*BROKEN, *ODD, pil.DecompressionBombError) as error:
         if of_machine(error):
             raise InputError(f"cannot read {where}: {shortened(str(error), 200) or 'not enough memory'}") from error
         said = shortened(str(error), 200)
@@ -177,6 +384,70 @@ def decode(content: bytes, where: str, whole: bool = True) -> "Image":
     if deep:
         raise InputError(f"{where} has 16 or more bits a channel (mode {picture.mode}); convert it to 8 bits")
     return picture
+
+
+def upright(picture: "Image") -> "Image":
+    """A PIL image, turned as its EXIF data say, if they are known; then it has none, and is not turned again."""
+    pil = pillow()
+    try:
+        turn = TURNS.get(pil.Image.getexif(picture).get(ORIENTATION))  # not PNG's own method, which decodes the pixels
+    except (*BROKEN, *ODD):  # of broken EXIF data the picture may be whole
+        turn = None
+    if turn is None:
+        return picture
+    turned = picture.transpose(pil.Transpose[turn])
+    turned.info = {key: value for key, value in picture.info.items() if key == "transparency"}
+    turned.is_animated = getattr(picture, "is_animated", False)  # type: ignore[attr-defined]
+    return turned
+
+
+def holds_several(picture: "Image") -> bool:
+    """Whether a PIL image is the first of several: of frames or pages, but not of layers."""
+    return picture.format != "PSD" and bool(getattr(picture, "is_animated", False))
+
+
+class Dropped:
+    """Counts the pictures of which something is dropped, to say so once: transparency, all frames but the first.
+
+    Parameters
+    ----------
+    source
+        A line that describes the data set.
+    """
+
+    def __init__(self, source: str):
+        self._source = source
+        self._told: set[str] = set()
+        self._transparent: list[str] = []
+        self._several: list[str] = []
+
+    def note(self, name: str, picture: "Image") -> None:
+        """Look at a PIL image; safe to call from several threads."""
+        if holds_several(picture):
+            self._several.append(name)
+        if not picture.has_transparency_data:
+            return
+        extrema: Any = picture.convert("RGBA").getextrema()  # of each channel
+        if extrema[3][0] < 255:
+            self._transparent.append(f"{name} ({picture.mode})")
+
+    def tell(self) -> None:
+        """Print one line for each thing that was dropped, the first time that it is called with some."""
+        for seen, one, many in (
+            (self._transparent, "has transparency, which is dropped", "have transparency, which is dropped"),
+            (
+                self._several,
+                "has several frames or pages; its first is read",
+                "have several frames or pages; their first is read",
+            ),
+        ):
+            if seen and one not in self._told:
+                self._told.add(one)
+                first = shortened(min(seen), 200)
+                tell(
+                    f"{self._source}: "
+                    + (f"{first} {one}" if len(seen) == 1 else f"{len(seen)} images {many}, such as {first}")
+                )
 
 
 class Images:
@@ -211,7 +482,7 @@ class Images:
             self._source = _member(Path(file + ".npz"), member.removeprefix(":"))
         else:
             self._source = files = Files(Path(source))
-            files.tell_skipped()
+            files.tell()
             self._size = files.picture(files.names[0]).size
         if not isinstance(self._source, Files):
             self._layout = _layout(self._source, self.name)

@@ -35,7 +35,7 @@ class _Resized:
 
     def __init__(self, path: Path, size: int):
         self._files, self._size, self._transparency = Files(path), size, Transparency(str(path))
-        self._files.tell_skipped()
+        self._files.tell()
 
     def __len__(self) -> int:
         return len(self._files.names)

@@ -78,7 +78,7 @@ def of_files(
         Is called with each name and content before the image is used.
     """
     files = Files(root)
-    files.tell_skipped(only)
+    files.tell(only)
     names = [name for name in files.names if only(name)]
     if not names:
         raise InputError(f"{root} holds no image of this data set")
