@@ -61,7 +61,7 @@ class Why(Enum):
     """Why something is not read: what a remark calls one such thing, and several."""
 
     HIDDEN = "hidden", "hidden"
-    OTHER = "of no format that Pillow reads", "of no format that Pillow reads"
+    OTHER = "of no format that is read", "of no format that is read"
     FOREIGN = "that does not belong to the data set", "that do not belong to the data set"
     SPECIAL = "pipe or device", "pipes or devices"
     NOWHERE = "link to nowhere", "links to nowhere"
@@ -85,9 +85,10 @@ def is_hidden(name: str) -> bool:
 
 
 def formats() -> list[str]:
-    """The formats that Pillow decodes here by itself.
+    """The formats of pictures that Pillow decodes here by itself.
 
-    Without those for which it starts another program (EPS, WMF) or that it only recognises (MPEG, GRIB, HDF5, ...).
+    Without those for which it starts another program (EPS, WMF), those that it only recognises (MPEG, GRIB, HDF5, ...),
+    and those that hold measurements or records (FITS, IPTC).
     """
     pil = pillow()
     from PIL.ImageFile import StubImageFile
@@ -95,7 +96,7 @@ def formats() -> list[str]:
     pil.preinit()  # the usual formats are tried first
     pil.init()
     outside = {name for name, (cls, _) in pil.OPEN.items() if isinstance(cls, type) and issubclass(cls, StubImageFile)}
-    return [name for name in pil.ID if name not in outside | {"EPS", "MPEG"}]
+    return [name for name in pil.ID if name not in outside | {"EPS", "MPEG", "FITS", "IPTC"}]
 
 
 def endings() -> set[str]:
@@ -368,7 +369,6 @@ def decode(content: bytes, where: str, whole: bool = True) -> "Image":
     try:
         picture = pil.open(io.BytesIO(content), formats=formats())
         deep = picture.mode.startswith(("I", "F")) or any(";16" in str(tile) for tile in picture.tile)
-        holds_several(picture)  # asked now: of a GIF, Pillow only knows before it decodes
         # Pillow turns a TIFF as it decodes it; in a PNG the EXIF data may stand behind the pixels.
         if whole or picture.format == "TIFF" or (picture.format == "PNG" and any(mark in content for mark in EXIF)):
             picture.load()
@@ -397,13 +397,16 @@ def upright(picture: "Image") -> "Image":
         return picture
     turned = picture.transpose(pil.Transpose[turn])
     turned.info = {key: value for key, value in picture.info.items() if key == "transparency"}
-    turned.is_animated = getattr(picture, "is_animated", False)  # type: ignore[attr-defined]
+    turned.is_animated = holds_several(picture)  # type: ignore[attr-defined]
     return turned
 
 
 def holds_several(picture: "Image") -> bool:
     """Whether a PIL image is the first of several: of frames or pages, but not of layers."""
-    return picture.format != "PSD" and bool(getattr(picture, "is_animated", False))
+    try:
+        return picture.format != "PSD" and bool(getattr(picture, "is_animated", False))
+    except (*BROKEN, *ODD):  # the next one is broken
+        return True
 
 
 class Dropped:
@@ -418,36 +421,29 @@ class Dropped:
     def __init__(self, source: str):
         self._source = source
         self._told: set[str] = set()
-        self._transparent: list[str] = []
-        self._several: list[str] = []
+        self._transparent: set[str] = set()
+        self._several: set[str] = set()
 
-    def note(self, name: str, picture: "Image") -> None:
-        """Look at a PIL image; safe to call from several threads."""
+    def note(self, name: str, picture: "Image", whole: bool = True) -> None:
+        """Look at a PIL image; safe to call from several threads. If its pixels are not decoded, they are not seen."""
         if holds_several(picture):
-            self._several.append(name)
-        if not picture.has_transparency_data:
-            return
-        extrema: Any = picture.convert("RGBA").getextrema()  # of each channel
-        if extrema[3][0] < 255:
-            self._transparent.append(f"{name} ({picture.mode})")
+            self._several.add(name)
+        if whole and picture.has_transparency_data:
+            extrema: Any = picture.convert("RGBA").getextrema()  # of each channel
+            if extrema[3][0] < 255:
+                self._transparent.add(f"{name} ({picture.mode})")
 
     def tell(self) -> None:
         """Print one line for each thing that was dropped, the first time that it is called with some."""
-        for seen, one, many in (
-            (self._transparent, "has transparency, which is dropped", "have transparency, which is dropped"),
-            (
-                self._several,
-                "has several frames or pages; its first is read",
-                "have several frames or pages; their first is read",
-            ),
+        for seen, what in (
+            (self._transparent, "transparency, which is dropped"),
+            (self._several, "several frames or pages, of which the first is read"),
         ):
-            if seen and one not in self._told:
-                self._told.add(one)
+            if seen and what not in self._told:
+                self._told.add(what)
                 first = shortened(min(seen), 200)
-                tell(
-                    f"{self._source}: "
-                    + (f"{first} {one}" if len(seen) == 1 else f"{len(seen)} images {many}, such as {first}")
-                )
+                many = f"{len(seen)} images have {what}, such as {first}"
+                tell(f"{self._source}: {f'{first} has {what}' if len(seen) == 1 else many}")
 
 
 class Images:
@@ -483,6 +479,7 @@ class Images:
         else:
             self._source = files = Files(Path(source))
             files.tell()
+            self._dropped = Dropped(self.name)
             self._size = files.picture(files.names[0]).size
         if not isinstance(self._source, Files):
             self._layout = _layout(self._source, self.name)
@@ -502,6 +499,8 @@ class Images:
     def _pixels(self, files: Files, name: str) -> np.ndarray:
         picture = files.picture(name)
         self._check(files, name, picture)
+        self._dropped.note(name, picture)
+        self._dropped.tell()
         return np.asarray(picture).reshape(picture.height, picture.width, -1).transpose(2, 0, 1)
 
     def _check(self, files: Files, name: str, picture: "Image") -> None:
@@ -517,6 +516,12 @@ class Images:
                 f"{where} is {picture.width}x{picture.height}, {shortened(files.names[0], 200)} is {width}x{height}: "
                 "bring all images to one size first, or let sagd spectrum or suggest crop and resize them: --size 64"
             )
+
+    def _check_head(self, name: str, content: bytes) -> None:
+        assert isinstance(self._source, Files)
+        picture = self._source.picture(name, content, whole=False)
+        self._check(self._source, name, picture)
+        self._dropped.note(name, picture, whole=False)
 
     def _eight_bits(self, block: np.ndarray) -> np.ndarray:
         if block.ndim == 3:
@@ -534,12 +539,13 @@ class Images:
     def sha256(self) -> str:
         """SHA-256 of the content and, for arrays, the shape; the header of each image file is checked on the way."""
         if isinstance(self._source, Files):
-            files = self._source
-            return files.sha256(lambda name, x: self._check(files, name, files.picture(name, x, whole=False)))
-        digest = hashlib.sha256(f"{self._source.dtype} {self._source.shape}".encode())
+            digest = self._source.sha256(self._check_head)
+            self._dropped.tell()
+            return digest
+        found = hashlib.sha256(f"{self._source.dtype} {self._source.shape}".encode())
         for start in range(0, len(self), 1024):
-            digest.update(np.ascontiguousarray(self._source[start : start + 1024]).data)
-        return digest.hexdigest()
+            found.update(np.ascontiguousarray(self._source[start : start + 1024]).data)
+        return found.hexdigest()
 
 
 class Rows:

@@ -18,10 +18,10 @@ from typing import Any, Literal, Union, get_args, get_origin
 import torch
 from torch import Tensor
 
-from sagd.data.prepare import Transparency, square
+from sagd.data.prepare import square
 from sagd.errors import InputError, needs
 from sagd.formulations.schedule import Schedule
-from sagd.images import decode
+from sagd.images import Dropped, decode
 from sagd.noise.grid import BANDS, band_masks, radius, ring_means
 from sagd.noise.spectrum import Spectrum
 from sagd.operators import OPERATORS, build
@@ -144,9 +144,9 @@ def run(options: argparse.Namespace) -> None:
 
 def _image(path: Path, size: int) -> Tensor:
     """The largest square of a picture, grey, (size, size), float64, in [-1, 1]."""
-    picture, transparency = decode(read_bytes(path), str(path)), Transparency(str(path))
-    transparency.note(path.name, picture)
-    transparency.tell()
+    picture, dropped = decode(read_bytes(path), str(path)), Dropped(str(path))
+    dropped.note(path.name, picture)
+    dropped.tell()
     return torch.from_numpy(square(picture, 1, size)[0] / 127.5 - 1)
 
 

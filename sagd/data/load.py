@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 
 from sagd.data import channels_of, find
-from sagd.data.prepare import Transparency, square
+from sagd.data.prepare import square
 from sagd.errors import InputError
-from sagd.images import Files, Images
+from sagd.images import Dropped, Files, Images
 
 
 def read(name: str, path: str | None, size: int, channels: int | None = None) -> np.ndarray:
@@ -21,12 +21,12 @@ def read(name: str, path: str | None, size: int, channels: int | None = None) ->
         1 or 3; by default those of `sagd.data.channels_of`.
     """
     pictures, channels = find(name, path, size), channels or channels_of(name)
-    transparency, images = Transparency(pictures.source), []
+    dropped, images = Dropped(pictures.source), []
     for k, label in enumerate(pictures.names):
         picture = pictures.at(k)[1]
-        transparency.note(label, picture)
+        dropped.note(label, picture)
         images.append(square(picture, channels, size))
-    transparency.tell()
+    dropped.tell()
     return np.stack(images)
 
 
@@ -34,7 +34,7 @@ class _Resized:
     """The pictures of a folder or zip file, cropped and resized, a few at a time; used like `sagd.images.Images`."""
 
     def __init__(self, path: Path, size: int):
-        self._files, self._size, self._transparency = Files(path), size, Transparency(str(path))
+        self._files, self._size, self._dropped = Files(path), size, Dropped(str(path))
         self._files.tell()
 
     def __len__(self) -> int:
@@ -45,8 +45,8 @@ class _Resized:
 
     def _pixels(self, name: str) -> np.ndarray:
         picture = self._files.picture(name)
-        self._transparency.note(name, picture)
-        self._transparency.tell()
+        self._dropped.note(name, picture)
+        self._dropped.tell()
         return square(picture, 3, self._size)
 
 

@@ -2,19 +2,20 @@
 
 import contextlib
 import hashlib
+import importlib.metadata
 import os
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sagd.data.pictures import Pictures
 from sagd.errors import InputError, amount
-from sagd.images import pillow, tell
-from sagd.runtime.files import lock, read_array, scratch, write_bytes, writing
+from sagd.images import Dropped, pillow, tell
+from sagd.runtime.files import lock, read_array, scratch, sources, write_bytes, writing
 from sagd.runtime.parallel import blocks
 from sagd.runtime.progress import Bar
 
@@ -28,7 +29,8 @@ def prepare(pictures: Pictures, held_out: np.ndarray, size: int, channels: int, 
     """Crop and resize every picture; write ``train.npy`` and ``held_out.npy``, (N, C, size, size), uint8.
 
     The arrays are filled in the scratch folder, on disk, and moved when they are complete. Memory stays small, and to
-    resume after an interruption, call it again: it continues at the block of images where it stopped.
+    resume after an interruption, call it again: it continues at the block of images where it stopped, unless the code
+    or Pillow changed meanwhile.
 
     Parameters
     ----------
@@ -52,14 +54,16 @@ def prepare(pictures: Pictures, held_out: np.ndarray, size: int, channels: int, 
         Not enough disk space; pictures that cannot be read: all are tried, and the first few are named.
     """
     count = len(held_out)
-    key = hashlib.sha256(f"{pictures.source} {channels} {size}".encode() + held_out.tobytes())
+    # What an interrupted process left is for the same code: other code may make other pixels of the same files.
+    code = f"{sources('images', 'data/prepare')} pillow {importlib.metadata.version('pillow')}"
+    key = hashlib.sha256(f"{pictures.source} {channels} {size} {code}".encode() + held_out.tobytes())
     for name in pictures.names:
         key.update(os.fsencode(name) + b"\0")
     place = scratch() / "prepare" / key.hexdigest()[:32]
     row = np.where(held_out, held_out.cumsum(), (~held_out).cumsum()) - 1  # of each picture in its array
     with _alone(place):
         arrays, digests, marks = _growing(place, [count - held_out.sum(), held_out.sum()], (channels, size, size))
-        bad, transparency = [], Transparency(pictures.source)
+        bad, dropped = [], Dropped(pictures.source)
 
         def fill(k: int) -> bytes | InputError:
             """Put a picture in its row; return the digest of its content, or the reason why it cannot be read."""
@@ -67,7 +71,7 @@ def prepare(pictures: Pictures, held_out: np.ndarray, size: int, channels: int, 
                 content, picture = pictures.at(k)
             except InputError as error:
                 return error
-            transparency.note(pictures.names[k], picture)
+            dropped.note(pictures.names[k], picture)
             arrays[int(held_out[k])][row[k]] = square(picture, channels, size)
             return hashlib.sha256(content).digest()
 
@@ -90,7 +94,7 @@ def prepare(pictures: Pictures, held_out: np.ndarray, size: int, channels: int, 
                 write_bytes(place / "bad.txt", "".join(f"{line}\n" for line in bad).encode())
                 more = f"; and {len(bad) - 3} more, all in {place / 'bad.txt'}" if len(bad) > 3 else ""
                 raise InputError("; ".join(bad[:3]) + more)
-        transparency.tell()
+        dropped.tell()
         folder.mkdir(parents=True, exist_ok=True)
         for name in ("train.npy", "held_out.npy"):
             _move(place / name, folder / name)
@@ -185,37 +189,6 @@ def square(picture: "Image", channels: int, size: int) -> np.ndarray:
     middle = picture.convert({1: "L", 3: "RGB"}[channels]).crop((left, top, left + side, top + side))
     resized = middle if side == size else middle.resize((size, size), bilinear)
     return np.asarray(resized).reshape(size, size, channels).transpose(2, 0, 1)
-
-
-class Transparency:
-    """Counts the pictures with transparent pixels, to say once that the transparency is dropped.
-
-    Parameters
-    ----------
-    source
-        A line that describes the data set.
-    """
-
-    def __init__(self, source: str):
-        self._source, self._told = source, False
-        self._seen: list[str] = []
-
-    def note(self, name: str, picture: "Image") -> None:
-        """Look at a PIL image; safe to call from several threads."""
-        if not picture.has_transparency_data:
-            return
-        extrema: Any = picture.convert("RGBA").getextrema()  # of each channel
-        if extrema[3][0] < 255:
-            self._seen.append(f"{name} ({picture.mode})")
-
-    def tell(self) -> None:
-        """Print one line if there were any, the first time that it is called with some."""
-        if self._seen and not self._told:
-            self._told, first = True, min(self._seen)
-            if len(self._seen) == 1:
-                tell(f"{self._source}: {first} has transparency, which is dropped")
-            else:
-                tell(f"{self._source}: {len(self._seen)} images have transparency, which is dropped, such as {first}")
 
 
 def split(n: int, held_out: int, seed: int) -> np.ndarray:

@@ -10,6 +10,8 @@ import numpy as np
 
 from sagd.data.pictures import Pictures, of_array
 from sagd.errors import InputError
+from sagd.images import upright
+from sagd.runtime.download import digest
 from sagd.runtime.registry import own, where
 
 if TYPE_CHECKING:
@@ -41,7 +43,7 @@ def read_own(name: str, path: str | None, size: int, folder: Path) -> Pictures:
         inspect.signature(reader).bind(path, size)
     except TypeError as error:
         raise InputError(f"data set {name}: {error}; it is called as reader(path, size)") from None
-    return _checked(name, path, _guarded(name, lambda: reader(path, size)))
+    return _checked(name, path, _guarded(name, lambda: reader(path, size)), digest(folder / name.rpartition(":")[0]))
 
 
 def _guarded(where_from: str, call: Callable[[], Result]) -> Result:
@@ -54,7 +56,7 @@ def _guarded(where_from: str, call: Callable[[], Result]) -> Result:
         raise InputError(f"data set {where_from}: {where(error)}") from error
 
 
-def _checked(name: str, path: str | None, found: Any) -> Pictures:
+def _checked(name: str, path: str | None, found: Any, code: str) -> Pictures:
     if isinstance(found, Pictures):
         for what, values in (("held_out", found.held_out), ("classes", found.classes)):
             if values is not None and len(values) != len(found.names):
@@ -64,7 +66,8 @@ def _checked(name: str, path: str | None, found: Any) -> Pictures:
         return replace(
             found,
             at=lambda k: _picture(f"{name}, picture {k}", found.at, k),
-            stamp=lambda k: _guarded(f"{name}, picture {k}", lambda: found.stamp(k)),
+            # Of edited code the same file may be another picture.
+            stamp=lambda k: f"{code} {_guarded(f'{name}, picture {k}', lambda: found.stamp(k))}",
         )
     images, labels = found if isinstance(found, tuple) and len(found) == 2 else (found, None)
     form = f"data set {name} must return Pictures, an array (N, H, W) or (N, H, W, 3), uint8, or (array, labels (N,))"
@@ -88,4 +91,8 @@ def _picture(name: str, at: Callable[[int], tuple[bytes, "Image"]], k: int) -> t
     found = _guarded(name, lambda: at(k))
     if not (isinstance(found, tuple) and len(found) == 2 and isinstance(found[0], bytes) and hasattr(found[1], "crop")):
         raise InputError(f"data set {name}: `at` must return bytes and a PIL image")
-    return found
+    content, picture = found
+    _guarded(name, picture.load)  # Pillow opens a file without decoding it
+    if picture.mode.startswith(("I", "F")):
+        raise InputError(f"data set {name} has 16 or more bits a channel (mode {picture.mode}); convert it to 8 bits")
+    return content, upright(picture)

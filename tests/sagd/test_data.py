@@ -374,18 +374,29 @@ def test_a_missing_package_is_told(name, package, monkeypatch):
         find(name, "owner/name", 32)
 
 
-def test_skipped_files_are_counted(tmp_path, capsys):
+def test_what_is_left_out_is_counted(tmp_path, capsys):
     (tmp_path / "sub").mkdir()
     (tmp_path / "1.jpg").write_bytes(jpeg())
     find("folder", str(tmp_path), 32)
-    assert capsys.readouterr().err == ""
+    assert capsys.readouterr().err == f"{tmp_path}: 1 image read\n"
     for name in ("sub/notes.txt", ".hidden", "b.csv", "labels.json"):
         (tmp_path / name).write_text("no image")
     find("folder", str(tmp_path), 32)
-    assert capsys.readouterr().err == f"{tmp_path}: 3 files are not images and were skipped, such as b.csv\n"
-    (tmp_path / "set.zip").write_bytes(zipped({"a/": b"", "a/1.jpg": jpeg(), "a/notes.txt": b"", "__MACOSX/._1": b""}))
+    says = "1 image read; left out: 1 hidden (.hidden), 3 of no format that is read (such as b.csv)\n"
+    assert capsys.readouterr().err == f"{tmp_path}: {says}"
+    held = {"a/": b"", "a/1.jpg": jpeg(), "a/notes.txt": b"", "__MACOSX/._1": b"", "__MACOSX/a/._1.jpg": b""}
+    (tmp_path / "set.zip").write_bytes(zipped(held))
     find("folder", str(tmp_path / "set.zip"), 32)
-    assert capsys.readouterr().err.endswith("set.zip: 1 file is not an image and was skipped: a/notes.txt\n")
+    says = "1 image read; left out: 1 hidden (__MACOSX), 1 of no format that is read (a/notes.txt)\n"
+    assert capsys.readouterr().err == f"{tmp_path / 'set.zip'}: {says}"
+
+
+def test_images_that_a_data_set_leaves_out_are_told(serve, capsys):
+    _, folder = serve("wikiart")
+    find("wikiart", str(folder), 32)
+    assert (
+        "4 images read; left out: 2 that do not belong to the data set (such as wikiart/Bar" in capsys.readouterr().err
+    )
 
 
 READERS = """
@@ -435,6 +446,14 @@ def no_pair(path, size):
 
 def short_mask(path, size):
     return Pictures(["a", "b"], None, "mine", np.zeros(3, bool))
+
+def deep(path, size):
+    from PIL import Image
+    return Pictures(["a", "b"], lambda k: (b"a", Image.new("I;16", (4, 4))), "mine")
+
+def file(path, size):
+    from PIL import Image
+    return Pictures(["a", "b"], lambda k: (b"a", Image.open(path)), "mine")
 """
 
 
@@ -475,6 +494,7 @@ def test_a_reader_of_ones_own(mine, name):
         ("mine.py:float_labels", r"it returns \(6,\), float64"),
         ("mine.py:bad_picture", r"picture 0: mine\.py, line 41: ZeroDivisionError"),
         ("mine.py:no_pair", "picture 0: `at` must return bytes and a PIL image"),
+        ("mine.py:deep", r"mine\.py:deep, picture 0 has 16 or more bits a channel \(mode I;16\); convert it to 8 bits"),
         ("mine.py:short_mask", "has 2 pictures, but held_out of 3"),
     ],
 )
@@ -484,3 +504,24 @@ def test_a_mistake_in_ones_own_reader_is_told_in_one_line(mine, name, says):
         for k in range(len(pictures.names)):
             pictures.at(k)
     assert "\n" not in str(error.value)
+
+
+def test_pillows_images_of_ones_own_reader_are_upright_and_whole(mine):
+    """Pillow opens a file without decoding it, and leaves it as the camera was held."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(RNG.integers(0, 256, (4, 6), dtype=np.uint8)).save(mine / "a.png", exif=exif)
+    pixels = np.asarray(Image.open(mine / "a.png"))
+    pictures = find("mine.py:file", str(mine / "a.png"), 8, folder=mine)
+    np.testing.assert_array_equal(np.asarray(pictures.at(0)[1]), np.rot90(pixels, -1))
+    (mine / "a.png").write_bytes((mine / "a.png").read_bytes()[:-30])
+    with pytest.raises(InputError, match=r"^data set mine\.py:file, picture 0: .*OSError: .*truncated"):
+        pictures.at(0)
+
+
+def test_other_code_is_another_picture(mine):
+    """An interrupted `prepare` must not go on with the pixels of a reader that was edited since."""
+    before = find("mine.py:file", "a.png", 8, folder=mine).stamp(0)
+    assert find("mine.py:file", "a.png", 8, folder=mine).stamp(0) == before
+    (mine / "mine.py").write_text(READERS + "\n# edited\n")
+    assert find("mine.py:file", "a.png", 8, folder=mine).stamp(0) != before

@@ -157,16 +157,12 @@ def test_what_heads_tell_is_told_before_the_first_is_measured(folder, tmp_path, 
         Images(source).sha256()
 
 
-def test_a_macs_second_files_are_no_images(folder, capsys):
-    (folder / "._1.png").write_bytes(b"resource fork")
-    assert len(Images(folder)) == 5
-    assert capsys.readouterr().err == ""
-
-
-def test_skipped_files_are_told(folder, capsys, monkeypatch):
+def test_what_is_left_out_is_told_once(folder, capsys, monkeypatch):
     (folder / "notes.txt").write_text("no image")
+    (folder / "._1.png").write_bytes(b"a Mac's second file")
     assert len(Images(folder)) == 5
-    assert capsys.readouterr().err == f"{folder}: 1 file is not an image and was skipped: notes.txt\n"
+    told = f"{folder}: 5 images read; left out: 1 hidden (._1.png), 1 of no format that is read (notes.txt)\n"
+    assert capsys.readouterr().err == told
     monkeypatch.setenv("RANK", "1")  # the first process has told it
     Images(folder)
     assert capsys.readouterr().err == ""
