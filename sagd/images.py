@@ -131,8 +131,8 @@ def listing(root: Path) -> list[tuple[str, int, int]]:
             return [(root.name, found.st_size, found.st_mtime_ns)]
         images = ((name, entry.stat()) for name, entry in walk(root) if _ending(name) in known)
         return sorted((name, found.st_size, found.st_mtime_ns) for name, found in images)
-    except OSError as error:
-        raise InputError(f"cannot read {error.filename or root}: {error.strerror}") from error
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read {root}: {shortened(str(error), 200)}") from error
 
 
 def walk(

@@ -50,7 +50,9 @@ FULL = {
     "kills": 200, "data": 200, "artefacts": 50, "signals": 50, "imports": 20, "disks": 20, "mounts": 40, "pairs": 20,
 }  # fmt: skip
 SHORT = {"kills": 6, "data": 45, "artefacts": 20, "signals": 4, "imports": 3, "disks": 4, "pairs": 2}  # in CI
-REMARKS = re.compile(r"images/s|images? read|is dropped|first is read|waiting|set aside|begun anew|^(prepare|encode): \d")
+REMARKS = re.compile(
+    r"images/s|images? read|is dropped|first is read|waiting|set aside|begun anew|^(prepare|encode): \d"
+)
 REPORT = ROOT / "docs" / "reliability.md"
 
 

@@ -1,5 +1,6 @@
 """A folder or zip file of images of your own."""
 
+import os
 from pathlib import Path
 
 from sagd.data.pictures import Pictures, of_files
@@ -9,7 +10,7 @@ from sagd.errors import InputError
 
 def _open(source: Source, path: str | None, size: int) -> Pictures:
     root = Path(path or "").expanduser()
-    if not path or not root.exists():
+    if not path or not os.path.exists(root):
         raise InputError(f"path is {path}; the data set folder needs the path of an existing folder or zip file")
     return of_files(root, f"folder: {root}")
 

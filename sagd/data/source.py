@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sagd.data.pictures import Pictures
 from sagd.errors import InputError, amount
-from sagd.images import tell
+from sagd.images import is_hidden, tell
 from sagd.runtime.download import fetch
 
 
@@ -117,8 +117,11 @@ def _fetch(file: File, path: Path) -> Path:
 
 
 def unpacked(folder: Path) -> bool:
-    """Whether a folder is there and not empty."""
-    return folder.is_dir() and next(folder.iterdir(), None) is not None
+    """Whether a folder is there with more in it than what a system puts into any folder."""
+    try:
+        return folder.is_dir() and any(not is_hidden(entry.name) for entry in folder.iterdir())
+    except OSError as error:
+        raise InputError(f"cannot read {folder}: {error.strerror}") from error
 
 
 def read_bytes(path: Path) -> bytes:

@@ -193,6 +193,13 @@ def test_a_local_copy_is_used_unpacked(serve, tmp_path):
     assert len(pictures.names) == 6 and pictures.at(5)[1].size == (10, 12)
 
 
+def test_a_folder_with_a_hidden_file_is_not_unpacked(serve):
+    _, folder = serve("wikiart")
+    (folder / "wikiart" / "wikiart").mkdir(parents=True)
+    (folder / "wikiart" / "wikiart" / ".DS_Store").touch()
+    assert len(find("wikiart", str(folder), 32).names) == 4
+
+
 def test_two_sizes_of_faces(serve):
     _, folder = serve("ffhq")
     small, large = (find("ffhq", str(folder), size).at(0)[0] for size in (128, 256))

@@ -384,7 +384,7 @@ def test_the_listing_is_that_of_the_files(root, tmp_path):
     pack(root / "a-b", tmp_path / "set.zip")
     packed = (tmp_path / "set.zip").stat()
     assert listing(tmp_path / "set.zip") == [("set.zip", packed.st_size, packed.st_mtime_ns)]
-    with pytest.raises(InputError, match=r"cannot read .*nowhere: No such file"):
+    with pytest.raises(InputError, match=r"cannot read .*nowhere: .*No such file"):
         listing(tmp_path / "nowhere")
 
 
