@@ -18,7 +18,7 @@ from sagd.metrics.extractors import DEFAULT, EXTRACTORS, extractor
 from sagd.metrics.features import features
 from sagd.metrics.frechet import Moments
 from sagd.metrics.kernel import check_subsets
-from sagd.metrics.measure import METRICS, caveats, find, measure, needing_images
+from sagd.metrics.measure import METRICS, caveats, copies, find, measure, needing_images
 from sagd.runtime.files import scratch
 from sagd.runtime.progress import Bar
 
@@ -131,7 +131,7 @@ def _compare(options: argparse.Namespace) -> dict:
         "generated": {"path": options.generated, "images": len(generated)},
         "reference": {"path": options.reference, "images": count, "moments": "given" if given else "computed"},
         **distances,
-        "caveats": notes,
+        "caveats": notes + copies(generated, reference),
         "seed": options.seed,
         "bootstrap": resamples,
         "kid_subsets": subsets,

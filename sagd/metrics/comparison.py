@@ -1,13 +1,37 @@
-"""What a metric is, and what it is given."""
+"""What a metric is, what it is given, and how it may be called."""
 
+import hashlib
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
+from sagd.errors import InputError, shortened
 from sagd.metrics.features import Extractor
 from sagd.metrics.frechet import Moments
+
+# The streams that had numbers before they had names: their draws stay as they were.
+STREAMS = {"halves": 0, "fid": 1, "fid_infinity": 2, "kid": 3, "sliced": 4}
+
+# How names of distances begin and end, by which the pipeline and its tables tell errors, floors and checkpoints.
+FIRST = tuple("fid fd kid kd sliced precision recall density coverage pixels corrupted reference".split())
+LAST = ("se", "best", "on_half", "of_halves", "of_real", "of_filtered", "step_NUMBER")
+_LAST = re.compile(rf"(^|.*_)({'|'.join(LAST)})$".replace("NUMBER", "[0-9]+"), re.S)
+
+
+def check_begin(what: str, name: str) -> None:
+    """Refuse a function of a user's own whose numbers would pass for, or get lost among, those of other metrics."""
+    if name in FIRST or name.startswith(tuple(f"{first}_" for first in FIRST)):
+        raise InputError(f"{what}: names that begin with {', '.join(FIRST)} are sagd's own; rename the function {name}")
+
+
+def check_end(what: str, name: str) -> None:
+    """Refuse a name, of a network or of one of several numbers, with an end that has a meaning in tables."""
+    if _LAST.match(name):
+        own = shortened(repr(name), 60)
+        raise InputError(f"{what}: names that end with {', '.join(LAST)} have a meaning in tables; rename {own}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,15 +81,20 @@ class Comparison:
     @cached_property
     def halves(self) -> list[np.ndarray]:
         """Rows of two random halves of the reference, each sorted."""
-        order = self.rng(0).permutation(len(self.reference_features))
+        order = self.rng("halves").permutation(len(self.reference_features))
         return [np.sort(order[k::2]) for k in range(2)]
 
-    def rng(self, stream: int) -> np.random.Generator:
-        """A fresh generator. Each user has a stream of its own, so that no metric changes what another draws.
+    def rng(self, stream: str) -> np.random.Generator:
+        """A fresh generator of a stream by name, such as that of the metric, so that no metric changes another's draws.
 
-        Taken are 0 by the halves, 1 by fid, 2 by fid_infinity, 3 by kid, 4 by sliced.
+        Of equal seeds and names the draws are equal.
         """
-        return np.random.default_rng([self.seed, stream])
+        if not isinstance(stream, str):
+            raise InputError(f"stream is {stream!r}; it must be a name, such as that of your metric")
+        number = STREAMS.get(stream)
+        if number is None:
+            number = int.from_bytes(hashlib.sha256(stream.encode()).digest()[:8], "big")
+        return np.random.default_rng([self.seed, number])
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from sagd.errors import InputError, needs, shortened
+from sagd.metrics.checks import BLOCK, LARGEST, check_array, check_count, check_rows
 from sagd.runtime.files import BROKEN, entry, read_array, regular
 from sagd.runtime.parallel import blocks
 
-BLOCK = 1024  # features at a time in float64
 WIDEST = 8 * 2**28  # bytes of a covariance that is read: of 16,384 features
 
 
@@ -25,10 +25,24 @@ class Moments:
         (D,)
     factor
         A, (R, D), R at least the rank of the covariance and at most D.
+
+    Raises
+    ------
+    InputError
+        Other shapes, or numbers that are not finite.
     """
 
     mean: np.ndarray
     factor: np.ndarray
+
+    def __post_init__(self) -> None:
+        """Refuse what has no Fréchet distance."""
+        mean, factor = np.shape(self.mean), np.shape(self.factor)
+        if len(mean) != 1 or not mean[0] or len(factor) != 2 or factor[1] != mean[0]:
+            raise InputError(f"mean of shape {mean}, factor of the covariance {factor}; they must be (D,) and (R, D)")
+        for name, x in (("mean", self.mean), ("covariance", self.factor)):
+            if not np.abs(x).max(initial=0) <= LARGEST:
+                raise InputError(f"the {name} of the features is not finite, or has numbers above {LARGEST:g}")
 
     @property
     def covariance(self) -> np.ndarray:
@@ -43,8 +57,16 @@ class Moments:
         ----------
         counts
             (N,), how often each row counts: of a subset 0 or 1, of a resample more. They add up to 2 or more.
+
+        Raises
+        ------
+        InputError
+            Features that are no array (N, D), or not finite, and fewer than two.
         """
+        check_array("features", features)
         counts = np.broadcast_to(1.0, len(features)) if counts is None else counts
+        if counts.shape != (len(features),) or not counts.min(initial=0) >= 0:
+            raise InputError(f"counts of shape {counts.shape} for {len(features)} rows; each is 0 or more, one a row")
         n = counts.sum()
         if n < 2:
             raise InputError(f"{n:.0f} row of features; moments need two or more")
@@ -54,7 +76,10 @@ class Moments:
                 kept = counts[rows] > 0
                 yield features[rows][kept].astype(np.float64), counts[rows][kept, None]
 
-        mean = sum((count * x).sum(0) for x, count in parts()) / n
+        with np.errstate(invalid="ignore"):  # told with its row
+            mean = sum((count * x).sum(0) for x, count in parts()) / n
+        if not np.abs(mean).max() <= LARGEST:
+            check_rows("features", features)
         centred = (np.sqrt(count) * (x - mean) for x, count in parts())
         if n <= len(mean):
             return cls(mean, np.concatenate(list(centred)) / np.sqrt(n - 1))
@@ -71,7 +96,7 @@ class Moments:
                     return None
                 for name in ("mu.npy", "sigma.npy"):
                     entry(archive, name, WIDEST)
-            return cls.given(*(read_array(path, member=name).astype(np.float64) for name in ("mu", "sigma")))
+            return cls.given(*(read_array(path, member=name) for name in ("mu", "sigma")))
         except InputError as error:
             raise InputError(str(error) if str(path) in str(error) else f"{path}: {error}") from error
         except BROKEN as error:
@@ -79,17 +104,35 @@ class Moments:
 
     @classmethod
     def given(cls, mean: np.ndarray, covariance: np.ndarray) -> "Moments":
-        """Moments from a mean (D,) and a covariance (D, D), as reference files hold them."""
+        """Moments from a mean (D,) and a covariance (D, D), as reference files hold them.
+
+        Raises
+        ------
+        InputError
+            Other shapes or types; not finite; a covariance that is not symmetric, or has an eigenvalue below 0.
+        """
         with needs("metrics"):
             from scipy.linalg import LinAlgError, cholesky, eigh
 
+        for name, x in (("mean", mean), ("covariance", covariance)):
+            if np.asarray(x).dtype.kind not in "fiu":
+                raise InputError(f"{name} is of type {np.asarray(x).dtype}; it must be of real numbers")
+        mean, covariance = (np.asarray(x, dtype=np.float64) for x in (mean, covariance))
         if mean.ndim != 1 or covariance.shape != 2 * mean.shape or not len(mean):
             raise InputError(
                 f"mean of shape {mean.shape}, covariance {covariance.shape}; they must be (D,) and (D, D), D at least 1"
             )
+        for name, x in (("mean", mean), ("covariance", covariance)):
+            if not np.isfinite(x).all():
+                raise InputError(f"the {name} is not finite: it has {x[~np.isfinite(x)][0]:g}")
         scale = np.abs(covariance).max(initial=0)
-        if not np.isfinite(mean).all() or not np.abs(covariance - covariance.T).max(initial=0) <= 1e-6 * scale < np.inf:
-            raise InputError("mean or covariance is not finite, or the covariance is not symmetric")
+        apart = np.abs(covariance - covariance.T)
+        if not apart.max(initial=0) <= 1e-6 * scale:
+            row, column = np.unravel_index(apart.argmax(), apart.shape)
+            raise InputError(
+                f"the covariance is not symmetric: {covariance[row, column]:g} at ({row}, {column}), "
+                f"{covariance[column, row]:g} at ({column}, {row})"
+            )
         try:
             return cls(mean, cholesky(covariance))
         except LinAlgError:  # deficient rank
@@ -107,7 +150,8 @@ def frechet_distance(a: Moments, b: Moments) -> float:
     A S_b A^T, S_a = A^T A. The side of lower rank gives A: then none of them is zero but for rounding, whose root
     would be 1e-8, not 1e-16.
 
-    On finite sets it is biased upward, and more so on smaller ones: compare only at equal counts.
+    On finite sets it is biased upward, and more so on smaller ones: compare only at equal counts. It is never below 0,
+    but for rounding, of about 1e-9 of the traces: such a number is given as 0.
     """
     if a.mean.shape != b.mean.shape:
         raise InputError(f"features of {len(a.mean)} and of {len(b.mean)} dimensions; they must be of the same network")
@@ -118,7 +162,8 @@ def frechet_distance(a: Moments, b: Moments) -> float:
         a, b = b, a
     cross = a.factor @ b.factor.T
     roots = np.sqrt(np.maximum(eigvalsh(cross @ cross.T), 0)).sum()
-    return float(np.square(a.mean - b.mean).sum() + np.square(a.factor).sum() + np.square(b.factor).sum() - 2 * roots)
+    found = np.square(a.mean - b.mean).sum() + np.square(a.factor).sum() + np.square(b.factor).sum() - 2 * roots
+    return max(float(found), 0.0)
 
 
 def frechet_distance_infinity(
@@ -132,8 +177,11 @@ def frechet_distance_infinity(
     Returns
     -------
     intercept, error
-        The standard error is that of the fit. The subsets overlap, so it is somewhat too small.
+        The standard error is that of the fit. The subsets overlap, so it is somewhat too small. The intercept is
+        unbiased, and may fall below 0.
     """
+    check_array("features", features)
+    check_count("points", points, 3)
     n = len(features)
     if n < 10:
         raise InputError(f"{n} samples; the extrapolation needs 10 or more")
@@ -159,9 +207,13 @@ def bootstrap_error(
     statistic
         Of how often each sample counts, (n,). Do not use its mean over the resamples if repeated samples bias it, as
         they bias a Fréchet distance.
+    replicates
+        Resamples, 2 or more.
     report
         Called with 1 after each resample.
     """
+    check_count("n", n, 1)
+    check_count("replicates", replicates, 2)
     values = []
     for _ in range(replicates):
         values.append(statistic(np.bincount(rng.integers(n, size=n), minlength=n)))
@@ -182,4 +234,9 @@ def chosen_on_half(halves: np.ndarray) -> float:
     float
         The distance on one half of the checkpoint that is best on the other half, averaged over both ways.
     """
+    if np.ndim(halves) != 2 or len(halves) != 2 or not halves.size or not np.isfinite(halves).all():
+        raise InputError(
+            f"halves of shape {np.shape(halves)}, {shortened(str(np.asarray(halves).tolist()), 60)}; they must be "
+            "(2, C), of one checkpoint or more, all finite"
+        )
     return float(np.mean([halves[1, halves[0].argmin()], halves[0, halves[1].argmin()]]))

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from sagd.errors import InputError
-from sagd.metrics.frechet import BLOCK
+from sagd.metrics.checks import BLOCK, check_count, check_features
 from sagd.runtime.parallel import blocks
 
 
@@ -20,9 +20,15 @@ def kernel_distance(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
     Returns
     -------
     value, error
-        The standard error by the jackknife over both sets, in closed form.
+        The value is unbiased, so it may fall below 0 where the sets are alike. The standard error is by the jackknife
+        over both sets, in closed form.
+
+    Raises
+    ------
+    InputError
+        Features that are not finite, of different D, or too few.
     """
-    check_features(a, b, 3)
+    check_features(3, a=a, b=b)
     n, m = len(a), len(b)
     one_a, one_b = np.ones((n, 1)), np.ones((m, 1))
     rows, columns = (x[:, 0] for x in _kernel_times(a, b, one_a, one_b))
@@ -51,7 +57,7 @@ def kernel_distance_of_subsets(
     mean, error
         Over the subsets; where these overlap much, the standard error is too small.
     """
-    check_features(a, b, 3)
+    check_features(3, a=a, b=b)
     check_subsets(subsets, size, len(a), len(b))
     draws = [[rng.choice(len(x), size, replace=False) for x in (a, b)] for _ in range(subsets)]
     n, m = len(a), len(b)
@@ -79,6 +85,8 @@ def _mmd(aa: Any, bb: Any, ab: Any, n: int, m: int) -> Any:
 
 def check_subsets(subsets: int, size: int, n: int, m: int) -> None:
     """Refuse subsets that `kernel_distance_of_subsets` cannot draw from n and m features."""
+    check_count("the number of subsets", subsets, 0)
+    check_count("the size of the subsets", size, 0)
     if not 3 <= size <= min(n, m) or subsets < 2:
         raise InputError(
             f"{subsets} subsets of {size}, from {n} and {m} images; allowed: 2 or more, of 3 to {min(n, m)}"
@@ -118,9 +126,3 @@ def _kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     k += 1
     k *= k * k
     return k
-
-
-def check_features(a: np.ndarray, b: np.ndarray, least: int) -> None:
-    """Refuse sets of features of different widths, or with fewer rows than needed."""
-    if min(len(a), len(b)) < least or a.shape[1] != b.shape[1]:
-        raise InputError(f"features of shapes {a.shape} and {b.shape}; {least} rows or more are needed, of equal width")

@@ -1,18 +1,25 @@
 """Measure distances between two sets of features."""
 
-from collections.abc import Callable, Collection, Iterable
+import itertools
+import math
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from sagd.errors import InputError
-from sagd.metrics.comparison import Comparison, Metric
+from sagd.errors import InputError, shortened
+from sagd.metrics.checks import BLOCK, check_count, check_features
+from sagd.metrics.comparison import Comparison, Metric, check_begin, check_end
 from sagd.metrics.distances import METRICS
 from sagd.metrics.features import Extractor
 from sagd.metrics.frechet import Moments
+from sagd.runtime.parallel import blocks
 from sagd.runtime.registry import own, where
 
-__all__ = ["METRICS", "caveats", "find", "measure", "needing_images"]
+__all__ = ["METRICS", "caveats", "copies", "find", "measure", "needing_images"]
+
+ALIKE = 1e-5  # of the largest feature: by how much those of one image may differ, as its place in a batch moves them
 
 
 def measure(
@@ -63,9 +70,16 @@ def measure(
     Raises
     ------
     InputError
-        An unknown metric, too few images, a reference that is missing, a mistake in a metric of your own.
+        An unknown metric, features that are not finite, too few images, a reference that is missing, a mistake in a
+        metric of your own.
     """
     found = find(metrics, folder)
+    check_count("seed", seed, 0)
+    if replicates != 0:
+        check_count("replicates, unless it is 0,", replicates, 2)
+    check_features(0, generated=generated, **({} if reference is None else {"reference": reference}))
+    if moments is not None and len(moments.mean) != generated.shape[1]:
+        raise InputError(f"moments of {len(moments.mean)} features for generated of {generated.shape[1]}")
     if reference is None:
         if needing := needing_images(found):
             raise InputError(f"{' and '.join(needing)}: the features of the reference are needed, not only its moments")
@@ -79,6 +93,9 @@ def measure(
     distances: dict[str, float] = {}
     for metric, its in found.items():
         values = its.compute(comparison)
+        for name, value in values.items():
+            if not math.isfinite(value):
+                raise InputError(f"metric {metric}: {name} is {value}; it must be a finite number")
         if twice := values.keys() & distances.keys():
             raise InputError(f"metric {metric}: another one is called {min(twice)}, too; rename the function")
         distances |= values
@@ -93,11 +110,26 @@ def find(metrics: Iterable[str], folder: Path = Path()) -> dict[str, Metric]:
     metrics
         Keys of `METRICS`; or functions of your own, such as ``mine.py:distance`` in the folder. Such a function takes
         the features of the samples (N, D) and of the reference (M, D), and returns a number, which is called
-        ``distance_{extractor}``, or a dict of names to numbers, ``distance_{extractor}_{name}``.
+        ``distance_{extractor}``, or a dict of names to numbers, ``distance_{extractor}_{name}``. Not every name will
+        do: see `sagd.metrics.comparison.check_begin` (of the function) and `check_end` (of the numbers).
+
+    Raises
+    ------
+    InputError
+        An unknown name, or one that is taken; no such file or function.
     """
-    names = set(metrics)
+    if isinstance(metrics, str):
+        raise InputError(f"metrics is {metrics!r}; it must be a list of names")
+    names = {str(name) for name in metrics}
     theirs = sorted(name for name in names if ":" in name)
     ours = sorted(names.difference(theirs))
+    functions: dict[str, str] = {}
+    for place in theirs:
+        function = place.rpartition(":")[2]
+        check_begin(f"metric {place}", function)
+        if function in functions:
+            raise InputError(f"metric {place}: {functions[function]} has the same name; rename one of the functions")
+        functions[function] = place
     return {name: METRICS[name] for name in ours} | {name: _own(name, folder) for name in theirs}
 
 
@@ -113,20 +145,38 @@ def _own(place: str, folder: Path) -> Metric:
     def compute(comparison: Comparison) -> dict[str, float]:
         name = f"{place.rpartition(':')[2]}_{comparison.extractor.name}"
         try:
-            returned = function(comparison.generated, comparison.reference)
+            returned = function(*map(_locked, (comparison.generated, comparison.reference_features)))
         except Exception as error:  # whatever a user's file raises
             raise InputError(f"metric {place}: {where(error)}") from error
-        named = {f"{name}_{key}": v for key, v in returned.items()} if isinstance(returned, dict) else {name: returned}
-        try:
-            values = {key: float(value) for key, value in named.items()}
-        except (TypeError, ValueError, RuntimeError):  # the last one torch's
-            values = {}
-        if not values or not np.isfinite(list(values.values())).all():
-            told = " ".join(repr(returned).split())[:60]
+        values = _numbers(returned if isinstance(returned, dict) else {"": returned})
+        if not values:
+            told = shortened(" ".join(repr(returned).split()), 60)
             raise InputError(f"metric {place} returns {told}; it must be a finite number, or a dict of finite numbers")
-        return values
+        if not isinstance(returned, dict):
+            return {name: values[""]}
+        for key in values:
+            if not key or not key.isprintable():
+                raise InputError(f"metric {place}: a number's name is {shortened(repr(key), 60)}; it must be a word")
+            check_end(f"metric {place}", key)
+        return {f"{name}_{key}": value for key, value in values.items()}
 
     return Metric(compute, least=2)
+
+
+def _locked(features: np.ndarray) -> np.ndarray:
+    """The same features, which a user's function can't change under the other metrics."""
+    view = features.view()
+    view.flags.writeable = False
+    return view
+
+
+def _numbers(returned: dict[Any, Any]) -> dict[str, float]:
+    """The numbers that a user's function returned, by name; none where one is no finite number."""
+    try:
+        values = {str(key): math.nan if isinstance(v, (str, bytes, bool)) else float(v) for key, v in returned.items()}
+    except (TypeError, ValueError, OverflowError, RuntimeError):  # the last one torch's
+        return {}
+    return values if len(values) == len(returned) and all(map(math.isfinite, values.values())) else {}
 
 
 def caveats(samples: int, reference: int | None, dimensions: int) -> list[str]:
@@ -148,3 +198,59 @@ def caveats(samples: int, reference: int | None, dimensions: int) -> list[str]:
         "distance is biased upward by an amount that depends on their number; compare only at equal counts, or use the "
         "kernel distance, which is unbiased"
     ]
+
+
+def copies(generated: np.ndarray, reference: np.ndarray | None) -> list[str]:
+    """What to know before believing a distance: images that are in both sets, or more than once in one.
+
+    Images are the same where their features are, but for rounding.
+
+    Parameters
+    ----------
+    generated, reference
+        Features (N, D) and (M, D); None where only moments of the reference are known.
+    """
+    sets = {"generated": generated} | ({} if reference is None else {"reference": reference})
+    check_features(1, **sets)
+    kinds = dict(zip(sets, _kinds(*sets.values()), strict=True))
+    told = []
+    if reference is not None:
+        found = int(np.isin(kinds["generated"], kinds["reference"]).sum())
+        if np.array_equal(np.sort(kinds["generated"]), np.sort(kinds["reference"])):
+            told.append(
+                f"generated and reference are the same {found} images: distances between them are 0 but for chance and "
+                "rounding (an unbiased one may fall below 0), and say nothing of a model"
+            )
+        elif found:
+            told.append(f"{found} of the {len(generated)} generated images are in the reference, too")
+    for name, its in kinds.items():
+        if repeats := len(its) - len(np.unique(its)):
+            told.append(f"{repeats} of the {len(its)} {name} images repeat others of them")
+    return told
+
+
+def _kinds(*sets: np.ndarray) -> Iterator[np.ndarray]:
+    """For each row of each set, (N,), a number that equal rows share, of whatever set."""
+    places = list(itertools.pairwise(np.cumsum([0, *map(len, sets)]).tolist()))
+    width = sets[0].shape[1]
+    direction = np.random.default_rng(0).standard_normal(width)
+    parts = [(x, i) for x in sets for i in blocks(len(x), BLOCK)]
+    along: np.ndarray = np.concatenate([x[i].astype(np.float64) @ direction for x, i in parts])
+    size = max(float(np.abs(x[i].astype(np.float64)).max()) for x, i in parts)
+    # Equal rows are neighbours in this order, unless another one comes between by chance.
+    order = np.argsort(along, kind="stable")
+
+    def rows(wanted: np.ndarray) -> np.ndarray:
+        found = np.empty((len(wanted), width))
+        for x, (start, stop) in zip(sets, places, strict=True):
+            inside = (wanted >= start) & (wanted < stop)
+            found[inside] = x[wanted[inside] - start]
+        return found
+
+    new = np.ones(len(order), dtype=bool)
+    for i in blocks(len(order) - 1, BLOCK):
+        apart = np.abs(np.diff(rows(order[i.start : i.stop + 1]), axis=0)).max(1)
+        new[i.start + 1 : i.stop + 1] = apart > ALIKE * size
+    kinds = np.empty(len(order), dtype=np.int64)
+    kinds[order] = np.cumsum(new)
+    return (kinds[start:stop] for start, stop in places)

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from sagd.metrics.frechet import BLOCK
-from sagd.metrics.kernel import check_features
+from sagd.errors import InputError
+from sagd.metrics.checks import BLOCK, check_count, check_features
 from sagd.runtime.parallel import blocks
 
 
@@ -17,9 +17,18 @@ def precision_recall_density_coverage(
     generated, reference
         Features (N, D) and (M, D), N and M above ``nearest``.
     nearest
-        The ball around a point reaches to its neighbour of this rank.
+        The ball around a point reaches to its neighbour of this rank, which is not in it. So the ball of a point with
+        ``nearest`` copies or more holds nothing, not even these.
+
+    Raises
+    ------
+    InputError
+        Features that are not finite, of different D, or too few; a reference whose rows are all equal.
     """
-    check_features(generated, reference, nearest + 1)
+    check_count("nearest", nearest, 1)
+    check_features(nearest + 1, generated=generated, reference=reference)
+    if (reference == reference[0]).all():
+        raise InputError(f"reference: all {len(reference)} rows are equal; neighbours of equal points tell nothing")
     reach, reach_generated = (_reach(x, nearest) for x in (reference, generated))
     inside = np.zeros(len(generated))  # in how many balls around references each sample is
     recalled = covered = 0

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from sagd.metrics.kernel import check_features
+from sagd.metrics.checks import check_count, check_features
 
 DIRECTIONS = 256
 
@@ -20,8 +20,14 @@ def sliced_distance(a: np.ndarray, b: np.ndarray, *, rng: np.random.Generator, d
         Of the directions.
     directions
         How many.
+
+    Raises
+    ------
+    InputError
+        Features that are not finite, of different D, or fewer than 3.
     """
-    check_features(a, b, 3)
+    check_count("directions", directions, 1)
+    check_features(3, a=a, b=b)
     unit = rng.standard_normal((a.shape[1], directions))
     unit /= np.linalg.norm(unit, axis=0)
     one, other = (np.sort(x.astype(np.float64) @ unit, axis=0) for x in (a, b))

@@ -151,6 +151,18 @@ def test_a_killed_command_is_taken_up(tmp_path):
     assert [f.read_bytes() for f in files[0]] == [f.read_bytes() for f in files[1]]
 
 
+def test_sets_that_are_the_same_and_repeats_are_told(run, two_folders, tmp_path):
+    """Whatever the order, and however often: the numbers look like those of a perfect model."""
+    images = Images(two_folders[0])[0:14]
+    np.save(tmp_path / "turned.npy", images[::-1].transpose(0, 2, 3, 1))
+    np.save(tmp_path / "one.npy", np.repeat(images[:1], 9, 0).transpose(0, 2, 3, 1))
+    found = run(tmp_path / "turned.npy", two_folders[0], "--metrics", "fid,kid")
+    assert 0 <= found["fd_efficientnet_lite0"] < 1e-6 and found["kd_efficientnet_lite0"] < 0
+    assert any(text.startswith("generated and reference are the same 14 images") for text in found["caveats"])
+    told = run(tmp_path / "one.npy", two_folders[1], "--metrics", "kid")["caveats"]
+    assert told == ["8 of the 9 generated images repeat others of them"]
+
+
 def test_a_metric_of_ones_own_stands_beside_the_others(run, two_folders, tmp_path):
     """Features go in, a number comes out, under the name of the function and of the network."""
     (tmp_path / "mine.py").write_text("def shift(generated, reference): return generated.mean() - reference.mean()")

@@ -15,7 +15,7 @@ def _compute(comparison: Comparison) -> dict[str, float]:
             lambda counts: frechet_distance(Moments.of(generated, counts), moments),
             len(generated),
             replicates=comparison.replicates,
-            rng=comparison.rng(1),
+            rng=comparison.rng("fid"),
             report=comparison.report,
         )
     if reference is not None:

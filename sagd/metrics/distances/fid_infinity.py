@@ -6,7 +6,9 @@ from sagd.metrics.frechet import frechet_distance_infinity
 
 def _compute(comparison: Comparison) -> dict[str, float]:
     name = f"{comparison.extractor.metric('fid')}_infinity"
-    value, error = frechet_distance_infinity(comparison.generated, comparison.moments, rng=comparison.rng(2))
+    value, error = frechet_distance_infinity(
+        comparison.generated, comparison.moments, rng=comparison.rng("fid_infinity")
+    )
     return {name: value, f"{name}_fit_se": error}
 
 

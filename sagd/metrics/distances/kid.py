@@ -13,7 +13,7 @@ def _compute(comparison: Comparison) -> dict[str, float]:
     else:
         count, size = comparison.kid_subsets
         found[name], found[f"{name}_subset_se"] = kernel_distance_of_subsets(
-            generated, reference, subsets=count, size=size, rng=comparison.rng(3)
+            generated, reference, subsets=count, size=size, rng=comparison.rng("kid")
         )
     found[f"{name}_of_halves"], _ = kernel_distance(*(reference[half] for half in comparison.halves))
     return found

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from sagd.errors import InputError
+from sagd.metrics.comparison import check_end
 from sagd.metrics.extractors._own import ENDINGS, of_file
 from sagd.metrics.features import Extractor
 from sagd.runtime.registry import Registry
@@ -25,7 +26,8 @@ def extractor(name: str) -> Extractor:
     Raises
     ------
     InputError
-        An unknown name, a file that cannot be read, a file with the name of another network.
+        An unknown name, a file that cannot be read, a file with the name of another network, or one that ends as the
+        names of errors and floors do.
     """
     if not name.endswith(ENDINGS):
         if name not in EXTRACTORS:
@@ -34,4 +36,5 @@ def extractor(name: str) -> Extractor:
     path = Path(name).expanduser()
     if path.stem in EXTRACTORS:
         raise InputError(f"{path} has the name of another network; rename it")
+    check_end(str(path), path.stem)  # which names the distances
     return of_file(path)
