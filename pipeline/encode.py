@@ -39,7 +39,8 @@ def main(params: Params, options: argparse.Namespace) -> None:
     settings = params.chosen(options) if options.setting else params.all_settings
     spaces: dict[tuple, Space] = {}
     for setting in settings:
-        which = (setting.prepared, setting.encode)
+        # What encodes during training has the statistics of corrupted images; other corrupted latents are refused.
+        which = (setting.prepared, setting.encode, setting.corrupt if setting.encode.on_the_fly else None)
         if which not in spaces:
             spaces[which] = pixels(setting) if setting.encode.kind == "pixel" else encoded(setting, world)
         if world.main:
@@ -64,7 +65,8 @@ def encoded(setting: Setting, world: World) -> Space:
     place = {"images": str(path), "size": images.shape[-1]}
     place |= {"autoencoder": choice.path, "autoencoder_sha256": autoencoder.sha256}
     if choice.on_the_fly:
-        normal, data = latents.probe(images, autoencoder, choice.batch_size)
+        corrupts = corruption.load(setting.artifacts("corrupt") / "corruption.safetensors")
+        normal, data = latents.probe(images, autoencoder, choice.batch_size, corruption=corrupts)
         return data, {**place, "shape": list(data["mean"].shape), "latents": None}, normal
     how = choice.model_dump_json(exclude={"path", "batch_size"})
     described = [setting.data_sha256(), autoencoder.sha256, how, sources("spaces")]

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from sagd.errors import InputError, amount
+from sagd.noise.corruption import Corruption
+from sagd.noise.randomness import generator
 from sagd.runtime.distributed import World
 from sagd.runtime.download import digest
 from sagd.runtime.files import of_machine, open_tensors, read_json, read_tensors, set_aside, write_json, write_tensors
@@ -287,9 +289,20 @@ def statistics(place: Path) -> dict[str, Tensor]:
 
 
 def probe(
-    images: np.ndarray, autoencoder: Autoencoder, batch_size: int = 64, count: int = PROBED
+    images: np.ndarray,
+    autoencoder: Autoencoder,
+    batch_size: int = 64,
+    count: int = PROBED,
+    corruption: Corruption | None = None,
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Normalisation and moments of latents that are not stored, from ``count`` images, evenly spread.
+
+    Parameters
+    ----------
+    images
+        (N, C, H, W), uint8.
+    corruption
+        What is done to the images before they are encoded, in training and here.
 
     Returns
     -------
@@ -297,10 +310,18 @@ def probe(
         ``mean`` and ``variance`` of each element; and ``mean`` (0) and ``power`` of the normalised latents.
     """
     autoencoder.shape(images.shape[1:])  # or is refused
+
+    def pixels(rows: Tensor) -> Tensor:
+        if corruption is None:
+            return from_uint8(images[rows.numpy()], autoencoder.device)
+        # Each image has noise of its own, whatever the batch; drawn on the CPU, the same on every device.
+        noisy = [corruption(from_uint8(images[k : k + 1]), generator(0, "probe", k)) for k in rows.tolist()]
+        return torch.cat(noisy).to(autoencoder.device)
+
     batches = []
     with torch.inference_mode():
         for rows in _spread(len(images), count).split(batch_size):
-            batches.append(autoencoder.encode(from_uint8(images[rows.numpy()], autoencoder.device)).float().cpu())
+            batches.append(autoencoder.encode(pixels(rows)).float().cpu())
     z, zero = torch.cat(batches), torch.zeros(())
     mean = sum((x.double() for x in z), zero) / len(z)
     variance = sum(((x.double() - mean).square() for x in z), zero) / len(z)

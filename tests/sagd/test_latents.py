@@ -16,7 +16,9 @@ from sagd.formulations.base import EMBEDDED, Sampler
 from sagd.formulations.flow import Flow
 from sagd.networks import weights
 from sagd.networks.dit import dit
+from sagd.noise.corruption import Corruption
 from sagd.runtime.distributed import World
+from sagd.runtime.files import write_tensors
 from sagd.sampling import draw, draw_batches
 from sagd.spaces import autoencoder as autoencoders
 from sagd.spaces import latents
@@ -250,6 +252,25 @@ def test_few_latents_stand_for_all_in_the_order_of_classes(autoencoder):
     spread = whole["variance"].sqrt() + 1e-3
     assert ((few["mean"] - whole["mean"]) / spread).abs().median() < 0.15
     assert data["power"].shape == few["mean"].shape
+
+
+@pytest.mark.parametrize("filtered", [False, True])
+def test_the_statistics_of_latents_on_the_fly_are_those_of_what_is_trained_on(autoencoder, tmp_path, filtered):
+    """With noise in a band of the images, or without the band: batches of training have mean 0 and variance 1."""
+    corruption = Corruption(sagd.band_pass((8, 8), (0.2, 1.0)), 2.0, filtered)
+    normal, data = latents.probe(IMAGES, autoencoder, corruption=corruption)
+    write_tensors(tmp_path / "normalization.safetensors", normal)
+    source = Encoded(Pixels(IMAGES), latents.encoder(autoencoder, tmp_path), data["mean"].shape)
+    noise, n = sagd.isotropic(source.shape[1:]), len(IMAGES)
+    steps = range(1 if filtered else 40)  # each sees all images
+    x0 = torch.cat([draw_batch(source, Flow(), noise, corruption, Recipe(40, n), 0, step).x0 for step in steps])
+    power = torch.fft.fft2(x0.double(), norm="ortho").abs().square().mean(0)
+    assert power.mean().item() == pytest.approx(data["power"].mean().item(), rel=1e-3 if filtered else 0.2)
+    assert x0.mean(0).abs().mean() < (1e-3 if filtered else 0.2)
+    clean, _ = latents.probe(IMAGES, autoencoder)
+    assert (normal["variance"] / clean["variance"]).log().abs().mean() > 0.1  # it matters
+    again, _ = latents.probe(IMAGES, autoencoder, batch_size=3, corruption=corruption)
+    torch.testing.assert_close(again, normal, rtol=1e-3, atol=1e-5)  # the noise is the same
 
 
 def test_a_dit_learns_latents_and_its_samples_are_decoded(autoencoder, tmp_path):
