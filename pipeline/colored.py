@@ -11,7 +11,7 @@ import torch
 from pipeline.params import Params
 from pipeline.run.console import stage
 from pipeline.study.decided import PRIMARY, Results, compared
-from pipeline.study.resampled import distance, logarithms
+from pipeline.study.resampled import distance, log_ratio
 from sagd.colored import Colored, ColoredNoise, calibrate
 from sagd.formulations.diffusion import Diffusion
 from sagd.networks import weights
@@ -48,12 +48,12 @@ def main(params: Params, options: argparse.Namespace) -> None:
                 values.append(distance(setting, seed, drawn_with, sampler, n, device))
                 bar.update(n)
     ode = Results(params).of(name).loc[setting.seeds]
-    logs = {arm: logarithms(arm, values) for arm, values in {**found, "ode": ode.tolist()}.items()}
-    effects = {f"colored_{arm}": logs[arm] - logs["white"] for arm in ARMS}
-    effects["colored_ode"] = logs["white"] - logs["ode"]
+    of = {arm: (arm, values) for arm, values in {**found, "ode": ode.tolist()}.items()}
+    effects = {f"colored_{arm}": log_ratio(of[arm], of["white"], setting.seeds) for arm in ARMS}
+    effects["colored_ode"] = log_ratio(of["white"], of["ode"], setting.seeds)
     write_json(
         Path("reports", params.profile or "", "colored.json"),
-        {key: {"effects": values.tolist()} for key, values in effects.items()}
+        effects
         | {"distances": {"ode": ode.tolist(), **found}, "measure": PRIMARY, "network": name}
         | {"seeds": setting.seeds, "samples": n, "steps": sampler.steps, "trajectories": TRAJECTORIES}
         | {"log_snr": measured.log_snr.tolist(), "gamma": np.mean(gammas, 0).tolist()},

@@ -9,7 +9,7 @@ import numpy as np
 from pipeline.params import Params
 from pipeline.run.console import stage
 from pipeline.study.decided import PRIMARY, compared
-from pipeline.study.resampled import distance, logarithms
+from pipeline.study.resampled import distance, log_ratio
 from sagd.runtime.distributed import World
 from sagd.runtime.files import read_tensors, write_json
 from sagd.runtime.progress import Bar
@@ -34,17 +34,16 @@ def main(params: Params, options: argparse.Namespace) -> None:
                     sampler = replace(plain, steps=steps)
                     found[alpha][k, i] = distance(setting, seed, formulation, sampler, n, device)
                     bar.update(steps * n)
-    logs = {
-        alpha: {
-            steps: logarithms(f"alpha {alpha:g}, {steps} steps", values[:, i].tolist()) for i, steps in enumerate(STEPS)
-        }
-        for alpha, values in found.items()
-    }
-    pink, white = (logs[alpha] for alpha in sorted(logs))
-    effects = {"fewer": pink[FEW] - white[MANY], "few": pink[FEW] - white[FEW], "many": pink[MANY] - white[MANY]}
+    of = {
+        (alpha, steps): (f"alpha {alpha:g}, {steps} steps", values[:, i].tolist())
+        for alpha, values in found.items() for i, steps in enumerate(STEPS)
+    }  # fmt: skip
+    pink, white = sorted(found)
+    pairs = {"fewer": (FEW, MANY), "few": (FEW, FEW), "many": (MANY, MANY)}
+    effects = {key: log_ratio(of[pink, one], of[white, other], seeds) for key, (one, other) in pairs.items()}
     write_json(
         Path("reports", params.profile or "", "flicker.json"),
-        {f"flicker_{key}": {"effects": values.tolist()} for key, values in effects.items()}
+        {f"flicker_{key}": entry for key, entry in effects.items()}
         | {"distances": {f"{alpha:g}": values.tolist() for alpha, values in found.items()}, "measure": PRIMARY}
         | {"steps": STEPS, "seeds": seeds, "samples": n},
     )

@@ -29,6 +29,7 @@ from pipeline.study.decided import (
     settings_of,
 )  # fmt: skip
 from pipeline.study.verdicts import number
+from sagd.errors import InputError
 
 MEASURES = {  # of an arm's samples, as the table of all measures calls them
     "kernel distance": PRIMARY,
@@ -113,7 +114,8 @@ def _between(low: float, high: float) -> str:
 
 def what(contrast: Contrast) -> str:
     """What the effects of a contrast are of, in a word or two."""
-    return WHAT[contrast.measure.partition("_")[0] if contrast.kind == "recorded" else contrast.kind]
+    plus = f" plus {contrast.plus:g}" if contrast.plus else ""
+    return WHAT[contrast.measure.partition("_")[0] if contrast.kind == "recorded" else contrast.kind] + plus
 
 
 def outcome(found: Answer) -> str:
@@ -183,7 +185,7 @@ def sentence(found: Answer) -> str:
     """A verdict in a sentence, in Markdown."""
     contrast = found.contrast
     if found.decision is None:
-        return f"**Not run.** {pages.sentence(contrast.says)[:-1]} ({told(found)})."
+        return f"**{found.verdict.capitalize()}.** {pages.sentence(contrast.says)[:-1]} ({told(found)})."
     said = outcome(found)
     if found.verdict == SUPPORTED:
         return f"**Supported.** {pages.sentence(contrast.says)} Measured: {said}."
@@ -376,7 +378,10 @@ def power(file: File, results: Results) -> str:
     named = [name for pair in file.power.pairs for name in pair]
     if not all(results.run(name) for name in named):
         return f"{file.power.why} The pilot's results are not here."
-    p = pilot(results, file.power)
+    try:
+        p = pilot(results, file.power)
+    except InputError as error:
+        return f"{file.power.why} What the pilot says could not be computed: {error}."
     return (
         f"{file.power.why} Pooled over {len(file.power.pairs)} pairs of arms ({p.freedom} degrees of freedom) the "
         f"logarithm of a ratio of distances spreads by {p.spread:.3f} over the seeds, by {p.upper:.3f} at most (90 %). "

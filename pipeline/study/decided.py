@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import pandas as pd
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 from ruamel.yaml import YAML, YAMLError
 
 from pipeline.params import Params, Setting
@@ -23,10 +23,12 @@ from sagd.runtime.files import read_bytes, read_json
 
 FILE = Path("contrasts.yaml")  # from paper/decide/
 PRIMARY = "kd_classifier"
-NOT_RUN = "not run"
+NOT_RUN, FAILED = "not run", "could not be computed"
+RECORDING = ("colored", "cost", "endpoint", "flicker")  # stages that write effects of their own
 LOW, HIGH = 0.25, 0.75  # of the largest radius: below the one are the low rings, above the other the high ones
 LARGEST = math.sqrt(0.5)  # radius, cycles per pixel
 RINGS = {"low rings": "above", "high rings": "below"}  # where the claim puts the slopes over alpha
+LOGARITHMIC = ("difference", "gains", "every", "slope")  # kinds whose effects are logarithms of distances
 Kind = Literal["difference", "gains", "every", "share", "rings", "fading", "slope", "recorded"]
 
 
@@ -38,6 +40,10 @@ class Contrast(Section):
     of the gain of b on c. ``slope``: of the logarithm of the distance over alpha. ``rings``: the slopes over alpha of
     the logarithm of the denoising error, in low rings and in high ones; ``fading``: how much smaller they are, in size,
     at the end than at a quarter of the training. ``recorded``: as a stage of its own has written it.
+
+    An unbiased distance near its floor may fall below 0, and has no logarithm then. Where that can happen, ``plus`` is
+    written down before the runs: a constant, such as the distance of real images, that is added to every distance
+    before its logarithm is taken. A contrast without it whose distances fall below 0 could not be computed.
     """
 
     kind: Kind
@@ -46,12 +52,21 @@ class Contrast(Section):
     expected: Literal["below", "above", "within"]
     margin: Annotated[float, Field(gt=0)] | None = None
     measure: str = PRIMARY
+    plus: Annotated[float, Field(ge=0)] = Field(0.0, description="added to distances before their logarithm is taken")
     a: str = ""
     b: str = ""
     c: str = ""
     d: str = ""
     over: dict[str, float] = Field({}, description="settings and their alphas")
     rings: list[Literal["low rings", "high rings"]] = Field(["low rings", "high rings"], description="of kind rings")
+
+    @model_validator(mode="after")
+    def _checked(self) -> "Contrast":
+        if self.kind == "recorded" and _stage(self) not in RECORDING:
+            raise ValueError(f"measure is {self.measure}; of kind recorded it begins with {', '.join(RECORDING)}")
+        if self.plus and self.kind not in LOGARITHMIC:
+            raise ValueError(f"plus is for kinds {', '.join(LOGARITHMIC)}; this one is {self.kind}")
+        return self
 
 
 class Question(Section):
@@ -87,18 +102,24 @@ class File(Section):
 
 @dataclass(frozen=True)
 class Answer:
-    """A contrast and what came out: a decision and the names of its parts, such as bands; or None, and why."""
+    """A contrast and what came out: a decision and the names of its parts, such as bands; or None, and why.
+
+    ``failed`` tells what was run but gives no answer from what was not run.
+    """
 
     name: str
     contrast: Contrast
     decision: Decision | Joint | None
     parts: tuple[str, ...] = ()
     why: str = ""
+    failed: bool = False
 
     @property
     def verdict(self) -> str:
-        """A key of `contrasts.MEANINGS`, or not run."""
-        return self.decision.verdict if self.decision else NOT_RUN
+        """A key of `contrasts.MEANINGS`, or not run, or that it could not be computed of what was run."""
+        if self.decision:
+            return self.decision.verdict
+        return FAILED if self.failed else NOT_RUN
 
 
 def written(file: Path = FILE) -> File:
@@ -130,6 +151,12 @@ class Results:
     def run(self, name: str) -> bool:
         """Whether a setting was measured, with the parameters as they are."""
         return self.params.measured(self._setting(name))
+
+    def lacking(self, name: str) -> str:
+        """Why a setting does not count as run; empty where it does."""
+        if self.run(name):
+            return ""
+        return f"{name} (there with other parameters)" if self._report(name, "seeds.json").is_file() else name
 
     def has(self, name: str, measure: str, at: float) -> bool:
         """Whether a setting has a measure at a share of its training."""
@@ -186,10 +213,7 @@ def effects(contrast: Contrast, results: Results, at: float = 1.0) -> dict[str, 
     measure = contrast.measure
 
     def logs(name: str) -> pd.Series:
-        values = results.of(name, measure, at)
-        if not (values > 0).all():
-            raise InputError(f"{measure} of {name} is {values.min():g}, which has no logarithm")
-        return np.log(values)
+        return logarithms(f"{measure} of {name}", results.of(name, measure, at) + contrast.plus)
 
     def ratio(a: str, b: str) -> pd.Series:
         return (logs(a) - logs(b)).dropna()  # the seeds that both have
@@ -208,6 +232,9 @@ def effects(contrast: Contrast, results: Results, at: float = 1.0) -> dict[str, 
             )
             for name in (contrast.a, contrast.b, contrast.c)
         )
+        for name, values in ((contrast.a, a), (contrast.b, b), (contrast.c, c)):
+            if not np.isfinite(values.to_numpy()).all():
+                raise InputError(f"{measure} of {name} is not finite, or not of the same seeds in all bands")
         if not (c > b).all():
             raise InputError(f"{contrast.b} gains nothing on {contrast.c}: there is no share of it")
         return {"": ((a - b) / (c - b)).dropna().tolist()}
@@ -220,7 +247,26 @@ def effects(contrast: Contrast, results: Results, at: float = 1.0) -> dict[str, 
         sizes = ({part: np.sign(np.mean(x)) * np.array(x) for part, x in slopes.items()} for slopes in (first, last))
         before, after = sizes
         return {part: (before[part] - after[part]).tolist() for part in before}
-    return {"": read_json(recorded(contrast, results.params))[contrast.measure]["effects"]}
+    return {"": _recorded(contrast, results.params)}
+
+
+def _recorded(contrast: Contrast, params: Params) -> list[float]:
+    """The effects that a stage has written."""
+    file = recorded(contrast, params)
+    entry = read_json(file).get(contrast.measure)
+    if not isinstance(entry, dict) or not {"effects", "why"} & entry.keys():
+        raise InputError(f"{file} has no {contrast.measure}")
+    if "effects" not in entry:  # the stage says why
+        raise InputError(entry["why"])
+    return entry["effects"]
+
+
+def logarithms(what: str, distances: pd.Series) -> pd.Series:
+    """Of distances, by seed; an unbiased one may fall below 0, and has none (see `Contrast`)."""
+    for seed, distance in distances.items():
+        if not distance > 0:
+            raise InputError(f"{what} is {distance:g} at seed {seed}, which has no logarithm")
+    return np.log(distances)
 
 
 def recorded(contrast: Contrast, params: Params) -> Path:
@@ -257,14 +303,14 @@ def answer(name: str, contrast: Contrast, results: Results, at: float = 1.0) -> 
         file = recorded(contrast, results.params)
         missing = [] if file.exists() else [f"stage {file.stem}"]
     else:
-        missing = [s for s in settings_of(contrast, results.bands) if not results.run(s)]
+        missing = [lacks for s in settings_of(contrast, results.bands) if (lacks := results.lacking(s))]
     if missing:
         return Answer(name, contrast, None, why=f"missing: {', '.join(missing[:3])}{', ...' if missing[3:] else ''}")
     try:
         found = effects(contrast, results, at)
         return Answer(name, contrast, judged(contrast, found), tuple(found))
     except InputError as error:  # such as a distance that has no logarithm: the other contrasts have their answers
-        return Answer(name, contrast, None, why=str(error))
+        return Answer(name, contrast, None, why=str(error), failed=True)
 
 
 def judged(contrast: Contrast, found: dict[str, list[float]]) -> Decision | Joint:
@@ -319,6 +365,8 @@ def pilot(results: Results, power: Power) -> Pilot:
     """The number of seeds that the pilot asks for."""
     from scipy.stats import chi2
 
+    for name in (name for pair in power.pairs for name in pair):
+        logarithms(f"{PRIMARY} of {name}", results.of(name))
     effects = [np.log(results.of(a) / results.of(b)).to_numpy() for a, b in power.pairs]
     freedom = sum(len(x) - 1 for x in effects)
     spread = math.sqrt(sum(np.square(x - x.mean()).sum() for x in effects) / freedom)

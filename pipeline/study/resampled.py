@@ -5,10 +5,11 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
+import pandas as pd
 import torch
 
 from pipeline.params import Setting
+from pipeline.study.decided import logarithms
 from sagd.errors import InputError
 from sagd.formulations.base import Formulation, Sampler
 from sagd.images import Images
@@ -63,11 +64,16 @@ def distance(
     return value
 
 
-def logarithms(arm: str, distances: Sequence[float]) -> np.ndarray:
-    """Of the distances of an arm; an unbiased one may be negative, and has none."""
-    if min(distances) <= 0:
-        raise InputError(f"the kernel distance of {arm} is {min(distances):g}, which has no logarithm")
-    return np.log(distances)
+def log_ratio(one: tuple[str, Sequence[float]], other: tuple[str, Sequence[float]], seeds: Sequence[int]) -> dict:
+    """What a stage records of two arms, each with the distances of the seeds: ``effects``, or ``why`` there are none.
+
+    So that what was measured is kept, and the page tells what could not be computed from it.
+    """
+    try:
+        logs = [logarithms(f"the kernel distance of {arm}", pd.Series(x, seeds)) for arm, x in (one, other)]
+    except InputError as error:
+        return {"why": str(error)}
+    return {"effects": (logs[0] - logs[1]).tolist()}
 
 
 def _statistics(setting: Setting) -> Path:

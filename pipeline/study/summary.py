@@ -8,7 +8,7 @@ from pipeline import params as parameters
 from pipeline.study import pages
 from pipeline.study.answers import told
 from pipeline.study.contrasts import CONTRADICTED, SUPPORTED
-from pipeline.study.decided import NOT_RUN, Answer, File, Results, answers, overall, written
+from pipeline.study.decided import Answer, File, Results, answers, overall, written
 from sagd.runtime.files import write_bytes
 
 ROOT = Path(__file__).parents[2]
@@ -32,7 +32,7 @@ def claims(found: dict[str, dict[str, Answer]], file: File) -> str:
 def contrasts(found: dict[str, dict[str, Answer]], file: File) -> str:
     """A row a primary contrast, in full, those that were run first."""
     primary = [a for its in found.values() for a in its.values() if a.contrast.primary]
-    primary.sort(key=lambda a: a.verdict == NOT_RUN)
+    primary.sort(key=lambda a: a.decision is None)
     rows = [(pages.sentence(a.contrast.says), a.verdict, told(a) if a.decision else "") for a in primary]
     return _table(("expected", "verdict", "measured (95 %)"), rows)
 

@@ -1,17 +1,21 @@
 """The contrasts that were written down, on results that were made up to have a known answer."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 from ruamel.yaml import YAML
 
 from pipeline import params as parameters
 from pipeline.plan import decided as arms
 from pipeline.study import decided
+from pipeline.study.answers import heading, outcome, power, sentence
 from pipeline.study.contrasts import CONTRADICTED, EQUIVALENT, SUPPORTED, UNDECIDED
-from pipeline.study.decided import NOT_RUN, Results, answers, overall, settings_of, written
+from pipeline.study.decided import FAILED, NOT_RUN, Contrast, Results, answer, answers, overall, settings_of, written
+from pipeline.study.resampled import log_ratio
 
 ROOT = Path(__file__).parent.parent.parent
 FILE = ROOT / "paper" / "decide" / "contrasts.yaml"
@@ -96,10 +100,79 @@ def test_slopes_of_the_rings(study):
     assert found["spectrum"]["fading"].verdict == UNDECIDED  # as large at a quarter of the training as at its end
 
 
-def test_a_distance_without_a_logarithm_is_told_and_stops_nothing_else(study):
-    found = answers(study(lambda name: -1.0 if name == "tilt_eps_iso" else 1.0), written())["tilt"]
-    assert found["listing"].verdict == NOT_RUN and "has no logarithm" in found["listing"].why
+@pytest.mark.parametrize("distance", [-1.0, 0.0])
+def test_a_distance_without_a_logarithm_is_told_and_stops_nothing_else(study, distance):
+    """An arm that is too good was run: it is not said that it was not."""
+    results = study(lambda name: distance if name == "tilt_eps_iso" else 1.0)
+    found = answers(results, written())["tilt"]
+    listing = found["listing"]
+    assert listing.verdict == FAILED == "could not be computed"
+    assert re.fullmatch(r"kd_classifier of tilt_eps_iso is -?[01].* at seed 0, which has no logarithm", listing.why)
+    assert sentence(listing).startswith("**Could not be computed.** Predicting eps, ") and listing.why in sentence(
+        listing
+    )
+    assert overall(found) == "could not be computed 1 of 3, equivalent 2 of 3"
     assert found["v_listing"].verdict == EQUIVALENT
+    assert "**Could not be computed.**" in heading(written().questions["tilt"], found)
+
+
+def test_a_constant_that_was_written_down_first_gives_small_distances_a_logarithm(study):
+    results = study(lambda name: -0.001 if name == "tilt_eps_m006_floor" else 0.03)
+    contrast = written().questions["tilt"].contrasts["listing"].model_copy(update={"plus": 0.013})
+    found = answer("listing", contrast, results)
+    assert found.decision.mean == pytest.approx(np.log(0.012 / 0.043), abs=0.01)
+    assert outcome(found).startswith("distance plus 0.013 -")
+    plain = answer("listing", contrast.model_copy(update={"plus": 0.0}), results)
+    assert plain.verdict == FAILED
+
+
+@pytest.mark.parametrize(
+    ("kind", "says"),
+    [
+        ("share", "plus is for kinds difference, gains, every, slope; this one is share"),
+        ("recorded", "measure is kd_classifier; of kind recorded it begins with colored, cost, endpoint, flicker"),
+    ],
+)
+def test_a_contrast_that_cannot_be_meant_is_refused(kind, says):
+    with pytest.raises(ValidationError, match=says):
+        Contrast(kind=kind, says="", expected="below", plus=0.1)
+
+
+def test_a_misspelt_measure_is_an_error_and_not_a_run_that_is_missing(study):
+    results = study(lambda name: 1.0)
+    contrast = written().questions["tilt"].contrasts["listing"].model_copy(update={"measure": "kd_classifer"})
+    found = answer("listing", contrast, results)
+    assert (found.verdict, found.why) == (FAILED, "tilt_eps_m006_floor has no kd_classifer at 1 of its training")
+
+
+def test_what_a_stage_could_not_record_is_told(study):
+    results = study(lambda name: 1.0)
+    (contrast,) = (c for c in written().questions["flicker"].contrasts.values() if c.measure == "flicker_fewer")
+    file = decided.recorded(contrast, results.params)
+    assert answer("fewer", contrast, results).why == "missing: stage flicker"
+    told = log_ratio(("alpha -0.5, 15 steps", [0.1, -0.2]), ("alpha 0, 50 steps", [0.1, 0.2]), [4, 5])
+    assert told == {"why": "the kernel distance of alpha -0.5, 15 steps is -0.2 at seed 5, which has no logarithm"}
+    file.write_text(json.dumps({"flicker_fewer": told}))
+    found = answer("fewer", contrast, results)
+    assert (found.verdict, found.why) == (FAILED, told["why"])
+    file.write_text(json.dumps({"flicker_fewest": told}))
+    assert answer("fewer", contrast, results).why == f"{file} has no flicker_fewer"
+    ratio = log_ratio(("a", [0.2, 0.4]), ("b", [0.1, 0.1]), [4, 5])
+    assert ratio == {"effects": pytest.approx([np.log(2), np.log(4)])}
+
+
+def test_what_was_run_with_other_parameters_is_told(study):
+    results = study(lambda name: 1.0)
+    path = results.params.setting("tilt_eps_iso").report("evaluate", "seeds.json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"seeds": [77], "made": {"seeds": [77]}}))
+    found = answers(results, written())["tilt"]["listing"]
+    assert (found.verdict, found.why) == (NOT_RUN, "missing: tilt_eps_iso (there with other parameters)")
+
+
+def test_a_pilot_without_a_logarithm_is_told(study):
+    results = study(lambda name: -1.0 if name == "pilot_v_iso" else 1.0)
+    said = power(written(), results)
+    assert re.search(r"could not be computed: kd_classifier of pilot_v_iso is -[01].* has no logarithm\.$", said)
 
 
 def test_a_share_of_nothing_is_told(study):
