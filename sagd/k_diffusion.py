@@ -53,9 +53,16 @@ def noise_sampler(
         raise InputError(f"the spectrum is of {spoken}, and x has the shape {tuple(x.shape)}")
 
     def draw(sigma: Tensor, sigma_next: Tensor) -> Tensor:
-        its = noise.at_level(-2 * math.log(float(sigma))) if isinstance(noise, ColoredNoise) else noise
+        its = noise.at_level(_level(float(sigma))) if isinstance(noise, ColoredNoise) else noise
         if white is not None:
             return its.shape(white(sigma, sigma_next))
         return its.sample(x.shape, generator=generator, t=0, device=x.device, dtype=x.dtype)
 
     return draw
+
+
+def _level(sigma: float) -> float:
+    """The logarithm of the signal-to-noise ratio, 1 / sigma^2."""
+    if not sigma > 0:
+        raise InputError(f"sigma is {sigma:g}; colored noise is for steps that begin at a sigma above 0")
+    return -2 * math.log(sigma)

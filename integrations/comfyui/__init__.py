@@ -9,10 +9,11 @@ import json
 import numpy as np
 import torch
 
-from sagd.errors import InputError
+from sagd.errors import InputError, shortened
 from sagd.k_diffusion import noise_sampler
 from sagd.operators import OPERATORS, build
 
+SEEDS = 2**64  # ComfyUI's are 0 to SEEDS - 1
 FROM_DATA = {name for name, make in OPERATORS.items() if "power" in inspect.signature(make).parameters}
 
 
@@ -20,6 +21,8 @@ class ShapedNoise:
     """ComfyUI's NOISE: ``seed``, and ``generate_noise(latent)``. Its white noise is that of RandomNoise."""
 
     def __init__(self, seed: int, operator: str, arguments: dict):
+        if type(seed) is not int or not -SEEDS // 2 <= seed < SEEDS:
+            raise InputError(f"noise_seed is {shortened(repr(seed), 60)}; allowed are whole numbers from 0 to 2^64 - 1")
         self.seed, self.operator, self.arguments = seed, operator, arguments
         self._spectra: dict = {}
         self.spectrum((16, 16))  # a wrong argument is told when the node runs, not in the middle of sampling
@@ -45,10 +48,13 @@ class ShapedNoise:
         if places is None:
             white = torch.randn(latents.shape, generator=generator)
         else:
-            wanted, place = np.unique(places, return_inverse=True)
-            one = (1, *latents.shape[1:])
-            drawn = [torch.randn(one, generator=generator) for _ in range(int(wanted[-1]) + 1)]
-            white = torch.cat([drawn[wanted[k]] for k in place])
+            wanted, one = places_of(places, len(latents)), (1, *latents.shape[1:])
+            drawn = {}
+            for k in range(max(wanted) + 1):  # the seed draws them in order; those that are wanted are kept
+                image = torch.randn(one, generator=generator)
+                if k in wanted:
+                    drawn[k] = image
+            white = torch.cat([drawn[k] for k in wanted])
         return self.spectrum(latents.shape[-2:]).shape(white).to(latents.dtype)
 
 
@@ -85,6 +91,8 @@ class SAGDSampler:
         return {"required": {"sampler": ("SAMPLER",), "noise": ("NOISE",)}}
 
     def get_sampler(self, sampler, noise: ShapedNoise):
+        if not hasattr(noise, "spectrum"):  # ComfyUI's own
+            raise InputError(f"the noise is a {type(noise).__name__}; take the node Shaped noise (SAGD)")
         plain = sampler.sampler_function
         if "noise_sampler" not in inspect.signature(plain).parameters:
             name = getattr(plain, "__name__", type(sampler).__name__)
@@ -93,11 +101,23 @@ class SAGDSampler:
             )
 
         def sample(model, x, sigmas, **options):
-            generator = torch.Generator().manual_seed(noise.seed + 1)  # not what the start was drawn from
+            other = noise.seed + 1 if noise.seed < SEEDS - 1 else 0  # not what the start was drawn from
+            generator = torch.Generator().manual_seed(other)
             shaped = noise_sampler(noise.spectrum(x.shape[-2:]), x, generator=generator)
             return plain(model, x, sigmas, **{**options, "noise_sampler": shaped})
 
         return (type(sampler)(sample, sampler.extra_options, sampler.inpaint_options),)
+
+
+def places_of(batch_index, images: int) -> list[int]:
+    """A latent's batch_index as whole numbers from 0 on, one for each image."""
+    found = np.asarray(batch_index)
+    if found.shape != (images,) or found.dtype.kind not in "iu" or found.min(initial=0) < 0:
+        raise InputError(
+            f"batch_index is {shortened(repr(batch_index), 60)}; allowed is a whole number from 0 on for each of "
+            f"{images} images"
+        )
+    return found.tolist()
 
 
 def parsed(arguments: str) -> dict:

@@ -1,6 +1,8 @@
 """A pipeline for networks that were trained with shaped noise."""
 
+import contextlib
 import inspect
+import sys
 from typing import Any
 
 import torch
@@ -16,7 +18,7 @@ from diffusers.configuration_utils import register_to_config
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
-from sagd.diffusers.drawing import shape
+from sagd.diffusers.drawing import drawing, intercept
 from sagd.diffusers.schedulers import Shaped
 from sagd.errors import InputError
 from sagd.networks.dit import DiTDH
@@ -167,8 +169,8 @@ class SAGDPipeline(DiffusionPipeline):
             raise InputError(f"{len(generator)} generators are given for {batch_size} images")
         wanted = (batch_size, *self.image_shape)
         if latents is None:
-            latents = randn_tensor(wanted, generator=generator, device=device, dtype=network.dtype)
-            latents = latents if self.noise is None else shape(self.noise, latents)
+            with contextlib.nullcontext() if self.noise is None else drawing(self.noise):
+                latents = randn_tensor(wanted, generator=generator, device=device, dtype=network.dtype)
         elif latents.shape != wanted:
             raise InputError(f"latents have the shape {tuple(latents.shape)}; it must be {wanted}")
         if isinstance(self.scheduler, FlowMatchEulerDiscreteScheduler):  # evenly spaced from 1 to 0, as Flux has it
@@ -190,3 +192,6 @@ class SAGDPipeline(DiffusionPipeline):
             images = self.numpy_to_pil(images) if output_type == "pil" else images
         self.maybe_free_model_hooks()
         return ImagePipelineOutput(images=images) if return_dict else (images,)
+
+
+intercept(sys.modules[__name__])

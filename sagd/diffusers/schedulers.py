@@ -4,6 +4,7 @@ import functools
 import inspect
 import re
 import sys
+from types import ModuleType
 from typing import Any
 
 from diffusers import (
@@ -18,7 +19,7 @@ from diffusers import (
 )
 from torch import Tensor
 
-from sagd.diffusers.drawing import check, drawing, intercept, project
+from sagd.diffusers.drawing import check, check_schedule, drawing, intercept, project
 from sagd.errors import InputError
 from sagd.noise.base import Noise
 from sagd.operators import from_dict
@@ -43,7 +44,8 @@ class Shaped:
     ------
     InputError
         A spectrum that varies from step to step, or leaves frequencies out where x0 is clipped or thresholded; a
-        scheduler that does not draw its noise by diffusers' ``randn_tensor``.
+        scheduler that does not draw its noise by diffusers' ``randn_tensor``; a schedule that ends without signal
+        (``rescale_betas_zero_snr``), if sampling begins there and the network predicts eps.
     """
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -51,9 +53,9 @@ class Shaped:
         base = next((b for b in cls.__mro__ if issubclass(b, SchedulerMixin) and not issubclass(b, Shaped)), None)
         if base is None:
             raise TypeError(f"class {cls.__name__}(Shaped, ...) needs a scheduler of diffusers after Shaped")
-        can_be_shaped(base)
         cls.__init__ = _constructor(cls.__init__, base)  # type: ignore[method-assign]
         cls.step = _step(cls.step)  # type: ignore[attr-defined]
+        cls.set_timesteps = _set_timesteps(cls.set_timesteps)  # type: ignore[attr-defined]
 
     @property
     def noise(self) -> Noise | None:
@@ -71,6 +73,8 @@ def _constructor(plain: Any, base: type) -> Any:
     def __init__(self: Any, *args: Any, spectrum: Any = None, **kwargs: Any) -> None:
         plain(self, *args, **kwargs)
         self.register_to_config(spectrum=spectrum if spectrum is None else _described(spectrum))
+        can_be_shaped(base, self.config)
+        check_schedule(self)
         if self.noise is not None:
             check(self.noise, self.config)
 
@@ -94,6 +98,15 @@ def _step(plain: Any) -> Any:
     return step
 
 
+def _set_timesteps(plain: Any) -> Any:
+    @functools.wraps(plain)  # pipelines read this signature as well
+    def set_timesteps(self: Any, *args: Any, **kwargs: Any) -> None:
+        plain(self, *args, **kwargs)
+        check_schedule(self, self.timesteps)
+
+    return set_timesteps
+
+
 def _described(spectrum: Any) -> dict:
     described = spectrum if isinstance(spectrum, dict) else spectrum.to_dict()
     from_dict(described)  # or it is refused here
@@ -103,23 +116,41 @@ def _described(spectrum: Any) -> dict:
 OTHER_DRAWS = ("randn", "randn_like", "rand", "rand_like", "multinomial", "BrownianTreeNoiseSampler")
 
 
-def can_be_shaped(scheduler: type) -> None:
+def can_be_shaped(scheduler: type, config: Any) -> None:
     """Intercept what a scheduler draws, or raise InputError if it draws by other means than ``randn_tensor``."""
-    kinds = [c for c in scheduler.__mro__ if issubclass(c, SchedulerMixin) and not issubclass(c, Shaped)]
-    for module in {sys.modules[c.__module__] for c in kinds}:
+    if getattr(config, "stochastic_sampling", None) is False:  # then `FlowMatchEulerDiscreteScheduler` draws nothing
+        return
+    if (drawn := _other_draw(scheduler)) is not None:
+        raise InputError(
+            f"{scheduler.__name__} draws noise by {drawn}, which can't be shaped; take one that draws by "
+            "randn_tensor, such as DDIMScheduler"
+        )
+    for module in _modules(scheduler):
+        intercept(module)
+
+
+def _modules(scheduler: type) -> set[ModuleType]:
+    """The files that a scheduler's steps are in."""
+    return {sys.modules[c.__module__] for c in _kinds(scheduler)}
+
+
+def _kinds(scheduler: type) -> list[type]:
+    return [c for c in scheduler.__mro__ if issubclass(c, SchedulerMixin) and not issubclass(c, Shaped)]
+
+
+@functools.cache
+def _other_draw(scheduler: type) -> str | None:
+    """The first name of `OTHER_DRAWS` that a scheduler calls."""
+    for module in _modules(scheduler):
         if module.__name__.startswith("diffusers."):  # helpers beside its classes may draw as well
             found = [name for name in OTHER_DRAWS if re.search(rf"\b{name}\(", inspect.getsource(module))]
         else:  # of a user's scheduler, only what its own methods call
-            own = [
-                f for c in kinds if c.__module__ == module.__name__ for f in vars(c).values() if inspect.isfunction(f)
-            ]
+            kinds = [c for c in _kinds(scheduler) if c.__module__ == module.__name__]
+            own = [f for c in kinds for f in vars(c).values() if inspect.isfunction(f)]
             found = [name for name in OTHER_DRAWS if any(name in f.__code__.co_names for f in own)]
         if found:
-            raise InputError(
-                f"{scheduler.__name__} draws noise by {found[0]}, which can't be shaped; take one that draws by "
-                "randn_tensor, such as DDIMScheduler"
-            )
-        intercept(module)
+            return found[0]
+    return None
 
 
 class ShapedDDPMScheduler(Shaped, DDPMScheduler):
@@ -147,4 +178,4 @@ class ShapedEDMEulerScheduler(Shaped, EDMEulerScheduler):
 
 
 class ShapedFlowMatchEulerDiscreteScheduler(Shaped, FlowMatchEulerDiscreteScheduler):
-    """`FlowMatchEulerDiscreteScheduler`: shaped where stochastic_sampling is on."""
+    """`FlowMatchEulerDiscreteScheduler`: shaped where stochastic_sampling is on, which needs diffusers 0.39."""

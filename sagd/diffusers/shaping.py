@@ -10,7 +10,7 @@ from diffusers import DiffusionPipeline
 from torch import Tensor
 
 from sagd.colored import ColoredNoise, level
-from sagd.diffusers.drawing import check, drawing, intercept, project
+from sagd.diffusers.drawing import check, check_schedule, drawing, intercept, project
 from sagd.diffusers.schedulers import Shaped, can_be_shaped
 from sagd.errors import InputError
 from sagd.noise.base import Noise
@@ -22,9 +22,12 @@ def shaped(pipeline: DiffusionPipeline, noise: Noise | None = None) -> Iterator[
 
     ``with sagd.diffusers.shaped(pipeline, noise): images = pipeline(...).images``
 
-    It shapes what the pipeline and its scheduler draw by diffusers' ``randn_tensor``, in this thread; pipelines of the
-    same class that are called within it are shaped, too. Latents that the caller gives (``latents=``) stay as they are.
-    Where the noise leaves frequencies out, the network's predictions are projected onto the others (App. D.5).
+    It shapes the start and the steps, in this thread: what the scheduler draws by diffusers' ``randn_tensor``, and what
+    the pipeline draws in ``prepare_latents`` (in ``__call__``, if it has no such method). Pipelines of the same class
+    that are called within it are shaped, too. Other noise stays white: that on an upscaler's low-resolution image or
+    on a video's first image, and the draws of an encoder or decoder. Latents that the caller gives (``latents=``) stay
+    as they are. Where the noise leaves frequencies out, the network's predictions are projected onto the others (App.
+    D.5).
 
     Parameters
     ----------
@@ -37,9 +40,10 @@ def shaped(pipeline: DiffusionPipeline, noise: Noise | None = None) -> Iterator[
     Raises
     ------
     InputError
-        No scheduler, or one that can't be shaped; a spectrum that varies from step to step; x0 clipped where the noise
-        leaves frequencies out; no noise given, or another than the scheduler's. When the pipeline draws: noise of
-        another size, such as packed latents.
+        No scheduler, or one that can't be shaped; a pipeline that does not draw by ``randn_tensor``, such as a modular
+        one; a spectrum that varies from step to step; x0 clipped where the noise leaves frequencies out; no noise
+        given, or another than the scheduler's; sampling that begins where alpha_bar is 0 with a network of eps. When
+        the pipeline draws: noise of another size, such as packed latents.
     """
     name, scheduler = type(pipeline).__name__, getattr(pipeline, "scheduler", None)
     if scheduler is None:
@@ -51,11 +55,30 @@ def shaped(pipeline: DiffusionPipeline, noise: Noise | None = None) -> Iterator[
     check(noise, scheduler.config)
     if own is not None and noise.to_dict() != own.to_dict():
         raise InputError(f"the scheduler of {name} has another spectrum than the noise that is given")
-    can_be_shaped(type(scheduler))
-    for kind in type(pipeline).__mro__:
-        intercept(sys.modules[kind.__module__])
-    with drawing(noise), _projecting(scheduler, noise):
+    can_be_shaped(type(scheduler), scheduler.config)
+    check_schedule(scheduler)
+    if not any([intercept(sys.modules[kind.__module__]) for kind in type(pipeline).__mro__]):
+        raise InputError(f"{name} does not draw by diffusers' randn_tensor, so its start can't be shaped")
+    with drawing(noise), _checking(scheduler), _projecting(scheduler, noise):
         yield pipeline
+
+
+@contextlib.contextmanager
+def _checking(scheduler: Any) -> Iterator[None]:
+    """Check the timesteps that a scheduler sets, if its schedule ends without signal."""
+    alpha_bar = getattr(scheduler, "alphas_cumprod", None)
+    if alpha_bar is None or alpha_bar[-1] != 0 or isinstance(scheduler, Shaped):
+        yield
+        return
+    plain = scheduler.set_timesteps
+
+    @functools.wraps(plain)
+    def set_timesteps(*args: Any, **kwargs: Any) -> None:
+        plain(*args, **kwargs)
+        check_schedule(scheduler, scheduler.timesteps)
+
+    with _replacing(scheduler, "set_timesteps", set_timesteps):
+        yield
 
 
 @contextlib.contextmanager
@@ -70,22 +93,22 @@ def _projecting(scheduler: Any, noise: Noise) -> Iterator[None]:
     def step(model_output: Tensor, timestep: Any, sample: Tensor, *args: Any, **kwargs: Any) -> Any:
         return plain(project(noise, model_output, sample), timestep, sample, *args, **kwargs)
 
-    with _stepping(scheduler, step):
+    with _replacing(scheduler, "step", step):
         yield
 
 
 @contextlib.contextmanager
-def _stepping(scheduler: Any, step: Callable) -> Iterator[None]:
-    """Let a scheduler step by another function."""
-    before = vars(scheduler).get("step")
-    scheduler.step = step  # hides the method
+def _replacing(scheduler: Any, name: str, method: Callable) -> Iterator[None]:
+    """Give a scheduler another method."""
+    before = vars(scheduler).get(name)
+    setattr(scheduler, name, method)  # hides that of the class
     try:
         yield
     finally:
         if before is None:
-            del scheduler.step
+            delattr(scheduler, name)
         else:
-            scheduler.step = before
+            setattr(scheduler, name, before)
 
 
 @contextlib.contextmanager
@@ -120,7 +143,7 @@ def colored(pipeline: DiffusionPipeline, noise: ColoredNoise) -> Iterator[Diffus
         )
     if hasattr(scheduler.step, "colored"):
         raise InputError(f"the steps of {name} are colored already")
-    can_be_shaped(type(scheduler))
+    can_be_shaped(type(scheduler), scheduler.config)
     levels, plain = level(scheduler.alphas_cumprod.cpu()), scheduler.step
 
     @functools.wraps(plain)
@@ -131,5 +154,5 @@ def colored(pipeline: DiffusionPipeline, noise: ColoredNoise) -> Iterator[Diffus
             return plain(model_output, timestep, *args, **kwargs)
 
     step.colored = True  # type: ignore[attr-defined]
-    with _stepping(scheduler, step):
+    with _replacing(scheduler, "step", step):
         yield pipeline

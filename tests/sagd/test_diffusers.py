@@ -7,6 +7,7 @@ from pathlib import Path
 import diffusers
 import pytest
 import torch
+import transformers
 from diffusers.utils.torch_utils import randn_tensor
 
 import sagd
@@ -121,6 +122,41 @@ def stable_diffusion(kind=diffusers.StableDiffusionPipeline):
     return kind(
         vae=vae, text_encoder=None, tokenizer=None, unet=network, scheduler=diffusers.DDIMScheduler(clip_sample=False),
         safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+    )  # fmt: skip
+
+
+def upscaler():
+    torch.manual_seed(0)
+    network = diffusers.UNet2DConditionModel(
+        sample_size=16, in_channels=7, block_out_channels=(8, 16), layers_per_block=1, norm_num_groups=4,
+        cross_attention_dim=8, num_class_embeds=100, down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+    )  # fmt: skip
+    return diffusers.StableDiffusionUpscalePipeline(
+        vae=diffusers.AutoencoderKL(block_out_channels=(4,), norm_num_groups=2, scaling_factor=0.08333),
+        text_encoder=None, tokenizer=None, unet=network, low_res_scheduler=diffusers.DDPMScheduler(),
+        scheduler=diffusers.DDIMScheduler(clip_sample=False, steps_offset=1), max_noise_level=90,
+    )  # fmt: skip
+
+
+def video():
+    torch.manual_seed(0)
+    network = diffusers.UNetSpatioTemporalConditionModel(
+        sample_size=16, block_out_channels=(32,), layers_per_block=1, cross_attention_dim=8, num_attention_heads=(2,),
+        down_block_types=("CrossAttnDownBlockSpatioTemporal",), up_block_types=("CrossAttnUpBlockSpatioTemporal",),
+        projection_class_embeddings_input_dim=96, addition_time_embed_dim=32,
+    )  # fmt: skip
+    vae = diffusers.AutoencoderKLTemporalDecoder(
+        block_out_channels=(32, 32), down_block_types=("DownEncoderBlock2D",) * 2
+    )
+    seen = transformers.CLIPVisionConfig(
+        hidden_size=8, projection_dim=8, num_hidden_layers=1, num_attention_heads=2, image_size=32, intermediate_size=8,
+        patch_size=8,
+    )  # fmt: skip
+    return diffusers.StableVideoDiffusionPipeline(
+        unet=network, vae=vae, image_encoder=transformers.CLIPVisionModelWithProjection(seen),
+        feature_extractor=transformers.CLIPImageProcessor(size=32, crop_size=32),
+        scheduler=diffusers.EulerDiscreteScheduler(prediction_type="v_prediction"),
     )  # fmt: skip
 
 
@@ -244,6 +280,68 @@ def test_image_to_image_adds_shaped_noise(draws):
     torch.testing.assert_close(found[0], TILTED.sqrt(white))
 
 
+CONDITIONED = {  # a pipeline, how to call it, and the shape of the noise on what it is conditioned on
+    "upscaler": (
+        upscaler,
+        {"image": torch.zeros(1, 3, *SIZE), "eta": 1.0, "noise_level": 10} | text(1),
+        (1, 3, 16, 16),
+    ),
+    "video": (
+        video,
+        {"image": torch.full((1, 3, 32, 32), 0.5), "num_frames": 2, "output_type": "latent", "height": 32, "width": 32},
+        (1, 3, 32, 32),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CONDITIONED)
+def test_the_noise_on_what_a_pipeline_is_conditioned_on_stays_white(name, draws):
+    build, call, given = CONDITIONED[name]
+    pipeline = build()
+    pipeline.set_progress_bar_config(disable=True)
+    found, source = draws(pipeline), generator()
+    with shaped(pipeline, TILTED):
+        pipeline(**call, num_inference_steps=2, generator=generator())
+    assert found[0].shape == given and len(found) > 1
+    assert torch.equal(found[0], torch.randn(given, generator=source))
+    for noise in found[1:]:  # the start, and the steps
+        torch.testing.assert_close(noise, TILTED.sqrt(torch.randn(noise.shape, generator=source)))
+
+
+def test_a_pipeline_without_prepare_latents_draws_its_start_where_it_is_called():
+    class Whole(diffusers.DDPMPipeline):
+        def __call__(self):
+            return diffusers.pipelines.ddpm.pipeline_ddpm.randn_tensor((1, 1, *SIZE), generator=generator())
+
+    class Parted(Whole):
+        def prepare_latents(self):
+            return Whole.__call__(self)
+
+    white = torch.randn(1, 1, *SIZE, generator=generator())
+    whole, parted = (kind(tiny(), diffusers.DDPMScheduler()) for kind in (Whole, Parted))
+    with shaped(whole, TILTED):
+        assert torch.equal(whole(), TILTED.sqrt(white))
+    with shaped(parted, TILTED):
+        assert torch.equal(parted.prepare_latents(), TILTED.sqrt(white))
+        assert torch.equal(parted(), white)
+
+
+def test_the_start_of_our_pipeline_is_shaped_once():
+    pipeline = SAGDPipeline(sagd.diffusers.ShapedDDIMScheduler(spectrum=TILTED), tiny())
+    plain = SAGDPipeline(diffusers.DDIMScheduler(), tiny())
+    starts = []
+    for each in (pipeline, plain):
+        each.set_progress_bar_config(disable=True)
+        each.unet.register_forward_pre_hook(lambda _, inputs: starts.append(inputs[0]))
+    pipeline(2, num_inference_steps=1, generator=generator())
+    with shaped(pipeline):
+        pipeline(2, num_inference_steps=1, generator=generator())
+    with shaped(plain, TILTED):
+        plain(2, num_inference_steps=1, generator=generator())
+    for start in starts:
+        assert torch.equal(start, TILTED.sqrt(torch.randn(2, 1, *SIZE, generator=generator())))
+
+
 def test_what_the_noise_leaves_out_stays_empty():
     pipeline = diffusers.DDIMPipeline(tiny(), diffusers.DDIMScheduler(clip_sample=False))
     pipeline.set_progress_bar_config(disable=True)
@@ -277,6 +375,13 @@ class OwnSteps(diffusers.DDIMScheduler):
         return super().step(*args, **kwargs)
 
 
+class Modular:
+    """A pipeline that draws nothing in its own file, as modular ones of diffusers."""
+
+    __module__ = "sagd"
+    scheduler = diffusers.DDIMScheduler()
+
+
 @pytest.mark.parametrize("name", [*STEPS, "own"])
 def test_a_pipeline_whose_scheduler_has_a_spectrum_is_shaped_without_giving_the_noise(name):
     """Its start, which `DDPMPipeline` would leave white, and its steps as before."""
@@ -289,6 +394,61 @@ def test_a_pipeline_whose_scheduler_has_a_spectrum_is_shaped_without_giving_the_
         zero = torch.zeros(3, 2, *SIZE)
         inside = step(pipeline.scheduler, zero, zero, **how)
     torch.testing.assert_close(inside, step(kind(**settings, spectrum=TILTED), zero, zero, **how))
+
+
+@pytest.mark.parametrize("spectrum", [None, TILTED], ids=["white", "tilted"])
+@pytest.mark.parametrize("name", ["DDIM", "DDPM"])
+def test_a_network_of_eps_does_not_begin_without_signal(name, spectrum):
+    """alpha_bar is 0 at T - 1, and x0 would be divided by it; `Diffusion.check` refuses the same."""
+    kind, ends = getattr(sagd.diffusers, f"Shaped{name}Scheduler"), {"rescale_betas_zero_snr": True}
+    for spacing in ("trailing", "linspace"):
+        with pytest.raises(sagd.InputError, match=f"Shaped{name}Scheduler begins at t = 999, where alpha_bar is 0"):
+            kind(timestep_spacing=spacing, spectrum=spectrum, **ends)
+        for prediction in ("v_prediction", "sample"):
+            kind(timestep_spacing=spacing, spectrum=spectrum, prediction_type=prediction, **ends).set_timesteps(5)
+    leading = kind(timestep_spacing="leading", steps_offset=1, spectrum=spectrum, **ends)
+    leading.set_timesteps(10)  # begins at t = 901
+    x = torch.zeros(1, 1, *SIZE)
+    assert leading.step(x, leading.timesteps[0], x).prev_sample.isfinite().all()
+    with pytest.raises(sagd.InputError, match="begins at t = 999"):
+        leading.set_timesteps(500)
+
+
+def test_a_pipeline_of_others_does_not_begin_without_signal():
+    ends, x = {"rescale_betas_zero_snr": True}, {"output_type": "pt", "batch_size": 1}
+    pipeline = diffusers.DDPMPipeline(tiny(), diffusers.DDPMScheduler(timestep_spacing="trailing", **ends))
+    with pytest.raises(sagd.InputError, match="DDPMScheduler begins at t = 999"), shaped(pipeline, TILTED):
+        pass
+    pipeline.scheduler = diffusers.DDPMScheduler(num_train_timesteps=10, **ends)
+    pipeline.set_progress_bar_config(disable=True)
+    with shaped(pipeline, TILTED):
+        assert pipeline(**x, num_inference_steps=5).images.isfinite().all()
+        with pytest.raises(sagd.InputError, match="DDPMScheduler begins at t = 9"):
+            pipeline(**x, num_inference_steps=10)
+    assert "set_timesteps" not in vars(pipeline.scheduler)
+
+
+def test_an_infinite_sigma_is_refused_for_every_prediction():
+    with pytest.raises(sagd.InputError, match="ShapedEulerDiscreteScheduler begins at t = 9"):
+        sagd.diffusers.ShapedEulerDiscreteScheduler(
+            num_train_timesteps=10, trained_betas=[*[0.1] * 9, 1.0], prediction_type="v_prediction", spectrum=TILTED
+        )
+    sagd.diffusers.ShapedEulerDiscreteScheduler(rescale_betas_zero_snr=True)  # diffusers leaves alpha_bar 2^-24 here
+
+
+def test_a_scheduler_that_draws_in_its_own_way_is_refused_where_it_would_draw():
+    """As the flow matching of diffusers 0.36 to 0.38, which must not take the other schedulers with it."""
+
+    class Old(diffusers.FlowMatchEulerDiscreteScheduler):
+        def step(self, model_output, timestep, sample, **kwargs):
+            return super().step(torch.randn_like(model_output), timestep, sample, **kwargs)
+
+    class ShapedOld(Shaped, Old):
+        pass
+
+    assert torch.equal(ShapedOld(spectrum=TILTED).noise.weight, TILTED.weight)
+    with pytest.raises(sagd.InputError, match="Old draws noise by randn_like, which can't be shaped"):
+        ShapedOld(spectrum=TILTED, stochastic_sampling=True)
 
 
 def test_what_cannot_be_shaped_is_told_in_one_line():
@@ -318,6 +478,7 @@ def test_what_cannot_be_shaped_is_told_in_one_line():
     pipeline.scheduler = OwnDraws()
     refused("OwnDraws draws noise by randn_like", under, TILTED)
     pipeline.scheduler = diffusers.DDIMScheduler()
+    refused("Modular does not draw by diffusers' randn_tensor", under, TILTED, Modular())
     refused("the noise is a str; it must be a Spectrum", under, "pink")
     own = SAGDPipeline(sagd.diffusers.ShapedDDIMScheduler(spectrum=TILTED), tiny())
     refused("another spectrum than the noise", under, sagd.isotropic(SIZE), own)

@@ -93,6 +93,19 @@ def test_steps_draw_shaped_noise(nodes):
     assert torch.equal(sampler.sample(None, sigmas, x), found)  # the seed says all
 
 
+@pytest.mark.parametrize("seed", [0, 2**63, 2**64 - 1])
+def test_every_seed_that_comfyui_allows_draws_start_and_steps(nodes, seed):
+    noise, x = noise_of(nodes, seed=seed), torch.zeros(1, 1, 8, 8)
+    start = noise.generate_noise({"samples": x})
+    torch.testing.assert_close(
+        start, sagd.power_law((8, 8), -0.5).sqrt(torch.randn(x.shape, generator=torch.manual_seed(seed)))
+    )
+    (sampler,) = nodes.SAGDSampler().get_sampler(KSampler(ancestral), noise)
+    steps = sampler.sample(None, torch.tensor([1.0, 0.0]), x)
+    following = torch.Generator().manual_seed((seed + 1) % 2**64)
+    torch.testing.assert_close(steps, sagd.power_law((8, 8), -0.5).sqrt(torch.randn(x.shape, generator=following)))
+
+
 def test_bad_use_is_told_in_one_line(nodes):
     for operator, arguments, says in (
         ("power_law", "alpha: 1", "no JSON"),
@@ -105,5 +118,13 @@ def test_bad_use_is_told_in_one_line(nodes):
         assert "\n" not in str(error.value)
     with pytest.raises(sagd.InputError, match=r"latents are \(1, 16, 64\)"):
         noise_of(nodes).generate_noise({"samples": torch.zeros(1, 16, 64)})
+    for places in ([0, -1], [0], [0, 1.5], [[0, 1]], []):
+        with pytest.raises(sagd.InputError, match=r"batch_index is .* for each of 2 images"):
+            noise_of(nodes).generate_noise({"samples": torch.zeros(2, 1, 8, 8), "batch_index": places})
+    for seed in (2**64, -(2**64), 1.5, None):
+        with pytest.raises(sagd.InputError, match="noise_seed is "):
+            noise_of(nodes, seed=seed)
+    with pytest.raises(sagd.InputError, match="the noise is a object; take the node Shaped noise"):
+        nodes.SAGDSampler().get_sampler(KSampler(ancestral), object())
     with pytest.raises(sagd.InputError, match="takes no noise_sampler"):
         nodes.SAGDSampler().get_sampler(KSampler(plain), noise_of(nodes))
