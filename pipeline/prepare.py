@@ -42,6 +42,7 @@ def main(params: Params, options: argparse.Namespace) -> None:
         "held_out": int(held_out.sum()),
         "split_seed": None if given else dataset.split_seed,
         **({} if labels is None else {"classes": int(labels.max()) + 1}),
+        **({"class_names": names} if labels is not None and (names := pictures.class_names()) else {}),
         "arrays_sha256": {file.stem: digest(file) for file in sorted(place.glob("*.npy"))},
         "held_out_indices": "the data set's own" if given else np.flatnonzero(held_out).tolist(),
     }

@@ -4,14 +4,16 @@ Where a scheduler of diffusers samples as the library does, the folder loads as 
 written without diffusers, which takes seconds to import: its formats are a few lines of JSON.
 """
 
+import html
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from sagd.errors import InputError
+from sagd.errors import InputError, shortened
 from sagd.formulations.base import Formulation, Sampler
 from sagd.formulations.schedule import SCHEDULES, Schedule
 from sagd.networks import weights
@@ -205,5 +207,18 @@ the steps of a stochastic sampler draw, must be F⁻¹(w F(ξ)) of white noise �
 channel, w the array `weight` in `noise.safetensors`, its zero frequency first. What is drawn from white noise is not
 what was measured.
 
-The noise: `{spectrum if len(spectrum) <= 400 else spectrum[:400] + " ..."}`
+The noise: {code(spectrum if len(spectrum) <= 400 else spectrum[:400] + " ...")}
 """
+
+
+def text(given: str) -> str:
+    """A user's text as Markdown that shows it as it is: no HTML, no links, one line."""
+    escaped = re.sub(r"([\\`*\[\]|~$]|(?<!\w)_|_(?!\w))", r"\\\1", shortened(given, 400))
+    return html.escape(escaped, quote=False)
+
+
+def code(given: str) -> str:
+    """A text of one line as Markdown's code, whatever it contains."""
+    fence = "`" * (1 + max(map(len, re.findall("`+", given)), default=0))
+    space = " " if "`" in given else ""
+    return f"{fence}{space}{given}{space}{fence}"

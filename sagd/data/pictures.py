@@ -48,6 +48,12 @@ class Pictures:
             raise InputError(f"{self.source}: the classes are not known, so there are no labels")
         return np.unique(np.asarray(self.classes), return_inverse=True)[1].astype(np.int64)
 
+    def class_names(self) -> list[str]:
+        """What each label stands for, such as the name of a sub-folder; empty if they are the labels themselves."""
+        names = [] if self.classes is None else np.unique(np.asarray(self.classes)).tolist()
+        names = [name if isinstance(name, str) else f"{name:g}" for name in names]
+        return [] if names == [str(k) for k in range(len(names))] else names
+
 
 def of_array(
     images: np.ndarray, source: str, held_out: np.ndarray | None = None, classes: np.ndarray | None = None

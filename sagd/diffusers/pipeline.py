@@ -3,7 +3,8 @@
 import contextlib
 import inspect
 import sys
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Optional
 
 import torch
 from diffusers import (
@@ -20,7 +21,7 @@ from torch import Tensor
 
 from sagd.diffusers.drawing import drawing, intercept
 from sagd.diffusers.schedulers import Shaped
-from sagd.errors import InputError
+from sagd.errors import InputError, check_finite, one_of
 from sagd.networks.dit import DiTDH
 from sagd.networks.weights import predictor
 
@@ -29,6 +30,8 @@ class SAGDTransformer2DModel(ModelMixin, ConfigMixin):
     """`sagd.networks.dit.DiTDH` as a model of diffusers: the same arguments, and the same names of weights."""
 
     _no_split_modules = DiTDH._no_split_modules
+    _supports_gradient_checkpointing = True
+    gradient_checkpointing = False
 
     @register_to_config
     def __init__(
@@ -82,19 +85,29 @@ class SAGDPipeline(DiffusionPipeline):
     Raises
     ------
     InputError
-        Not one network; a spectrum of another size than the network's images.
+        Not one network; one of `sagd.networks`; a spectrum of another size than the network's images.
     """
 
     model_cpu_offload_seq = "unet->transformer"
     _optional_components = ["unet", "transformer"]  # noqa: RUF012, diffusers' name
 
     def __init__(
-        self, scheduler: SchedulerMixin, unet: ModelMixin | None = None, transformer: ModelMixin | None = None
+        self,
+        scheduler: SchedulerMixin,
+        unet: Optional[ModelMixin] = None,  # noqa: UP045, diffusers before 0.37 does not know the other spelling
+        transformer: Optional[ModelMixin] = None,  # noqa: UP045
     ):
         super().__init__()
         self.register_modules(scheduler=scheduler, unet=unet, transformer=transformer)
         if (unet is None) == (transformer is None):
             raise InputError("a pipeline has one network: a unet or a transformer")
+        if not isinstance(self.network, ModelMixin):
+            ours = type(self.network).__name__
+            reads = "SAGDTransformer2DModel" if isinstance(self.network, DiTDH) else "diffusers.UNet2DModel"
+            raise InputError(
+                f"the network is a {ours} of {type(self.network).__module__}, and no model of diffusers: save it by "
+                f"save_pretrained(folder), and read it by {reads}.from_pretrained(folder)"
+            )
         if self.noise is not None and self.noise.size != self.image_shape[-len(self.noise.size) :]:
             size, images = ("x".join(map(str, s)) for s in (self.noise.size, self.image_shape[1:]))
             raise InputError(f"the scheduler's spectrum is of {size}; the network's images are of {images}")
@@ -116,6 +129,13 @@ class SAGDPipeline(DiffusionPipeline):
         height, width = (size, size) if isinstance(size, int) else size
         return self.network.config.in_channels, height, width
 
+    def _no_label(self) -> int | None:
+        """The label that stands for none, the network's last; None if it knows no labels."""
+        config = self.network.config
+        if getattr(config, "num_class_embeds", None):
+            return config.num_class_embeds - 1
+        return getattr(config, "num_classes", None) or getattr(config, "num_embeds_ada_norm", None) or None
+
     @torch.no_grad()
     def __call__(
         self,
@@ -127,6 +147,7 @@ class SAGDPipeline(DiffusionPipeline):
         latents: Tensor | None = None,
         output_type: str = "pil",
         return_dict: bool = True,
+        guidance_scale: float = 1.0,
     ) -> ImagePipelineOutput | tuple:
         """Draw images.
 
@@ -147,6 +168,10 @@ class SAGDPipeline(DiffusionPipeline):
             multiplied by the scheduler's ``init_noise_sigma``, which is 1 for DDPM and DDIM.
         output_type
             ``pil``, ``np`` (B, H, W, C) in [0, 1], or ``pt`` (B, C, H, W) in [0, 1].
+        guidance_scale
+            s of classifier-free guidance (Ho and Salimans, arXiv 2207.12598): what the scheduler is given is
+            none + s (label - none), where the last label of the network stands for none, as in training with label
+            dropout. 1 is without guidance; else each step takes the network twice as many images.
 
         Returns
         -------
@@ -156,14 +181,18 @@ class SAGDPipeline(DiffusionPipeline):
         Raises
         ------
         InputError
-            Labels missing or not wanted; as many generators as there are not images; latents of another shape.
+            Labels missing, not wanted or unknown; guidance without labels; as many generators as there are not images;
+            latents of another shape.
         """
+        one_of("output_type", output_type, ("pil", "np", "pt"))
         network, device = self.network, self._execution_device
-        labels = None if class_labels is None else torch.as_tensor(class_labels, device=device)
-        knows = getattr(network.config, "num_class_embeds", None) or getattr(network.config, "num_classes", None)
-        knows = knows or getattr(network.config, "num_embeds_ada_norm", None)
-        if (labels is None) != (not knows):
+        none = self._no_label()
+        if (class_labels is None) != (none is None):
             raise InputError("class_labels must be given if the network knows labels, and only then")
+        check_finite("guidance_scale", guidance_scale)
+        if guidance_scale != 1 and none is None:
+            raise InputError(f"guidance_scale is {guidance_scale:g}; guidance needs a network that knows labels")
+        labels = None if none is None else _labels(class_labels, none).to(device)
         batch_size = batch_size if labels is None else len(labels)
         if isinstance(generator, list) and len(generator) != batch_size:
             raise InputError(f"{len(generator)} generators are given for {batch_size} images")
@@ -182,6 +211,8 @@ class SAGDPipeline(DiffusionPipeline):
         known = inspect.signature(self.scheduler.step).parameters
         more = {key: value for key, value in {"eta": eta, "generator": generator}.items() if key in known}
         predict = predictor(network, labels)
+        if labels is not None and guidance_scale != 1:
+            predict = _guided(network, labels, torch.full_like(labels, none), guidance_scale)
         for t in self.progress_bar(self.scheduler.timesteps):
             scaled = self.scheduler.scale_model_input(x, t) if hasattr(self.scheduler, "scale_model_input") else x
             found = predict(scaled, t.expand(batch_size))
@@ -192,6 +223,29 @@ class SAGDPipeline(DiffusionPipeline):
             images = self.numpy_to_pil(images) if output_type == "pil" else images
         self.maybe_free_model_hooks()
         return ImagePipelineOutput(images=images) if return_dict else (images,)
+
+
+def _labels(given: list[int] | Tensor, none: int) -> Tensor:
+    """(B,), whole numbers from 0 to ``none``, which is checked where they are on the CPU."""
+    labels = torch.as_tensor(given)
+    if labels.ndim != 1 or labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
+        found = f"{tuple(labels.shape)}, {labels.dtype}"
+        raise InputError(f"class_labels are {found}; they must be whole numbers, one for each image")
+    if labels.device.type == "cpu" and len(labels) and not 0 <= labels.min() <= labels.max() <= none:
+        raise InputError(f"class_labels are {labels.min()} to {labels.max()}; allowed are 0 to {none}, which is none")
+    return labels
+
+
+def _guided(network: ModelMixin, labels: Tensor, none: Tensor, scale: float) -> Callable[[Tensor, Tensor], Tensor]:
+    """A network under classifier-free guidance; of channels beyond those of x, variances, the label's are taken."""
+    both = predictor(network, torch.cat([labels, none]))
+
+    def predict(x: Tensor, t: Tensor) -> Tensor:
+        label, without = both(torch.cat([x, x]), torch.cat([t, t])).chunk(2)
+        c = x.shape[1]
+        return torch.cat([without[:, :c] + scale * (label[:, :c] - without[:, :c]), label[:, c:]], 1)
+
+    return predict
 
 
 intercept(sys.modules[__name__])

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sagd.errors import InputError
+from sagd.networks.base import Network, again
 from sagd.networks.config import arguments, check_counts, described
 from sagd.networks.unet import TimestepEmbedding
 
@@ -41,7 +42,7 @@ def dit(
     return DiTDH(size[0], channels, patch, tuple(widths), tuple(depths), tuple(heads), num_classes=classes)
 
 
-class DiTDH(nn.Module):
+class DiTDH(Network):
     """DiT^DH for square images or latents; the defaults are DiT^DH-S, for 768 x 16 x 16.
 
     Parameters
@@ -62,6 +63,7 @@ class DiTDH(nn.Module):
     """
 
     _no_split_modules = ["Block"]  # noqa: RUF012, what FSDP wraps
+    gradient_checkpointing = False
 
     def __init__(
         self,
@@ -145,11 +147,11 @@ class DiTDH(nn.Module):
         condition = F.silu(condition)[:, None]
         tokens = self.body_embed(sample).flatten(2).mT + self.position
         for block in self.body:
-            tokens = block(tokens, condition, (self.body_cos, self.body_sin))
+            tokens = again(self.gradient_checkpointing, block, tokens, condition, (self.body_cos, self.body_sin))
         condition = self.to_head(F.silu(tokens + time[:, None]))
         tokens = self.head_embed(sample).flatten(2).mT
         for block in self.head:
-            tokens = block(tokens, condition, (self.head_cos, self.head_sin))
+            tokens = again(self.gradient_checkpointing, block, tokens, condition, (self.head_cos, self.head_sin))
         shift, scale = self.modulation(F.silu(condition)).chunk(2, -1)
         tokens = self.out(self.norm(tokens) * (1 + scale) + shift)
         patch = self.body_embed.kernel_size[0]

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sagd.errors import InputError
+from sagd.networks.base import Network, again
 from sagd.networks.config import arguments, check_counts, described
 
 DOWN = ("DownBlock2D", "AttnDownBlock2D")  # without and with attention
@@ -72,7 +73,7 @@ def unet(
     )
 
 
-class UNet2DModel(nn.Module):
+class UNet2DModel(Network):
     """A U-Net of residual blocks, with attention where asked. Settings have diffusers' names and defaults.
 
     Parameters
@@ -239,6 +240,8 @@ class Attention(nn.Module):
 class Level(nn.Module):
     """Residual blocks at one resolution, each followed by attention if the width of a head is given."""
 
+    gradient_checkpointing = False
+
     def __init__(self, inside: list[int], width: int, time: int, groups: int, head: int | None):
         super().__init__()
         self.attentions, self.resnets = nn.ModuleList(), nn.ModuleList()
@@ -248,8 +251,8 @@ class Level(nn.Module):
                 self.attentions.append(Attention(width, head, groups))
 
     def layer(self, i: int, x: Tensor, embedded: Tensor) -> Tensor:
-        x = self.resnets[i](x, embedded)
-        return self.attentions[i](x) if len(self.attentions) else x
+        x = again(self.gradient_checkpointing, self.resnets[i], x, embedded)
+        return again(self.gradient_checkpointing, self.attentions[i], x) if len(self.attentions) else x
 
 
 class Down(Level):
@@ -275,6 +278,8 @@ class Down(Level):
 class Middle(nn.Module):
     """Attention between two residual blocks."""
 
+    gradient_checkpointing = False
+
     def __init__(self, width: int, time: int, groups: int, head: int):
         super().__init__()
         self.attentions, self.resnets = nn.ModuleList(), nn.ModuleList()
@@ -283,7 +288,9 @@ class Middle(nn.Module):
         self.resnets.append(Residual(width, width, time, groups))
 
     def forward(self, x: Tensor, embedded: Tensor) -> Tensor:
-        return self.resnets[1](self.attentions[0](self.resnets[0](x, embedded)), embedded)
+        x = again(self.gradient_checkpointing, self.resnets[0], x, embedded)
+        x = again(self.gradient_checkpointing, self.attentions[0], x)
+        return again(self.gradient_checkpointing, self.resnets[1], x, embedded)
 
 
 class Up(Level):

@@ -55,7 +55,18 @@ def described(network: nn.Module) -> dict[str, Any]:
 
 
 def load(folder: Path) -> nn.Module:
-    """Read a network back, in evaluation mode.
+    """Read a network back, in evaluation mode and without gradients.
+
+    Raises
+    ------
+    InputError
+        As `read`.
+    """
+    return read(folder).eval().requires_grad_(False)
+
+
+def read(folder: Path) -> nn.Module:
+    """Read a network back, as it is before training.
 
     Raises
     ------
@@ -78,4 +89,4 @@ def load(folder: Path) -> nn.Module:
         network.load_state_dict(tensors)
     except RuntimeError as error:
         raise InputError(f"{folder / WEIGHTS} does not fit {folder / CONFIG}: {str(error).splitlines()[0]}") from error
-    return network.eval().requires_grad_(False)
+    return network

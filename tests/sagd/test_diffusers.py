@@ -567,6 +567,67 @@ def test_a_transformer_with_labels_has_the_librarys_weights():
         SAGDPipeline(sagd.diffusers.ShapedDDPMScheduler(spectrum=noise))
 
 
+@pytest.mark.parametrize("kind", ["unet", "ours", "theirs"])
+def test_guidance_is_its_formula(kind):
+    """One step of DDIM from T - 1 with all the noise: what the scheduler is given is none + s (label - none)."""
+    if kind == "unet":
+        network, none = {"unet": tiny(num_class_embeds=4)}, 3
+    elif kind == "ours":
+        torch.manual_seed(0)
+        model = SAGDTransformer2DModel(16, 1, 2, (16, 32), (1, 1), (2, 2), num_classes=3)
+        for p in model.parameters():
+            torch.nn.init.normal_(p, std=0.3)
+        network, none = {"transformer": model.eval()}, 3
+    else:
+        network, none = {"transformer": dit().transformer}, 10
+    scheduler = sagd.diffusers.ShapedDDPMScheduler(
+        clip_sample=False, spectrum=TILTED, variance_type="learned_range" if kind == "theirs" else "fixed_small"
+    )
+    pipeline = SAGDPipeline(scheduler, **network)
+    pipeline.set_progress_bar_config(disable=True)
+    given, plain = [], scheduler.step
+    scheduler.step = lambda found, t, x, **how: given.append((found, x, t)) or plain(found, t, x, **how)
+    model = pipeline.network
+    with torch.no_grad():
+        for scale in (1.0, 0.0, 3.0):
+            given.clear()
+            pipeline(class_labels=[1, none], num_inference_steps=1, guidance_scale=scale, output_type="pt")
+            found, x, t = given[0]
+            label, without = (
+                weights.predictor(model, torch.tensor(labels))(x, t.expand(2)) for labels in ([1, none], [none, none])
+            )
+            c = x.shape[1]
+            torch.testing.assert_close(found[:, :c], (without + scale * (label - without))[:, :c], atol=1e-5, rtol=1e-4)
+            torch.testing.assert_close(found[:, c:], label[:, c:], atol=1e-5, rtol=1e-4)
+            torch.testing.assert_close(found[1:, :c], without[1:, :c], atol=1e-5, rtol=1e-4)  # none guides to itself
+    assert not torch.allclose(label[0], without[0], atol=1e-3)
+
+
+def test_what_our_pipeline_cannot_be_asked_is_told_in_one_line():
+    network, theirs = ours(classes=3)
+    scheduler = sagd.diffusers.ShapedDDIMScheduler(spectrum=TILTED)
+    labelled, plain = SAGDPipeline(scheduler, theirs), SAGDPipeline(scheduler, tiny())
+    for match, pipeline, call in (
+        ("class_labels are 0 to 4; allowed are 0 to 3, which is none", labelled, {"class_labels": [0, 4]}),
+        ("class_labels are -1 to 0; allowed", labelled, {"class_labels": torch.tensor([0, -1])}),
+        (r"class_labels are \(1,\), torch.float32; they must be whole", labelled, {"class_labels": [0.5]}),
+        (r"class_labels are \(\), torch.int64; they must be", labelled, {"class_labels": 1}),
+        (
+            "guidance_scale is 'high'; it must be a finite number",
+            labelled,
+            {"class_labels": [0], "guidance_scale": "high"},
+        ),
+        ("guidance_scale is 2; guidance needs a network that knows labels", plain, {"guidance_scale": 2.0}),
+        ("output_type is 'jpeg'; allowed: pil, np, pt", plain, {"output_type": "jpeg"}),
+    ):
+        with pytest.raises(sagd.InputError, match=match):
+            pipeline(**call)
+    with pytest.raises(
+        sagd.InputError, match=r"the network is a UNet2DModel of sagd.networks.unet, .* diffusers.UNet2"
+    ):
+        SAGDPipeline(scheduler, network)
+
+
 def run(code, *arguments):
     """Python in a process of its own."""
     return subprocess.run([sys.executable, "-c", code, *arguments], cwd=ROOT, capture_output=True, text=True)

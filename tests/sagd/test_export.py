@@ -94,6 +94,12 @@ def test_what_no_scheduler_equals_is_sampled_by_the_library(name, tmp_path):
     torch.testing.assert_close(followed(tmp_path), drawn(network(), formulation, noise, sampler))
 
 
+def test_a_users_text_is_no_markup():
+    assert export.text("a_b <b>`x`</b> & *c*\u202e\n") == r"a_b &lt;b&gt;\`x\`&lt;/b&gt; &amp; \*c\*\\u202e\\n"
+    assert export.code('{"a": 1}') == '`{"a": 1}`'
+    assert export.code("a``b") == "``` a``b ```"
+
+
 def test_colored_steps_are_not_lost_in_silence(tmp_path):
     colored = ColoredNoise(SIZE, torch.zeros(1, dtype=torch.float64), torch.zeros(1, 12, dtype=torch.float64))
     diffusion = Colored.of(sagd.Diffusion(LINEAR), colored)

@@ -14,7 +14,7 @@ from diffusers.models.modeling_outputs import Transformer2DModelOutput
 
 from sagd.errors import InputError
 from sagd.networks import weights
-from sagd.networks.dit import dit
+from sagd.networks.dit import DiTDH, dit
 from sagd.networks.unet import FIXED, UNet2DModel, unet
 
 SMALL = {"size": (8, 8), "channels": 1, "widths": [8, 16], "layers": 1, "attention": [False, False], "groups": 4}
@@ -240,6 +240,56 @@ def test_a_dit_without_labels_takes_none():
     assert network(x, t).shape == x.shape
     with pytest.raises(InputError, match="knows none"):
         network(x, t, torch.zeros(2, dtype=torch.int64))
+
+
+MADE = {
+    "unet": lambda: unet(**SMALL | {"attention": [True, True], "classes": 3}),
+    "dit": lambda: awake(dit(**TINY_DIT)),
+}
+
+
+def awake(network):
+    """A transformer whose modulations have left zero, so that all weights have gradients."""
+    for p in network.parameters():
+        torch.nn.init.normal_(p, std=0.1)
+    return network
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_checkpointing_computes_blocks_again_and_changes_no_bit(name):
+    torch.manual_seed(0)
+    network = MADE[name]().train()
+    given = inputs(network, (8, 8) if name == "unet" else (4, 4), 3)
+    runs = []
+    for module in network.modules():
+        if type(module).__name__ in ("Block", "Residual", "Attention"):
+            module.register_forward_pre_hook(lambda *_: runs.append(1))
+
+    def counted():
+        runs.clear()
+        return everything(network, *given), len(runs)
+
+    plain, once = counted()
+    network.enable_gradient_checkpointing()
+    checkpointed, twice = counted()
+    network.disable_gradient_checkpointing()
+    _, after = counted()
+    assert (twice, after) == (2 * once, once)
+    for found, expected in zip(checkpointed, plain, strict=True):
+        assert found is expected is None or torch.equal(found, expected)  # places have no gradient
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_a_network_saves_itself_and_is_read_back_ready_to_train(name, tmp_path):
+    network = MADE[name]()
+    network.save_pretrained(str(tmp_path))
+    again = type(network).from_pretrained(tmp_path)
+    assert not again.training and again.config == network.config
+    for (key, p), (other, q) in zip(network.named_parameters(), again.named_parameters(), strict=True):
+        assert (key, p.requires_grad) == (other, q.requires_grad) and torch.equal(p, q)
+    wrong = DiTDH if name == "unet" else UNet2DModel
+    with pytest.raises(InputError, match=f"holds a {type(network).__name__}, not a {wrong.__name__}"):
+        wrong.from_pretrained(tmp_path)
 
 
 @pytest.mark.parametrize("labels", [None, torch.tensor([1, 2])], ids=["no labels", "labels"])
