@@ -19,7 +19,9 @@ from pipeline.params.sections import Noise as NoiseSection
 from sagd.data import SOURCES, channels_of
 from sagd.errors import InputError, amount
 from sagd.images import tell
+from sagd.metrics.comparison import check_end
 from sagd.metrics.distances import METRICS
+from sagd.metrics.measure import check_names
 from sagd.noise.base import Noise
 from sagd.operators import band_pass
 from sagd.runtime.files import read_json, scratch
@@ -140,12 +142,14 @@ def _check_counts(setting: Setting, prepared: bool) -> None:
 
 
 def _check_files(setting: Setting, dataset: Dataset | None) -> None:
-    """Refuse what is not there: a user's own function, a file of features or of a reference."""
+    """Refuse names that tables can't show, and what is not there: a function, a file of features or of a reference."""
     named = [("noise.operator", "operators", setting.noise.operator)]
     if dataset is not None:
         named += [("dataset.name", "data", dataset.name)]
     if setting.has("evaluate"):
         named += [("evaluate.metrics", "metrics", metric) for metric in setting.evaluate.metrics]
+        check_names(sorted({metric for metric in setting.evaluate.metrics if ":" in metric}))
+        check_end("evaluate.features", Path(setting.evaluate.features).stem)
     for key, folder, name in named:
         if ":" in name:
             own(name, EXTENSIONS / folder, key)

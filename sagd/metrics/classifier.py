@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sagd.errors import InputError
+from sagd.errors import InputError, check_finite
+from sagd.metrics.checks import check_count
 from sagd.noise.randomness import generator, seeded
 from sagd.runtime.files import write_bytes
 
@@ -32,6 +33,11 @@ class Fit:
         Passes over the training images, images a step, peak learning rate.
     seed
         Of the initial weights and the order of the images.
+
+    Raises
+    ------
+    InputError
+        A number that is out of its range: ``batch_size`` is 2 or more, the seed 0 or more, the others above 0.
     """
 
     features: int = 64
@@ -39,6 +45,14 @@ class Fit:
     batch_size: int = 128
     lr: float = 2e-3
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what trains nothing."""
+        for name, least in (("features", 1), ("epochs", 1), ("batch_size", 2), ("seed", 0)):
+            check_count(name, getattr(self, name), least)
+        check_finite("lr", self.lr)
+        if self.lr <= 0:
+            raise InputError(f"lr is {self.lr:g}; it must be above 0")
 
 
 class Classifier(nn.Module):
@@ -78,8 +92,9 @@ def fit(images: Tensor, labels: Tensor, how: Fit, report: Callable[[int], None] 
     Raises
     ------
     InputError
-        Fewer images than a batch, images too small, or a single class.
+        Other types or shapes, labels below 0, fewer images than a batch, images too small, or a single class.
     """
+    _check(images, labels)
     classes = int(labels.max()) + 1
     if len(images) < how.batch_size or min(images.shape[2:]) < 8 or classes < 2:
         raise InputError(
@@ -105,6 +120,7 @@ def fit(images: Tensor, labels: Tensor, how: Fit, report: Callable[[int], None] 
 @torch.inference_mode()
 def accuracy(network: Classifier, images: Tensor, labels: Tensor) -> float:
     """The share of images (N, C, H, W), uint8, that a classifier names rightly."""
+    _check(images, labels)
     found = [network.logits(_coloured(some)).argmax(1) for some in images.split(1000)]
     return float((torch.cat(found) == labels).double().mean())
 
@@ -120,6 +136,16 @@ def export(network: Classifier, path: Path) -> None:
         warnings.simplefilter("ignore", FutureWarning)
         torch.jit.save(torch.jit.script(network), content)
     write_bytes(path, content.getvalue())
+
+
+def _check(images: Tensor, labels: Tensor) -> None:
+    """Refuse images that are not (N, C, H, W) in uint8, C 1 or 3, and labels that are not one an image, from 0."""
+    shape = tuple(images.shape)
+    if images.ndim != 4 or shape[1] not in (1, 3) or images.dtype != torch.uint8 or not shape[0]:
+        raise InputError(f"images of shape {shape} and type {images.dtype}; they must be (N, 1 or 3, H, W) in uint8")
+    if labels.shape != shape[:1] or labels.dtype != torch.int64 or labels.min() < 0:
+        told = f"labels of shape {tuple(labels.shape)} and type {labels.dtype}"
+        raise InputError(f"{told}; they must be ({shape[0]},) in int64, from 0")
 
 
 def _coloured(images: Tensor) -> Tensor:

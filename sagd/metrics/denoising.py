@@ -3,6 +3,7 @@
 It needs no samples and no features, and says directly which frequencies a network has learnt.
 """
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -58,14 +59,23 @@ def denoising_errors(
     Raises
     ------
     InputError
-        Varying noise, or fewer than two images.
+        Varying noise, or fewer than two images; ratios that are not above 0; data or a network's output that are not
+        finite.
     """
     if not noise.constant or len(x0) < 2:
         raise InputError(f"denoising takes constant noise and two images or more; there are {len(x0)}")
+    if x0.ndim != 4 or not x0.is_floating_point():
+        raise InputError(f"x0 has shape {tuple(x0.shape)} and type {x0.dtype}; it must be (N, C, H, W) of real numbers")
+    if not snrs or not all(0 < snr < math.inf for snr in snrs):
+        raise InputError(f"snrs are {snrs}; they must be above 0, one or more")
+    if batch_size < 1:
+        raise InputError(f"batch_size is {batch_size}; it must be 1 or more")
     schedule, size = diffusion.schedule, tuple(x0.shape[-2:])
     x0 = noise.project(x0)
     spectrum = noise.at(0)
     variance = _rings(x0 - x0.mean(0)) * len(x0) / (len(x0) - 1)
+    if not variance.isfinite().all():
+        raise InputError("x0 has numbers that are not finite")
     strength = ring_means(spectrum.weight.double().cpu() ** 2)
     whole = (ring_means(spectrum.support.double().cpu().expand(size)) == 1) & (variance > 0)
     alpha_bar = schedule.alpha_bar.cpu()
@@ -86,6 +96,8 @@ def denoising_errors(
                 x0hat, _ = schedule.x0_and_eps(xt, t, output, diffusion.prediction)
                 total += len(ts) * _rings(x0hat - x0[rows])
                 report(len(ts))
+        if not total.isfinite().all():  # or it would pass for a ratio that the schedule does not reach
+            raise InputError(f"the network's output at step {t} is not finite")
         return total / len(x0) / variance
 
     visited = sorted({*after[reached].tolist(), *(after - 1)[reached].tolist()})

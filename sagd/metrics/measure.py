@@ -17,7 +17,7 @@ from sagd.metrics.frechet import Moments
 from sagd.runtime.parallel import blocks
 from sagd.runtime.registry import own, where
 
-__all__ = ["METRICS", "caveats", "copies", "find", "measure", "needing_images"]
+__all__ = ["METRICS", "caveats", "check_names", "copies", "find", "measure", "needing_images"]
 
 ALIKE = 1e-5  # of the largest feature: by how much those of one image may differ, as its place in a batch moves them
 
@@ -123,14 +123,19 @@ def find(metrics: Iterable[str], folder: Path = Path()) -> dict[str, Metric]:
     names = {str(name) for name in metrics}
     theirs = sorted(name for name in names if ":" in name)
     ours = sorted(names.difference(theirs))
-    functions: dict[str, str] = {}
-    for place in theirs:
+    check_names(theirs)
+    return {name: METRICS[name] for name in ours} | {name: _own(name, folder) for name in theirs}
+
+
+def check_names(places: Iterable[str]) -> None:
+    """Refuse functions of a user's own, such as ``mine.py:distance``, with names that are taken, or that two have."""
+    seen: dict[str, str] = {}
+    for place in places:
         function = place.rpartition(":")[2]
         check_begin(f"metric {place}", function)
-        if function in functions:
-            raise InputError(f"metric {place}: {functions[function]} has the same name; rename one of the functions")
-        functions[function] = place
-    return {name: METRICS[name] for name in ours} | {name: _own(name, folder) for name in theirs}
+        if function in seen:
+            raise InputError(f"metric {place}: {seen[function]} has the same name; rename one of the functions")
+        seen[function] = place
 
 
 def needing_images(metrics: dict[str, Metric]) -> list[str]:

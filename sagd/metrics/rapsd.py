@@ -27,7 +27,14 @@ def rapsd(x: Tensor) -> tuple[Tensor, Tensor]:
     radii, power
         (K,) each, float64: power |F x|^2 of the unitary DFT, averaged over rings one bin of the shorter side wide;
         radii are the mean radius of each ring's bins, in cycles per pixel. The zero frequency is a ring of its own.
+
+    Raises
+    ------
+    InputError
+        No image (..., H, W), or complex numbers.
     """
+    if x.ndim < 2 or not x.numel() or x.is_complex():
+        raise InputError(f"x has shape {tuple(x.shape)} and type {x.dtype}; it must be real images (..., H, W)")
     power = torch.fft.fft2(x.double(), norm="ortho").abs().square().reshape(-1, *x.shape[-2:]).mean(0).cpu()
     return ring_means(radius(tuple(x.shape[-2:]))), ring_means(power)
 
@@ -73,11 +80,16 @@ def exponent(power: Tensor, up_to: float = 0.5) -> Exponent:
     Raises
     ------
     InputError
-        Fewer than three rings.
+        Fewer than three rings; power that is below 0 or not finite.
     """
     with needs("metrics"):
         from scipy import stats
 
+    if power.ndim < 2 or not power.numel() or power.is_complex():
+        raise InputError(f"power has shape {tuple(power.shape)} and type {power.dtype}; it must be real (..., H, W)")
+    if not ((power >= 0) & power.isfinite()).all():
+        bad = power[~((power >= 0) & power.isfinite())][0].item()
+        raise InputError(f"power has the value {bad:g}; it must be finite, 0 or more")
     size = tuple(power.shape[-2:])
     means, r = ring_means(power.double().reshape(-1, *size).mean(0)), radius(size)
     used = (ring_means(r) > 0) & (ring_means(r) <= up_to) & (means > 0)
@@ -118,10 +130,19 @@ def jackknife(each: Tensor) -> tuple[Tensor, Tensor]:
     -------
     power, error
         (B,) each; power is unbiased (n - 1).
+
+    Raises
+    ------
+    InputError
+        Fewer than three images; shares that are not finite, by the first such image.
     """
+    if each.ndim != 2:
+        raise InputError(f"shares of shape {tuple(each.shape)}; they must be (N, B)")
     n = len(each)
     if n < 3:
         raise InputError(f"{n} images; a standard error needs 3 or more")
+    if not each.isfinite().all():
+        raise InputError(f"image {(~each.isfinite()).any(1).nonzero()[0].item()} has a share that is not finite")
     squares = (each - each.mean(0)).square().sum(0)
     return each.sum(0) / (n - 1), (n * squares / (n - 1)).sqrt() / (n - 2)
 
@@ -138,9 +159,9 @@ def compare(samples: Tensor, data: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     -------
     ratio, error, differs
         (B,) each: the ratio, its standard error (of both sets, to first order), and whether the ratio is more than two
-        standard errors away from 1.
+        standard errors away from 1; or whether the samples have any power where the data have none.
     """
     (ours, our_error), (theirs, their_error) = jackknife(samples), jackknife(data)
     ratio = ours / theirs
     error = torch.hypot(our_error, ratio * their_error) / theirs
-    return ratio, error, (ratio - 1).abs() > 2 * error
+    return ratio, error, torch.where(theirs > 0, (ratio - 1).abs() > 2 * error, ours > 0)

@@ -1,8 +1,11 @@
 """How much the scores differ that two networks have learnt, over the trajectory."""
 
+import math
+
 import torch
 from torch import Tensor
 
+from sagd.errors import InputError
 from sagd.formulations.base import Predict
 from sagd.formulations.diffusion import Diffusion
 from sagd.noise.spectrum import Spectrum
@@ -26,7 +29,16 @@ def score_difference(
         (N, C, H, W), data and N(0, I).
     t
         The step.
+
+    Raises
+    ------
+    InputError
+        No images, or fields of other shapes; scores that are not finite, or all 0.
     """
+    if not len(x0) or x0.shape != white.shape:
+        raise InputError(
+            f"x0 has shape {tuple(x0.shape)}, white {tuple(white.shape)}; both must be (N, C, H, W), N > 0"
+        )
     squares = torch.zeros(3, dtype=torch.float64)
     with torch.inference_mode():
         for rows in blocks(len(x0), batch_size):
@@ -34,7 +46,10 @@ def score_difference(
             xt = diffusion.schedule.q_sample(x0[rows], ts, white[rows])
             a, b = (_score(learnt, diffusion, xt, ts) for learnt in (one, other))
             squares += torch.stack([v.double().square().sum().cpu() for v in (a - b, a, b)])
-    return (2 * squares[0] / (squares[1] + squares[2])).item()
+    difference = (2 * squares[0] / (squares[1] + squares[2])).item()
+    if not math.isfinite(difference):
+        raise InputError(f"the scores at step {t} are not finite, or all 0: {squares[1]:g} and {squares[2]:g} squared")
+    return difference
 
 
 def _score(learnt: Learnt, diffusion: Diffusion, xt: Tensor, t: Tensor) -> Tensor:

@@ -286,6 +286,12 @@ def test_a_file_that_is_no_study_is_told_in_one_line(tmp_path, monkeypatch, text
             {"evaluate__metrics": ["mine.py:x"]},
             r"^evaluate\.metrics is 'mine\.py:x'; there is no file .*metrics/mine",
         ),
+        (
+            {"evaluate__metrics": ["mine.py:kd"]},
+            r"^metric mine\.py:kd: names that begin with .* are sagd's own; rename",
+        ),
+        ({"evaluate__metrics": ["a.py:x", "b.py:x"]}, r"^metric b\.py:x: a\.py:x has the same name; rename one"),
+        ({"evaluate__features": "my_se.pt"}, r"^evaluate\.features: names that end with se, .*; rename 'my_se'"),
         ({"noise__operator": "mine.py:x"}, r"^noise\.operator is 'mine\.py:x'; there is no file .*operators/mine\.py"),
         ({"dataset__name": "mine.py:x"}, r"^dataset\.name is 'mine\.py:x'; there is no file .*data/mine\.py"),
         (

@@ -58,3 +58,38 @@ def test_what_it_cannot_learn_from_is_refused():
         fit(DIGITS[:10], torch.arange(10), HOW)
     with pytest.raises(InputError, match="in 1 classes"):
         fit(DIGITS[:100], torch.zeros(100, dtype=torch.long), HOW)
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "says"),
+    [
+        (DIGITS[:100].float() / 255, LABELS[:100], r"images of .* type torch\.float32; .* in uint8"),
+        (DIGITS[:100, 0], LABELS[:100], r"images of shape \(100, 16, 16\)"),
+        (DIGITS[:100].expand(-1, 2, -1, -1), LABELS[:100], r"images of shape \(100, 2, 16, 16\)"),
+        (DIGITS[:100], LABELS[:99], r"labels of shape \(99,\) .*; they must be \(100,\) in int64, from 0"),
+        (DIGITS[:100], LABELS[:100] - 9, "from 0"),
+        (DIGITS[:100], LABELS[:100].float(), r"type torch\.float32; they must be \(100,\) in int64"),
+        (DIGITS[:0], LABELS[:0], r"images of shape \(0, 1, 16, 16\)"),
+    ],
+)
+def test_images_and_labels_are_checked(images, labels, says, network):
+    for call in (lambda: fit(images, labels, HOW), lambda: accuracy(network, images, labels)):
+        with pytest.raises(InputError, match=says):
+            call()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("lr", float("nan")),
+        ("lr", 0.0),
+        ("lr", -1.0),
+        ("epochs", 0),
+        ("batch_size", 1),
+        ("features", 2.5),
+        ("seed", -1),
+    ],
+)
+def test_a_fit_has_ranges(name, value):
+    with pytest.raises(InputError, match=f"^{name} is {value:g}"):
+        Fit(**{name: value})

@@ -79,3 +79,27 @@ def test_the_batch_size_changes_nothing():
 def test_one_image_has_no_variance():
     with pytest.raises(InputError, match="two images or more; there are 1"):
         denoising_errors(wiener(sagd.isotropic(SIZE)), DIFFUSION, sagd.isotropic(SIZE), DATA[:1], generator=None)
+
+
+def test_an_output_that_is_not_finite_is_told():
+    """Else it would look like a ratio that the schedule does not reach."""
+    noise = sagd.isotropic(SIZE)
+    with pytest.raises(InputError, match=r"the network's output at step [0-9]+ is not finite"):
+        denoising_errors(lambda xt, t: xt * torch.inf, DIFFUSION, noise, DATA[:9], generator=generator(0, "w"))
+
+
+@pytest.mark.parametrize(
+    ("x0", "how", "says"),
+    [
+        (DATA[:9] * torch.nan, {}, "x0 has numbers that are not finite"),
+        (DATA[:9, 0], {}, r"x0 has shape \(9, 8, 8\)"),
+        (DATA[:9].to(torch.uint8), {}, r"type torch\.uint8; it must be \(N, C, H, W\) of real numbers"),
+        (DATA[:9], {"snrs": (1.0, -1.0)}, r"snrs are \(1\.0, -1\.0\); they must be above 0"),
+        (DATA[:9], {"snrs": ()}, r"snrs are \(\)"),
+        (DATA[:9], {"batch_size": 0}, "batch_size is 0"),
+    ],
+)
+def test_bad_input_is_told(x0, how, says):
+    noise = sagd.isotropic(SIZE)
+    with pytest.raises(InputError, match=says):
+        denoising_errors(wiener(noise), DIFFUSION, noise, x0, generator=generator(0, "w"), **how)

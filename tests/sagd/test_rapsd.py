@@ -74,6 +74,35 @@ def test_errors_of_the_ratio_are_its_scatter(generator):
     assert 0.02 < torch.stack(marked).double().mean() < 0.1
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -1.0])
+def test_a_power_that_is_none_is_told_and_not_left_out(value):
+    power = sagd.power_law((16, 16), -1.0).weight.square()
+    power[3, 4] = value
+    with pytest.raises(InputError, match=f"power has the value {value:g}; it must be finite, 0 or more"):
+        rapsd.exponent(power)
+
+
+@pytest.mark.parametrize("x", [torch.ones(8), torch.ones(0, 8, 8), torch.ones(8, 8, dtype=torch.complex64)])
+def test_a_spectrum_is_of_real_images(x):
+    for measure in (rapsd.rapsd, rapsd.exponent):
+        with pytest.raises(InputError, match="it must be real"):
+            measure(x)
+
+
+def test_an_image_whose_power_is_not_finite_is_told(generator):
+    each = torch.rand((7, 3), generator=generator)
+    each[4, 1] = torch.nan
+    with pytest.raises(InputError, match="image 4 has a share that is not finite"):
+        rapsd.compare(each, torch.rand((7, 3), generator=generator))
+
+
+def test_power_where_the_data_have_none_differs(generator):
+    data, samples = torch.rand((2, 7, 3), generator=generator)
+    data[:, 0] = samples[:, 1] = data[:, 1] = 0
+    _, _, differs = rapsd.compare(samples, data)
+    assert differs[:2].tolist() == [True, False]
+
+
 def test_a_missing_scipy_is_told(monkeypatch):
     monkeypatch.setitem(sys.modules, "scipy", None)
     with pytest.raises(InputError, match=r"scipy.*; pip install 'sagd\[metrics\]'"):

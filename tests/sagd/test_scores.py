@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import sagd
+from sagd.errors import InputError
 from sagd.metrics.scores import score_difference
 from sagd.noise.randomness import generator
 from sagd.oracle.targets import Mixture
@@ -45,3 +46,11 @@ def test_a_network_equals_itself_and_batches_change_nothing():
     assert score_difference(one, one, DIFFUSION, X0, WHITE, 50) == 0
     whole, parts = (score_difference(one, other, DIFFUSION, X0, WHITE, 50, size) for size in (40, 7))
     assert whole == pytest.approx(parts, rel=1e-10)
+
+
+def test_scores_that_are_not_finite_are_told():
+    broken = (lambda xt, ts: torch.full_like(xt, torch.nan), learnt(0.0)[1])
+    with pytest.raises(InputError, match="the scores at step 50 are not finite"):
+        score_difference(broken, learnt(0.25), DIFFUSION, X0, WHITE, 50)
+    with pytest.raises(InputError, match=r"x0 has shape \(40, 1, 8, 8\), white \(39, 1, 8, 8\)"):
+        score_difference(learnt(0.0), learnt(0.25), DIFFUSION, X0, WHITE[1:], 50)
