@@ -73,7 +73,8 @@ def draw_batches(
 ) -> Iterator[Tensor]:
     """Draw some of n samples, a batch at a time. Sample k has a generator of its own, so nothing else changes it.
 
-    To the bit on one machine at one batch size; at another, convolutions may round differently in the last place.
+    To the bit on one machine at one batch size and number of threads; at another, convolutions may round differently in
+    the last place.
 
     Parameters
     ----------

@@ -43,7 +43,7 @@ def machine(world: World) -> dict[str, str]:
 
 
 def _cpu() -> str:
-    """The processor's name; numbers are the same to the bit only on one kind."""
+    """The processor's name; numbers are the same to the bit only on one kind, with one number of threads."""
     facts = Path("/proc/cpuinfo")
     named = re.search(r"model name\s*:\s*(.+)", facts.read_text()) if facts.is_file() else None
     return named[1] if named else platform.processor() or platform.machine()

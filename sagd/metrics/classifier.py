@@ -80,7 +80,7 @@ class Classifier(nn.Module):
 
 
 def fit(images: Tensor, labels: Tensor, how: Fit, report: Callable[[int], None] = lambda images: None) -> Classifier:
-    """Train a classifier; the same bits at every call with the same number of threads.
+    """Train a classifier; the same bits at every call on one machine with the same number of threads.
 
     Parameters
     ----------

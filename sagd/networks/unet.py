@@ -1,7 +1,8 @@
 """The U-Net of diffusers (`UNet2DModel`) in PyTorch alone: same settings, same names of weights, same numbers.
 
 It has what `unet` below can build; other settings are refused. The initial weights that a seed gives, the outputs and
-the gradients are diffusers' to the bit on a CPU in float32, so layers are made and called in diffusers' order.
+the gradients are diffusers' to the bit on a CPU in float32, with the same number of threads, so layers are made and
+called in diffusers' order.
 """
 
 import math

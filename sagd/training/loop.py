@@ -1,4 +1,4 @@
-"""The training loop: loss, optimiser, EMA, and checkpoints; a resumed run ends with the same bits."""
+"""The training loop: loss, optimiser, EMA, and checkpoints; a resumed run ends with the same bits (see `train`)."""
 
 import json
 import os
@@ -76,8 +76,8 @@ def train(
         the order of sums; only rank 0 writes checkpoints and snapshots.
     checkpoint
         Where to save, about every ``checkpoint_seconds``; less often if saving is slow, so that it takes at most 5 % of
-        the time. If the file exists, the run resumes from it, on any number of processes; on one CPU the final weights
-        are bit-identical to those of an uninterrupted run.
+        the time. If the file exists, the run resumes from it, on any number of processes; on one CPU, with one number
+        of threads, the final weights are bit-identical to those of an uninterrupted run.
     resumed
         Called once with the step that the run resumes from, if it does.
     report
