@@ -31,6 +31,10 @@ from sagd.spaces.autoencoder import Autoencoder
 from sagd.spaces.moments import statistics
 
 Moments = dict[str, Tensor]
+WORSE = (
+    -0.5,
+    0.0,
+)  # from, below: exponents that the study of the claims found worse than 0, on MNIST (docs/results.md)
 Space = tuple[Moments, dict, Moments | None]  # the data's moments, where they are, the normalisation of latents
 
 
@@ -133,6 +137,9 @@ def noise_of(setting: Setting, data: Moments) -> Noise:
         diffusion = Diffusion(Schedule(formulation.alpha_bar), setting.train.prediction)
         alpha = suggest(data["mean"], data["power"], diffusion, how, **conventions).alpha
         print(f"encode: {setting.title}: the data suggest alpha {alpha:g}")
+        if WORSE[0] <= alpha < WORSE[1]:
+            said = f"digits came out worse with alpha below 0 than with 0 (docs/results.md); compare {alpha:g} with 0"
+            print(f"encode: {setting.title}: warning: {said}")
     return noise.spectrum(data["power"].mean(0), formulation.alpha_bar, alpha)
 
 

@@ -47,7 +47,7 @@ LARGEST = 4 << 20  # bytes of a file of parameters; the paper's, with 171 settin
 DEEPEST = 16  # mappings and lists inside each other
 MOST = 10**6  # values, those of aliases counted where they are used
 OURS = ("noise", "corrupt", "encode", "train", "sample", "evaluate")  # sections that a setting has of its own
-# Keys that may change while a result stays as it is, but perhaps for rounding; `repeats` is told by the seeds.
+# Keys that affect results only by rounding; `repeats` is told by the seeds.
 ASIDE = {
     "dataset": {"name", "path", "channels"},
     "encode": {"on_the_fly", "per_shard", "batch_size"},
@@ -363,7 +363,7 @@ def _made(name: str, part: Section) -> dict[str, Any]:
 
 
 def _same(name: str, part: Section, recorded: dict) -> bool:
-    """Whether a section is as it was recorded; keys that have come since then had their defaults."""
+    """Whether a section is as it was recorded; keys added later count as defaults."""
     aside = part.model_dump(mode="json", include=ASIDE.get(name, set()), exclude_defaults=True)
     try:
         return _made(name, type(part).model_validate(recorded | aside)) == _made(name, part)

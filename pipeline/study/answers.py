@@ -2,6 +2,7 @@
 
 import math
 import subprocess
+from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
@@ -11,7 +12,7 @@ from IPython.display import HTML
 from pipeline.params import Params
 from pipeline.run import timings
 from pipeline.study import earlier, pages
-from pipeline.study.contrasts import EQUIVALENT, LEVEL, MEANINGS, SUPPORTED, Decision, Joint, error_rates
+from pipeline.study.contrasts import EQUIVALENT, MEANINGS, SUPPORTED, UNDECIDED, Decision, Joint, error_rates
 from pipeline.study.decided import (
     FILE,
     NOT_RUN,
@@ -28,6 +29,7 @@ from pipeline.study.decided import (
     recorded,
     settings_of,
 )  # fmt: skip
+from pipeline.study.sentences import SENTENCES
 from pipeline.study.verdicts import number
 from sagd.errors import InputError
 
@@ -41,7 +43,6 @@ MEASURES = {  # of an arm's samples, as the table of all measures calls them
     "between halves of the held-out": f"{PRIMARY}_of_halves",
     "of real images without the band": f"{PRIMARY}_of_filtered",
 }
-SIDES = ("below", "above")
 WHAT = {  # an effect is of, by the kind of its contrast, or by the stage that wrote it
     "difference": "distance",
     "gains": "the one effect on the distance over the other",
@@ -70,9 +71,9 @@ def share(part: float) -> str:
 
 
 def edges(band: str) -> str:
-    """The edges of a band that is named 04_05: 0.4 to 0.5."""
+    """The edges of a band that is named 04_05: [0.4, 0.5]."""
     low, high = (f"{edge[0]}.{edge[1:]}" for edge in band.split("_"))
-    return f"{low} to {high}"
+    return f"[{low}, {high}]"
 
 
 def told(found: Answer) -> str:
@@ -84,16 +85,7 @@ def told(found: Answer) -> str:
         if kind in ("rings", "fading"):
             return "; ".join(f"{part} {_slope(d)}" for part, d in zip(found.parts, decision.parts, strict=True))
         means = [d.mean for d in decision.parts]
-        sides: dict[str, list[str]] = {side: [] for side in SIDES}
-        for part, d in zip(found.parts, decision.parts, strict=True):
-            if _clear(d):
-                sides["below" if d.mean < 0 else "above"].append(part)
-        counts = (
-            f"{len(parts)} {side} 0" + (f" ({edges(*parts)})" if len(parts) == 1 else "")
-            for side, parts in sides.items() if parts
-        )  # fmt: skip
-        clear = ", ".join(counts) or "none clear of 0"
-        return f"means of {percent(min(means))} to {percent(max(means))} on {len(means)} bands; {clear}"
+        return f"{_over_bands(found.parts, decision)} (means of {percent(min(means))} to {percent(max(means))})"
     if kind == "share":
         return f"gains {share(-decision.mean)} % more ({share(-decision.high)} to {share(-decision.low)} %)"
     if kind in ("slope", "rings"):
@@ -103,6 +95,19 @@ def told(found: Answer) -> str:
     return f"{percent(decision.mean)} ({_between(decision.low, decision.high)})"
 
 
+def _over_bands(bands: Sequence[str], decision: Joint) -> str:
+    """On how many bands a distance is clearly smaller, and larger; a band that is alone in it is named."""
+    clear: dict[str, list[str]] = {"better": [], "worse": []}
+    for band, part, side in zip(bands, decision.parts, decision.sides, strict=True):
+        if side != UNDECIDED:
+            clear["better" if part.mean < 0 else "worse"].append(band)
+    told = [
+        f"{word} on {edges(*named) if len(named) == 1 else f'{len(named)} of {len(bands)} bands'}"
+        for word, named in clear.items() if named
+    ]  # fmt: skip
+    return ", ".join(told) or f"neither better nor worse on any of {len(bands)} bands"
+
+
 def _between(low: float, high: float) -> str:
     """An interval of logarithms of ratios, with a digit more where its ends would look the same."""
     ends = [100 * math.expm1(end) for end in (low, high)]
@@ -110,6 +115,15 @@ def _between(low: float, high: float) -> str:
     if told[0] == told[1]:
         told = [f"{end:+.{1 + len(told[0].partition('.')[2])}f}" for end in ends]
     return f"{told[0]} to {told[1]} %"
+
+
+def in_words(name: str, its: dict[str, Answer]) -> str:
+    """What came out of a question, in a sentence; empty where none was written for these verdicts."""
+    verdicts = {k: a.verdict for k, a in its.items()}
+    sentence = SENTENCES.get(name)
+    if sentence is None or any(verdicts.get(k) != verdict for k, verdict in sentence.of.items()):
+        return ""
+    return sentence.text.format_map({k: told(a) for k, a in its.items()})
 
 
 def what(contrast: Contrast) -> str:
@@ -124,11 +138,6 @@ def outcome(found: Answer) -> str:
     if found.decision is None:
         return said
     return f"{what(found.contrast)}{',' if said[0].isalpha() else ''} {said}"
-
-
-def _clear(decision: Decision) -> bool:
-    """Whether an effect of a claim about several is clear of 0: one-sided, 5 %, as that rule has it."""
-    return decision.p_difference / 2 < LEVEL
 
 
 def _slope(decision: Decision) -> str:
@@ -167,13 +176,13 @@ def _beside(its: dict[str, Answer]) -> str:
     return ", ".join(f"{words.count(word)} {word}" for word in dict.fromkeys(words))
 
 
-def heading(question: Question, its: dict[str, Answer]) -> str:
-    """The title of a claim, the paper's sentence, and ours, in Markdown."""
+def heading(name: str, question: Question, its: dict[str, Answer]) -> str:
+    """The title of a claim, what came out in a sentence, the paper's sentence, and ours, in Markdown."""
     verdicts = "\n".join(f"- {sentence(a)}" for a in its.values() if a.contrast.primary)
     beside = {name: a for name, a in its.items() if not a.contrast.primary and a.verdict != NOT_RUN}
-    rest = f"; secondary: {_beside(its)}" if _beside(its) else ""
     return "\n\n".join([
-        f"## {question.title}: {overall(its)}{rest}",
+        f"## {question.title}",
+        f"**{pages.sentence(overall(its))}** {in_words(name, its)}".rstrip(),
         f"**{question.whose}{f' (claim {question.claim})' if question.claim else ''}.** {question.paper}",
         f"**The question.** {question.asks}",
         verdicts,
@@ -239,7 +248,10 @@ def _p(found: Answer) -> str:
     if decision is None:
         return ""
     if isinstance(decision, Joint):
-        return f"not all as expected: {decision.p_support:.2g}; none the other way: {decision.p_against:.2g}"
+        return (
+            f"not all as expected: {decision.p_support:.2g}; none the other way: {decision.p_against:.2g}; "
+            f"none as expected: {decision.p_part:.2g}"
+        )
     if found.contrast.expected == "within":
         return f"outside: {decision.p_equivalence:.2g}; inside: {decision.p_difference:.2g}"
     outside = f"; outside the margin: {decision.p_equivalence:.2g}" if found.contrast.margin else ""
@@ -368,7 +380,8 @@ def rules(file: File) -> HTML:
         "How often each verdict comes out, of effects that were drawn at random about a known truth: 8 seeds, and a "
         "margin that was taken as 1.33 standard deviations of an effect over the seeds; 4,000 trials, 1,000 of 8 "
         "effects each. In the tables above a small p rejects what stands before it. The p of a claim about several "
-        "effects is that of the weakest of them. Of secondary contrasts p is Holm's, and the interval is not corrected."
+        "effects is that of the weakest of them. Of secondary contrasts p is Holm's; that of none as expected is "
+        "Bonferroni's, so that it changes no other. Intervals and the count of what holds in part are not corrected."
     )
     return HTML(f"<p>{file.rules}</p><ul>{meanings}</ul><p>{how}</p>{_table(rows).data}")
 

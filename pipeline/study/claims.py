@@ -33,7 +33,7 @@ UNITS = {  # what an effect is, on the axis of a picture
 def shown(name: str, found: dict[str, dict[str, Answer]], file: File, results: Results) -> None:
     """A screen of the page: a claim."""
     question, its = file.questions[name], found[name]
-    display(Markdown(heading(question, its)))
+    display(Markdown(heading(name, question, its)))
     display(picture(name, its, results))
     display(samples(name, results))
     display(numbers(its, results))

@@ -13,12 +13,15 @@ import numpy as np
 from sagd.errors import InputError
 
 LEVEL = 0.05
-SUPPORTED, CONTRADICTED, EQUIVALENT, UNDECIDED = "supported", "contradicted", "equivalent", "undecided"
+SUPPORTED, PART, CONTRADICTED = "supported", "holds in part", "contradicted"
+EQUIVALENT, UNDECIDED = "equivalent", "undecided"
 MEANINGS = {
     SUPPORTED: "the effect lies on the side that was expected (two-sided test, 5 %); of several effects, each does "
     "(one-sided, 5 % each); one that was expected to be small lies within the margin (two one-sided tests, 5 % each)",
-    CONTRADICTED: "it lies on the other side (two-sided test, 5 %); of several effects, one does (Holm, 5 %); one that "
-    "was expected to be small lies beyond the margin (one-sided, 5 %)",
+    PART: "of several effects, one or more lie on the other side (Holm, 5 %) and one or more on the side that was "
+    "expected (Holm, 5 %): the claim about every one is false, and holds for as many as are counted",
+    CONTRADICTED: "it lies on the other side (two-sided test, 5 %); of several effects, one or more do (Holm, 5 %), "
+    "and none is seen to lie as expected; one that was expected to be small lies beyond the margin (one-sided, 5 %)",
     EQUIVALENT: "it was expected on one side, and is smaller than the margin (two one-sided tests, 5 % each); this "
     "comes first, even where the effect differs from 0. The other two do not say that an effect exceeds the margin",
     UNDECIDED: "none of these can be told from these seeds",
@@ -54,6 +57,11 @@ class Decision:
     def parts(self) -> tuple["Decision", ...]:
         """As of a `Joint` one: itself."""
         return (self,)
+
+    @property
+    def told(self) -> str:
+        """The verdict in words."""
+        return self.verdict
 
 
 def decide(effects: Sequence[float], expected: str, margin: float | None = None) -> Decision:
@@ -102,32 +110,50 @@ class Joint:
 
     Parameters
     ----------
-    p_support, p_against
-        Of the intersection-union test of the claim, and of the test that some effect lies on the other side.
+    p_support, p_against, p_part
+        Of the intersection-union test of the claim; of the test that some effect lies on the other side; and of the
+        test that some effect lies on its expected side.
     parts
         The effects, each by itself.
+    sides
+        Of each effect ``supported``, ``contradicted`` or ``undecided``: all are supported if the claim is; else Holm's
+        method over the effects tells, for one side and for the other.
     """
 
     verdict: str
     p_support: float
     p_against: float
+    p_part: float
     parts: tuple[Decision, ...]
+    sides: tuple[str, ...]
+
+    @property
+    def told(self) -> str:
+        """The verdict in words; of a claim that holds in part, for how many effects it does."""
+        return f"{PART}: {self.sides.count(SUPPORTED)} of {len(self.sides)}" if self.verdict == PART else self.verdict
 
 
 def every(effects: Sequence[Sequence[float]], expected: Sequence[str]) -> Joint:
     """The verdict on a claim about every one of several effects (intersection-union).
 
     Supported if each of them lies on its expected side, one-sided at 5 % each: the claim of all is then wrongly
-    supported in at most 5 % of the cases, without any correction. Contradicted if one lies on the other side, after
-    Holm's correction.
+    supported in at most 5 % of the cases, without any correction. If one lies on the other side, after Holm's
+    correction, the claim is false: it holds in part where one lies on its expected side, after Holm's correction too,
+    and else is contradicted.
     """
     found = tuple(decide(x, side) for x, side in zip(effects, expected, strict=True))
     ones = [
         d.p_difference / 2 if _side(d.mean, side) else 1 - d.p_difference / 2
         for d, side in zip(found, expected, strict=True)
     ]
-    support, against = max(ones), min(holm([1 - p for p in ones]))
-    return Joint(_joint_word(support, against), support, against, found)
+    holding, opposite = holm(ones), holm([1 - p for p in ones])
+    support, against, part = max(ones), min(opposite), min(holding)
+    verdict = _joint_word(support, against, part)
+    sides = tuple(
+        SUPPORTED if verdict == SUPPORTED or one < LEVEL else CONTRADICTED if other < LEVEL else UNDECIDED
+        for one, other in zip(holding, opposite, strict=True)
+    )
+    return Joint(verdict, support, against, part, found, sides)
 
 
 def corrected(found: Sequence[Decision | Joint], expected: Sequence[str], missing: int = 0) -> list[Decision | Joint]:
@@ -135,17 +161,25 @@ def corrected(found: Sequence[Decision | Joint], expected: Sequence[str], missin
 
     Of a single effect at most one of the two hypotheses that are tested is true, no effect or an effect beyond the
     margin: such a contrast counts once. ``missing`` is the count of contrasts that were not run yet, so that the
-    correction does not change when they are.
+    correction does not change when they are. That a claim holds in part is told by a third test, of those claims alone
+    that the others have found false: it is corrected by itself (Bonferroni, for as many hypotheses), so that it changes
+    nothing in the others.
     """
     tests = [(d.p_support, d.p_against) if isinstance(d, Joint) else (d.p_difference, d.p_equivalence) for d in found]
     most = sum(2 if isinstance(d, Joint) else 1 for d in found) + missing
     adjusted = holm([p for pair in tests for p in pair] + [1.0] * missing, most)
     return [
-        replace(d, verdict=_joint_word(one, other), p_support=one, p_against=other)
-        if isinstance(d, Joint)
-        else replace(d, verdict=_word(d.mean, one, other, side), p_difference=one, p_equivalence=other)
+        _adjusted(d, side, one, other, most)
         for d, side, one, other in zip(found, expected, adjusted[0::2], adjusted[1::2], strict=False)
     ]
+
+
+def _adjusted(d: Decision | Joint, expected: str, one: float, other: float, most: int) -> Decision | Joint:
+    """A decision with corrected p-values, and the verdict that follows from them."""
+    if isinstance(d, Joint):
+        part = min(1.0, most * d.p_part)
+        return replace(d, verdict=_joint_word(one, other, part), p_support=one, p_against=other, p_part=part)
+    return replace(d, verdict=_word(d.mean, one, other, expected), p_difference=one, p_equivalence=other)
 
 
 def holm(p: Sequence[float], most: int | None = None) -> list[float]:
@@ -235,6 +269,7 @@ def error_rates(
         "every one of 8: true of 7, no effect in one": all_of([-2 * margin] * 7 + [0.0]),
         "every one of 8: true": all_of([-2 * margin] * 8),
         "every one of 8: the other way in one": all_of([-2 * margin] * 7 + [2 * margin]),
+        "every one of 8: the other way in one, no effect in 7": all_of([0.0] * 7 + [2 * margin]),
     }
 
 
@@ -258,8 +293,12 @@ def _word(mean: float, p_difference: float, p_equivalence: float, expected: str)
     return UNDECIDED
 
 
-def _joint_word(support: float, against: float) -> str:
-    return SUPPORTED if support < LEVEL else CONTRADICTED if against < LEVEL else UNDECIDED
+def _joint_word(support: float, against: float, part: float) -> str:
+    if support < LEVEL:
+        return SUPPORTED
+    if against < LEVEL:
+        return PART if part < LEVEL else CONTRADICTED
+    return UNDECIDED
 
 
 def slope(alphas: Sequence[float], values: Sequence[float]) -> float:

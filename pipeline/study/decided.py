@@ -17,7 +17,18 @@ from ruamel.yaml import YAML, YAMLError
 from pipeline.params import Params, Setting
 from pipeline.params.sections import Section
 from pipeline.plan import digits
-from pipeline.study.contrasts import Decision, Joint, corrected, decide, every, seeds_needed, slope
+from pipeline.study.contrasts import (
+    CONTRADICTED,
+    PART,
+    SUPPORTED,
+    Decision,
+    Joint,
+    corrected,
+    decide,
+    every,
+    seeds_needed,
+    slope,
+)
 from sagd.errors import InputError
 from sagd.runtime.files import read_bytes, read_json
 
@@ -36,10 +47,11 @@ class Contrast(Section):
     """A comparison that was written down before the runs.
 
     ``kind`` says what the effect of a seed is. ``difference``: log(a / b), of distances. ``gains``: log(a / b) less
-    log(c / d). ``every``: log(a / b) in each band. ``share``: (a - b) / (c - b), of means over the bands, what a lacks
-    of the gain of b on c. ``slope``: of the logarithm of the distance over alpha. ``rings``: the slopes over alpha of
-    the logarithm of the denoising error, in low rings and in high ones; ``fading``: how much smaller they are, in size,
-    at the end than at a quarter of the training. ``recorded``: as a stage of its own has written it.
+    log(c / d). ``every``: log(a / b) in each band. ``share``: (a - b) / (c - b), of means over the bands: the fraction
+    of b's improvement over c that a misses. ``slope``: of the logarithm of the distance over alpha. ``rings``: the
+    slopes over alpha of the logarithm of the denoising error, in low rings and in high ones; ``fading``: how much
+    smaller they are, in size, at the end than at a quarter of the training. ``recorded``: as a stage of its own has
+    written it.
 
     An unbiased distance near its floor may fall below 0, and has no logarithm then. Where that can happen, ``plus`` is
     written down before the runs: a constant, such as the distance of real images, that is added to every distance
@@ -116,9 +128,9 @@ class Answer:
 
     @property
     def verdict(self) -> str:
-        """A key of `contrasts.MEANINGS`, or not run, or that it could not be computed of what was run."""
+        """A key of `contrasts.MEANINGS`, with a count where a claim holds in part; or why there is none."""
         if self.decision:
-            return self.decision.verdict
+            return self.decision.told
         return FAILED if self.failed else NOT_RUN
 
 
@@ -377,7 +389,8 @@ def pilot(results: Results, power: Power) -> Pilot:
 
 
 def overall(its: dict[str, Answer]) -> str:
-    """The verdict of a question's primary contrasts; where they differ, how many have which."""
-    words = [a.verdict for a in its.values() if a.contrast.primary]
-    counts = {word: words.count(word) for word in dict.fromkeys(words)}
-    return words[0] if len(counts) == 1 else ", ".join(f"{word} {n} of {len(words)}" for word, n in counts.items())
+    """The verdicts of a question's primary contrasts; with a reservation where a secondary one is against them."""
+    verdicts = list(dict.fromkeys(a.verdict for a in its.values() if a.contrast.primary))
+    secondary = (a.decision for a in its.values() if not a.contrast.primary and a.decision)
+    against = any(decision.verdict in (CONTRADICTED, PART) for decision in secondary)
+    return f"{SUPPORTED}, with a reservation" if verdicts == [SUPPORTED] and against else "; ".join(verdicts)

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from pipeline import params as parameters
 from pipeline.study import pages
-from pipeline.study.answers import told
-from pipeline.study.contrasts import CONTRADICTED, SUPPORTED
+from pipeline.study.answers import in_words, told
 from pipeline.study.decided import Answer, File, Results, answers, overall, written
+from sagd.errors import InputError
 from sagd.runtime.files import write_bytes
 
 ROOT = Path(__file__).parents[2]
@@ -16,17 +16,17 @@ PLACE = re.compile(r"(<!-- verdicts: (\w+) -->\n).*?(<!-- end of verdicts -->)",
 
 
 def claims(found: dict[str, dict[str, Answer]], file: File) -> str:
-    """A row a question: what its primary contrasts say, and where secondary ones contradict them."""
+    """A row a question: the verdict, and what came out, in a sentence."""
     rows = []
     for name, question in file.questions.items():
-        run = [told(a) for a in found[name].values() if a.contrast.primary and a.decision]
         whose = f"paper, {question.claim}" if question.claim else question.whose.split(" (")[0]
-        secondary = [a.verdict for a in found[name].values() if not a.contrast.primary]
-        verdict, against = overall(found[name]), secondary.count(CONTRADICTED)
-        if verdict == SUPPORTED and against:
-            verdict += f"; secondary: {against} of {len(secondary)} {CONTRADICTED}"
-        rows.append((question.title, whose, verdict, "; ".join(run)))
-    return _table(("the claim", "whose", "verdict", "measured (95 %)"), rows)
+        said = in_words(name, found[name])
+        if not said:
+            raise InputError(
+                f"the sentence for {name} in pipeline/study/sentences.py is for other verdicts; write a new one"
+            )
+        rows.append((question.title, whose, overall(found[name]), said))
+    return _table(("the claim", "whose", "verdict", "what came out (intervals at 95 %)"), rows)
 
 
 def contrasts(found: dict[str, dict[str, Answer]], file: File) -> str:

@@ -134,4 +134,4 @@ def verdict(from_noise: Suggestion, from_marginal: Suggestion) -> str:
     if gain > right + 0.02:
         return said + " So shaping does more than the right start."
     more = "more" if right > gain + 0.02 else "about as much"
-    return said + f" So the right start does {more}, and costs no training: start from the marginal."
+    return said + f" So the right start does {more}, and costs no training."

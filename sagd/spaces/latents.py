@@ -32,8 +32,8 @@ class Latents:
     folder
         With manifest.json, the shards and normalization.safetensors.
     check
-        Whether to look if the shards are as they were written: their sums, of those whose size or time of change is
-        another than when they were last looked at. Of several processes one is enough.
+        Verify the checksums of shards whose size or mtime changed since the last check. Of several processes one is
+        enough.
 
     Raises
     ------
@@ -49,9 +49,7 @@ class Latents:
             name = f"shard_{k:05d}.safetensors"
             named = isinstance(entry, dict) and entry.get("name") == name
             if not named or (check and not _whole(folder, entry)):
-                raise InputError(
-                    f"{folder / name} is not as it was written: `dvc repro -f` the stage encode, which makes it anew"
-                )
+                raise InputError(f"{folder / name} is not as it was written; rerun the stage encode (`dvc repro -f`)")
         self._shards = [open_tensors(folder / shard["name"]) for shard in manifest["shards"]]
         self._per_shard, self._count = manifest["per_shard"], manifest["count"]
         self.shape, self.device = tuple(manifest["shape"]), torch.device(device)
@@ -183,7 +181,7 @@ def encode(
 
 
 def _stamp(path: Path) -> list[int]:
-    """Size and time of change: where they are as they were, a file need not be read to know that it is whole."""
+    """Size and mtime: a file in which neither has changed is not read again to verify it."""
     try:
         found = path.stat()
     except OSError:

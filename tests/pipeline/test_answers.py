@@ -38,11 +38,13 @@ def test_every_band_is_told_by_the_range():
     how = Contrast(kind="every", says=SAYS, expected="below")
     found = every([[-0.5, -0.51, -0.49], [-1.0, -1.1, -0.9], [0.2, -0.2, 0.1]], ["below"] * 3)
     said = told(Answer("omission", how, found, ("01_02", "02_03", "03_04")))
-    assert said == "means of -63 % to +3.4 % on 3 bands; 2 below 0"
+    assert said == "better on 2 of 3 bands (means of -63 % to +3.4 %)"
     other = every([[0.5, 0.51, 0.49], [-1.0, -1.1, -0.9]], ["below"] * 2)
-    assert told(Answer("omission", how, other, ("01_02", "02_03"))).endswith(
-        "on 2 bands; 1 below 0 (0.2 to 0.3), 1 above 0 (0.1 to 0.2)"
-    )
+    answer = Answer("omission", how, other, ("01_02", "02_03"))
+    assert told(answer).startswith("better on [0.2, 0.3], worse on [0.1, 0.2] (means of ")
+    assert sentence(answer).startswith(f"**Holds in part: 1 of 2.** Expected: {SAYS}. Measured: distance, better on")
+    unclear = every([[0.2, -0.2, 0.1]] * 2, ["below"] * 2)
+    assert told(Answer("omission", how, unclear, ("01_02", "02_03"))).startswith("neither better nor worse on any of 2")
 
 
 def test_a_share_is_what_is_missing():
@@ -85,10 +87,21 @@ def test_a_heading_tells_the_secondary_contrasts_that_came_out():
     against = answered([0.5, 0.51, 0.49], primary=False, says="it falls by itself")
     unsure = answered([0.5, -0.51, 0.09], primary=False, says="it may")
     question = Question(claim=4, title="Ends", paper="They meet.", asks="Do they?", contrasts={})
-    said = answers.heading(question, {"one": primary, "two": against, "three": unsure})
+    said = answers.heading("ends", question, {"one": primary, "two": against, "three": unsure})
     main, _, beside = said.partition("Beside it, secondary:")
-    assert "## Ends: supported; secondary: 1 contradicted, 1 undecided\n" in main and "**Supported.**" in main
+    assert main.startswith("## Ends\n\n**Supported, with a reservation.**\n\n") and "**Supported.**" in main
     assert "**Contradicted.** Expected: it falls by itself" in beside and "**Undecided.** Expected: it may" in beside
+
+
+def test_a_sentence_is_for_the_verdicts_that_it_was_written_for(monkeypatch):
+    written = answers.SENTENCES["tiny"]._replace(text="It is {one}.", of={"one": "supported"})
+    monkeypatch.setitem(answers.SENTENCES, "tiny", written)
+    its = {"one": answered([-0.5, -0.51, -0.49])}
+    assert answers.in_words("tiny", its) == "It is -39 % (-41 to -38 %)."
+    assert answers.in_words("tiny", {"one": answered([0.5, 0.51, 0.49])}) == ""
+    assert answers.in_words("tiny", {}) == answers.in_words("nothing", its) == ""
+    question = Question(claim=2, title="Tiny", paper="P.", asks="A?", contrasts={})
+    assert "**Supported.** It is -39 % (-41 to -38 %).\n" in answers.heading("tiny", question, its)
 
 
 def test_the_table_is_in_the_order_of_claims_with_counts_of_the_rest():
@@ -110,7 +123,7 @@ def test_p_values_name_what_they_reject():
     )
     how = Contrast(kind="every", says=SAYS, expected="below")
     joint = Answer("omission", how, every([[-0.5, -0.51, -0.49]] * 2, ["below"] * 2), ("01_02", "02_03"))
-    assert answers._p(joint) == "not all as expected: 6.7e-05; none the other way: 1"
+    assert answers._p(joint) == "not all as expected: 6.7e-05; none the other way: 1; none as expected: 0.00013"
 
 
 def test_an_interval_is_told_with_as_many_digits_as_it_takes():

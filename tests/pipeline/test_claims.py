@@ -46,9 +46,8 @@ def test_a_screen_has_its_verdict_its_picture_and_its_command(whole, name):
     file = written()
     found = answers(whole, file)
     its = found[name]
-    assert re.match(rf"## {file.questions[name].title}: (supported|equivalent|contradicted|undecided)", heading(
-        file.questions[name], its
-    ))  # fmt: skip
+    said = heading(name, file.questions[name], its)
+    assert re.match(rf"## {file.questions[name].title}\n\n\*\*(Supported|Equivalent|Contradicted|Undecided)", said)
     shown = claims.picture(name, its, whole).data
     assert shown.count("<img") == 1 and "95 %" in shown
     for answer in its.values():
@@ -61,7 +60,7 @@ def test_a_screen_of_what_was_not_run_says_so(study):
     results = study(lambda name: 1.0, only=lambda name: name.startswith("tilt"))
     its = answers(results, written())["omission"]
     assert claims.picture("omission", its, results).data == ""
-    assert "not run" in heading(written().questions["omission"], its)
+    assert "**Not run.**" in heading("omission", written().questions["omission"], its)
 
 
 def test_bands_of_which_some_arms_are_missing_are_drawn(study):
@@ -73,7 +72,7 @@ def test_bands_that_no_network_can_leave_out_are_named(study):
     distances = {"omission_01_02_bpm": 2.0, "omission_02_03_bpm": 0.5}  # real images' without the band are the same
     results = study(lambda name: distances.get(name, 1.0), only=lambda name: re.match(r"omission_0[12]_", name))
     said = claims.out_of_reach(results)
-    assert said.startswith("On band 0.1 to 0.2 even real images without the band are") and said.count("On band") == 1
+    assert said.startswith("On band [0.1, 0.2] even real images without the band are") and said.count("On band") == 1
     assert "leaving the band out of the noise 2.0" in said and "filtering the images 1.0" in said
 
 

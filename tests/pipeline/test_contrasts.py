@@ -6,6 +6,7 @@ import pytest
 from pipeline.study.contrasts import (
     CONTRADICTED,
     EQUIVALENT,
+    PART,
     SUPPORTED,
     UNDECIDED,
     corrected,
@@ -50,7 +51,46 @@ def test_a_claim_of_all_is_not_supported_by_seven_of_eight(rates):
     # A thousand trials here: three standard errors are twice as wide.
     assert rates["every one of 8: true of 7, no effect in one"][SUPPORTED] <= 0.05 + 2 * CHANCE
     assert rates["every one of 8: true"][SUPPORTED] > 0.95
-    assert rates["every one of 8: the other way in one"][CONTRADICTED] > 0.95
+    assert rates["every one of 8: the other way in one"][PART] > 0.95
+    nowhere = rates["every one of 8: the other way in one, no effect in 7"]
+    assert nowhere[CONTRADICTED] > 0.8 and nowhere[PART] <= 0.05 + 2 * CHANCE and nowhere[SUPPORTED] == 0
+
+
+@pytest.mark.parametrize(
+    ("means", "told"),
+    [
+        ([-1, -1, -1], "supported"),
+        ([-1, -1, 1], "holds in part: 2 of 3"),
+        ([-1, 0, 1], "holds in part: 1 of 3"),
+        ([0, 0, 1], "contradicted"),
+        ([1, 1, 1], "contradicted"),
+        ([-1, -1, 0], "undecided"),  # nothing lies on the other side: more seeds might still support it
+    ],
+)
+def test_a_claim_about_every_one_holds_in_part_where_some_lie_on_either_side(means, told):
+    effects = [[m - 0.02, m + 0.01, m + 0.01, m] for m in means]
+    assert every(effects, ["below"] * 3).told == told
+
+
+def test_effects_of_a_claim_are_counted_by_holms_method():
+    """p one-sided of 0.04 each: enough for a claim of both, too much for either of them alone."""
+    weak = [-1.0, -0.2, -0.8, -0.2]
+    assert 0.025 < decide(weak, "below").p_difference / 2 < 0.05
+    assert every([weak, weak], ["below"] * 2).sides == (SUPPORTED, SUPPORTED)
+    clear = [1.0, 1.01, 0.99, 1.0]
+    assert every([weak, weak, clear], ["below"] * 3).sides == (UNDECIDED, UNDECIDED, CONTRADICTED)
+    assert every([weak, weak, clear], ["below"] * 3).told == CONTRADICTED
+
+
+def test_the_word_of_a_claim_that_holds_in_part_is_corrected_and_corrects_no_other():
+    strong = every([[-1.0, -1.001, -0.999, -1.0], [1.0, 1.01, 0.99, 1.0]], ["below"] * 2)
+    weak = every([[-1.0, -0.7, -1.2, -0.6], [1.0, 1.001, 0.999, 1.0]], ["below"] * 2)
+    assert strong.verdict == weak.verdict == PART
+    single = decide([-1.0, -0.9, -1.1, -0.8], "below")
+    found = corrected([strong, weak, single], ["below"] * 3, missing=4)
+    assert [d.verdict for d in found] == [PART, CONTRADICTED, SUPPORTED]
+    assert found[1].p_part == pytest.approx(9 * weak.p_part)  # two of each joint claim, one of the other, four not run
+    assert found[2].p_difference == corrected([strong, weak, single], ["below"] * 3, missing=4)[2].p_difference
 
 
 def test_holm_is_wrong_in_one_family_of_twenty():

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,19 @@ from pipeline import params as parameters
 from pipeline.plan import decided as arms
 from pipeline.study import decided
 from pipeline.study.answers import heading, outcome, power, sentence
-from pipeline.study.contrasts import CONTRADICTED, EQUIVALENT, SUPPORTED, UNDECIDED
-from pipeline.study.decided import FAILED, NOT_RUN, Contrast, Results, answer, answers, overall, settings_of, written
+from pipeline.study.contrasts import CONTRADICTED, EQUIVALENT, PART, SUPPORTED, UNDECIDED, decide
+from pipeline.study.decided import (
+    FAILED,
+    NOT_RUN,
+    Answer,
+    Contrast,
+    Results,
+    answer,
+    answers,
+    overall,
+    settings_of,
+    written,
+)
 from pipeline.study.resampled import log_ratio
 
 ROOT = Path(__file__).parent.parent.parent
@@ -75,7 +87,7 @@ def test_a_gain_that_only_the_mean_image_brings(study):
     words = {name: found[name].verdict for name in ("listing", "listing_centred", "listing_right_start", "mean_image")}
     assert words == dict(zip(words, [SUPPORTED, EQUIVALENT, SUPPORTED, SUPPORTED], strict=True))
     assert found["listing"].decision.mean == pytest.approx(np.log(0.7), abs=0.01)
-    assert overall(found) == "supported 2 of 3, equivalent 1 of 3"
+    assert overall(found) == "supported; equivalent"
 
 
 def test_a_band_where_omission_fails_spoils_the_claim_of_all(study):
@@ -86,10 +98,35 @@ def test_a_band_where_omission_fails_spoils_the_claim_of_all(study):
     assert found["projected_filtered"].decision.mean == pytest.approx(0.02, abs=0.01)
 
 
-def test_one_band_the_other_way_contradicts(study):
+def test_a_claim_that_one_band_contradicts_holds_in_part(study):
     distance = {"omission_03_04_bpm": 1.2, "omission_03_04_iso": 1.0}
     found = answers(study(lambda name: distance.get(name, 0.5 if name.endswith("bpm") else 1.0)), written())
-    assert found["omission"]["projected_isotropic"].verdict == CONTRADICTED
+    assert found["omission"]["projected_isotropic"].verdict == "holds in part: 7 of 8"
+    assert found["omission"]["projected_isotropic"].decision.verdict == PART
+
+
+def test_a_claim_that_holds_on_no_band_is_contradicted(study):
+    found = answers(study(lambda name: 1.2 if name.endswith("bpm") else 1.0), written())["omission"]
+    assert found["projected_isotropic"].verdict == CONTRADICTED
+
+
+@pytest.mark.parametrize(
+    ("primary", "secondary", "said"),
+    [
+        (["supported"] * 2, ["undecided"], "supported"),
+        (["supported"], ["supported", "contradicted"], "supported, with a reservation"),
+        (["supported"], ["holds in part"], "supported, with a reservation"),
+        (["contradicted", "equivalent", "contradicted"], ["contradicted"], "contradicted; equivalent"),
+    ],
+)
+def test_a_question_has_the_verdicts_of_its_primary_contrasts(primary, secondary, said):
+    def answer(verdict, decides):
+        decision = replace(decide([0.1, 0.2], "below"), verdict=verdict)
+        how = Contrast(kind="difference", says="it is", expected="below", primary=decides)
+        return Answer("", how, decision)
+
+    each = [*(answer(word, True) for word in primary), *(answer(word, False) for word in secondary)]
+    assert overall({str(k): a for k, a in enumerate(each)}) == said
 
 
 def test_slopes_of_the_rings(study):
@@ -111,9 +148,9 @@ def test_a_distance_without_a_logarithm_is_told_and_stops_nothing_else(study, di
     assert sentence(listing).startswith("**Could not be computed.** Predicting eps, ") and listing.why in sentence(
         listing
     )
-    assert overall(found) == "could not be computed 1 of 3, equivalent 2 of 3"
+    assert overall(found) == "could not be computed; equivalent"
     assert found["v_listing"].verdict == EQUIVALENT
-    assert "**Could not be computed.**" in heading(written().questions["tilt"], found)
+    assert "**Could not be computed.**" in heading("tilt", written().questions["tilt"], found)
 
 
 def test_a_constant_that_was_written_down_first_gives_small_distances_a_logarithm(study):

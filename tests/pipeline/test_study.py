@@ -173,6 +173,16 @@ def test_a_suggestion_is_what_sagd_suggest_says(study):
     assert read_json("reports/grid/encode/suggested.json")["noise"]["alpha"] == found.alpha
 
 
+@pytest.mark.parametrize(("alpha", "warned"), [(-0.46, True), (-0.01, True), (0.0, False), (0.3, False)])
+def test_a_suggestion_that_made_networks_worse_is_taken_with_a_warning(alpha, warned, monkeypatch, capsys):
+    setting = next(s for s in parameters.Params(YAML(typ="safe").load(STUDY)).settings if s.name == "suggested")
+    monkeypatch.setattr(encode, "suggest", lambda *_, **__: SimpleNamespace(alpha=alpha))
+    data = {"mean": torch.zeros(1, 8, 8), "power": torch.ones(1, 8, 8)}
+    assert encode.noise_of(setting, data).to_dict()["alpha"] == alpha
+    said = capsys.readouterr().out
+    assert f"suggest alpha {alpha:g}" in said and ("worse with alpha below 0 than with 0" in said) == warned
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [

@@ -28,7 +28,8 @@ def test_command_line_prints_the_curve_of_images_and_of_their_statistics(tmp_pat
     kept = str(tmp_path / "dark.safetensors")
     main(["suggest", str(tmp_path / "dark.npy"), "--statistics", kept])
     told = capsys.readouterr().out
-    assert "1x8x8" in told and "within 1 %" in told and "alpha" in told.splitlines()[-1]
+    assert "1x8x8" in told and "within 1 %" in told and "alpha" in told.splitlines()[-2]
+    assert told.splitlines()[-1] == command.MEASURED  # what trained networks made of such advice
     main(["suggest", kept, "--json"])
     curves = json.loads(capsys.readouterr().out)
     diffusion, sampler = sagd.Diffusion(sagd.Schedule.linear()), sagd.Sampler("ddim", 50)

@@ -122,7 +122,9 @@ def test_a_damaged_shard_is_refused_and_made_anew(autoencoder, tmp_path, damage,
         shard.unlink()
     else:
         shard.write_bytes(flipped if damage == "flipped" else content[:middle])
-    with pytest.raises(sagd.InputError, match=r"shard_00001\.safetensors is not as it was written: `dvc repro -f`"):
+    with pytest.raises(
+        sagd.InputError, match=r"shard_00001\.safetensors is not as it was written; rerun the stage encode"
+    ):
         Latents(tmp_path)
     done = []
     encode(autoencoder, tmp_path, report=done.append)
