@@ -1,4 +1,4 @@
-"""Describe the corruption of the training data: noise in one band, which training draws anew for every batch."""
+"""Describe the corruption of the training data: noise in one band, which training draws again for every batch."""
 
 import argparse
 

@@ -145,7 +145,7 @@ class Setting:
         record = read_json(self.prepared_record, shape=list, train=int, held_out=int)
         images, shape = read_images(path), (record[part], *record["shape"])
         if images.shape != shape:
-            raise InputError(f"{path} has shape {images.shape}, not {shape}: make it anew with the stage prepare")
+            raise InputError(f"{path} has shape {images.shape}, not {shape}; rerun the stage prepare")
         return images
 
     def run(self) -> dict:
@@ -165,7 +165,7 @@ class Setting:
         n = len(self.images())
         if len(labels) != n or ((labels < 0) | (labels >= classes)).any():
             raise InputError(
-                f"{path} holds {len(labels)} labels, not {n} from 0 to {classes - 1}: make it anew (prepare)"
+                f"{path} holds {len(labels)} labels, not {n} from 0 to {classes - 1}; rerun the stage prepare"
             )
         return labels
 

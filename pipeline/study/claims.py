@@ -168,7 +168,7 @@ def out_of_reach(results: Results) -> str:
                 said.append(
                     f"On band {edges(band)} even real images without the band are further from clean ones, "
                     f"{floor:.2f}, than samples of isotropic noise are, {distance:.2f}, which have its corruption: no "
-                    f"network that knows nothing of the band can win there. Networks come to more: "
+                    f"network trained without the band can win there. Networks are further still: "
                     f"{', '.join(others)}; the rest is their own error."
                 )
     return " ".join(said)

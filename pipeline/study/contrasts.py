@@ -203,8 +203,8 @@ def seeds_needed(spread: float, effect: float, power: float = 0.9, margin: float
     spread
         Standard deviation of the effect over the seeds.
     effect
-        The true effect that shall be found by the two-sided test; or with a margin the true effect (such as 0) that
-        shall be told to be smaller.
+        The true effect that the two-sided test should find; or with a margin the true effect (such as 0) that the
+        equivalence test should find to be smaller.
     """
     return next((n for n in range(3, 200) if power_of(spread, effect, n, margin) >= power), 200)
 

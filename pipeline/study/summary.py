@@ -41,7 +41,7 @@ TABLES = {"claims": claims, "contrasts": contrasts}
 
 
 def with_tables(text: str) -> str:
-    """A page with its tables made anew; each stands between two comments, the first of which names it."""
+    """A page with its tables filled in; each stands between two comments, the first of which names it."""
     file = written()
     found = answers(Results(parameters.load()), file)
     return PLACE.sub(lambda place: f"{place[1]}{TABLES[place[2]](found, file)}{place[3]}", text)
