@@ -153,7 +153,7 @@ def _kept(archive: Path, drawn_with: Path, key: str) -> bool:
             raise
         damaged = why = f"cannot read {archive}: {error}"
     if damaged is not None:
-        set_aside(archive, why)
+        set_aside(archive, why, ours=True)  # the key beside it says so
     return damaged is None
 
 

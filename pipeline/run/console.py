@@ -11,7 +11,7 @@ from pathlib import Path
 from pipeline.params import Params, Setting, load
 from pipeline.run.launch import LAUNCHER, STDERR, launch, worker
 from sagd.errors import InputError
-from sagd.runtime.files import of_machine
+from sagd.runtime.files import lacking
 
 
 def stage(
@@ -65,18 +65,10 @@ def stage(
     except KeyboardInterrupt:
         sys.exit(130)
     except (MemoryError, RuntimeError, OSError) as error:
-        if (said := _of_the_machine(error)) is None:
+        if (said := lacking(error)) is None:
             raise
-        sys.exit(f"{name}: {said}")
-
-
-def _of_the_machine(error: Exception) -> str | None:
-    """What is no fault of the code, in a line: memory or disk is full, or cannot be written."""
-    if isinstance(error, OSError):
-        return f"{error.filename or 'a file'}: {error.strerror}" if of_machine(error) else None
-    if isinstance(error, MemoryError) or "memory" in type(error).__name__.lower() or "can't allocate" in str(error):
-        return "there is not enough memory; --dry of the stage train says what a setting needs"
-    return None
+        more = "; --dry of the stage train says what a setting needs" if "memory" in said else ""
+        sys.exit(f"{name}: {said}{more}")
 
 
 def _chosen(params: Params, options: argparse.Namespace, each: str | None) -> list[Setting]:

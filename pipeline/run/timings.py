@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from sagd.runtime.distributed import World
-from sagd.runtime.files import lock, read_json, scratch, write_json
+from sagd.runtime.files import locked, read_json, scratch, write_json
 
 FILE = Path("reports", "timings.json")
 
@@ -19,9 +19,7 @@ def record(title: str, images_per_second: float | None, world: World) -> None:
     """Note how fast a setting was trained; None, of a run that was only read back, leaves what was noted before."""
     if images_per_second is None or not world.main:
         return
-    scratch().mkdir(parents=True, exist_ok=True)
-    with open(scratch() / "timings.lock", "a") as held:  # several settings may be trained at a time
-        lock(held, FILE)
+    with locked(scratch() / "timings.lock", FILE):  # several settings may be trained at a time
         noted = read_json(FILE) if FILE.is_file() else {}
         noted[title] = {"images_per_second": round(images_per_second, 1), **machine(world)}
         write_json(FILE, dict(sorted(noted.items())))

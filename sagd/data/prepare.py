@@ -1,11 +1,9 @@
 """Data sets as uint8 arrays: cropped, resized, split."""
 
-import contextlib
 import hashlib
 import importlib.metadata
 import os
 import shutil
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +13,7 @@ import numpy as np
 from sagd.data.pictures import Pictures
 from sagd.errors import InputError, amount
 from sagd.images import Dropped, pillow, tell
-from sagd.runtime.files import lock, read_array, scratch, sources, write_bytes, writing
+from sagd.runtime.files import allocate, locked, read_array, scratch, sources, write_bytes, writing
 from sagd.runtime.parallel import blocks
 from sagd.runtime.progress import Bar
 
@@ -61,7 +59,7 @@ def prepare(pictures: Pictures, held_out: np.ndarray, size: int, channels: int, 
         key.update(os.fsencode(name) + b"\0")
     place = scratch() / "prepare" / key.hexdigest()[:32]
     row = np.where(held_out, held_out.cumsum(), (~held_out).cumsum()) - 1  # of each picture in its array
-    with _alone(place):
+    with locked(place.with_suffix(".lock"), place):  # another process that prepares the same pictures waits
         arrays, digests, marks = _growing(place, [count - held_out.sum(), held_out.sum()], (channels, size, size))
         bad, dropped = [], Dropped(pictures.source)
 
@@ -102,19 +100,6 @@ def prepare(pictures: Pictures, held_out: np.ndarray, size: int, channels: int, 
         return hashlib.sha256(digests.data).hexdigest()
 
 
-@contextlib.contextmanager
-def _alone(place: Path) -> Iterator[None]:
-    """Lock a folder of the scratch: another process that prepares the same pictures waits."""
-    try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        file = open(place.with_suffix(".lock"), "w")
-    except OSError as error:
-        raise InputError(f"cannot write {place}: {error.strerror}; set SAGD_SCRATCH to use another folder") from error
-    with file:
-        lock(file, place)
-        yield
-
-
 def _mark(stamp: str) -> np.ndarray:
     return np.frombuffer(hashlib.sha256(stamp.encode()).digest()[:16], dtype=np.uint8)
 
@@ -137,9 +122,10 @@ def _growing(place: Path, counts: list[int], shape: tuple[int, ...]) -> tuple[li
             )
         try:
             for name, wanted in shapes.items():
-                np.lib.format.open_memmap(place / name, mode="w+", dtype=np.uint8, shape=wanted)
-                with open(place / name, "rb+") as file:  # otherwise a full disk kills the process without a message
-                    os.posix_fallocate(file.fileno(), 0, (place / name).stat().st_size)
+                with open(place / name, "wb") as file:
+                    header = {"descr": "|u1", "fortran_order": False, "shape": wanted}
+                    np.lib.format.write_array_header_1_0(file, header)
+                    allocate(file, int(np.prod(wanted)))
             (place / "ready").touch()
         except OSError as error:
             raise InputError(

@@ -206,7 +206,7 @@ def _whole(path: Path, count: int, world: World) -> bool:
             raise
         why = str(error)
     if world.main:
-        set_aside(path, why)
+        set_aside(path, why, ours=True)  # its name has the key
     return False
 
 

@@ -135,27 +135,26 @@ class World:
         InputError
             The folder cannot be written or locked, or the processes do not all see the same one.
         """
-        place = folder / "lock"
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            file = open(place, "a") if self.main else None  # a run that waits wipes nothing
-        except OSError as error:
-            raise InputError(f"cannot write {folder}: {error.strerror}; SAGD_SCRATCH names another folder") from error
-        with file or contextlib.nullcontext():
-            told = False
-            # Not a wait of rank 0 alone, which the others would give up.
-            while not any(self.most(file is not None and try_lock(file, None if told else folder))):
+        holder = folder / "holder"
+        with contextlib.ExitStack() as stack:
+            held, told = None, False
+            while True:  # not a wait of rank 0 alone, which the others would give up
+                if self.main:
+                    held = try_lock(folder / "lock", None if told else folder)
+                if any(self.most(held is not None)):
+                    break
                 told = True
                 time.sleep(1)
-            if file is not None:
-                file.truncate(0)
-                file.write(f"{os.getpid()} {time.time_ns()}")
-                file.flush()
-                os.fsync(file.fileno())  # the other hosts are about to read it, perhaps over a network
+            if held is not None:
+                stack.callback(held.release)
+                with open(holder, "w") as file:
+                    file.write(f"{os.getpid()} {time.time_ns()}")
+                    file.flush()
+                    os.fsync(file.fileno())  # the other hosts are about to read it, perhaps over a network
                 for left in folder.glob(".*"):  # by a process that was killed as it wrote
                     left.unlink()
             self.wait()
-            if not self.alike(place.read_text() if place.exists() else ""):
+            if not self.alike(holder.read_text() if holder.exists() else ""):
                 raise InputError(
                     f"{folder} is not one folder for all hosts: SAGD_SCRATCH must name a disk that all see"
                 )

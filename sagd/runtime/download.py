@@ -1,5 +1,6 @@
 """Downloads: resumed after an interruption, checked by checksum, put in place only when whole."""
 
+import contextlib
 import hashlib
 import http.client
 import math
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from sagd.errors import InputError, amount, shortened
-from sagd.runtime.files import lock
+from sagd.runtime.files import locked
 from sagd.runtime.progress import Bar
 
 CHUNK = 1 << 20
@@ -54,11 +55,14 @@ def fetch(url: str, path: Path, checksum: str | None, size: float | None = None)
     if not path.exists():
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with open(path.with_name(path.name + ".part"), "ab") as part:
-                lock(part, path)
+            held = path.with_name(f".{path.name}.lock")
+            with locked(held, path):
                 if not path.exists():  # else the other process has just put it there
-                    _download(url, part, checksum, remedy, size)
+                    with open(path.with_name(path.name + ".part"), "ab") as part:
+                        _download(url, part, checksum, remedy, size)
                     os.replace(part.name, path)
+            with contextlib.suppress(OSError):  # one that waits for it finds the file
+                held.unlink()
         except NETWORK as error:
             raise InputError(f"cannot fetch {url} ({error}); try again, or {remedy}") from error
         except OSError as error:

@@ -2,21 +2,23 @@
 
 import contextlib
 import errno
-import fcntl
 import glob
 import hashlib
+import itertools
 import json
 import os
 import shutil
 import socket
 import sys
 import threading
+import time
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
+import filelock
 import numpy as np
 import safetensors.torch
 from torch import Tensor
@@ -34,6 +36,8 @@ MACHINE = {
     errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.EIO,
     errno.ESTALE, errno.ENOMEM,
 }  # fmt: skip
+LONGEST = 10**8  # bytes of the header of a safetensors file, by its format
+POLL = 0.2  # seconds between two looks at a lock that another process has
 # Members of zip files that are read: the other ways to pack can make any amount of a few bytes at once.
 PACKED = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
 
@@ -42,11 +46,11 @@ PACKED = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
 def writing(path: Path | str) -> Iterator[Path]:
     """Yield a temporary path; on success it replaces ``path``, on any failure it is removed."""
     path = Path(path)
-    host = socket.gethostname().replace(".", "_")
-    beside = path.with_name(f".{path.name}.{host}.{os.getpid()}.{threading.get_ident()}")
+    beside = _beside(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        for left in path.parent.glob(f".{glob.escape(path.name)}.{host}.*.*"):  # by a process that was killed
+        ours = glob.escape(beside.name.rsplit(".", 2)[0])
+        for left in path.parent.glob(f"{ours}.*.*"):  # by a process that was killed
             if not _alive(left.name.split(".")[-2]):
                 left.unlink(missing_ok=True)
         yield beside
@@ -58,6 +62,63 @@ def writing(path: Path | str) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):  # no folder, or a disk that is read-only: then there is nothing to remove
             beside.unlink(missing_ok=True)
+
+
+def check_output(name: str, path: Path, ending: str = "", inputs: Iterable[Path | str] = ()) -> None:
+    """Refuse, before the work begins, a file that could not be written when it ends; its folder is made.
+
+    Parameters
+    ----------
+    name
+        In messages, such as ``--out``.
+    path
+        To be written; what is there now is kept.
+    ending
+        That it must have, such as ``.json``.
+    inputs
+        Files that are read, which it must not replace, and folders of images, in which it would be taken for one.
+
+    Raises
+    ------
+    InputError
+        Another ending, a folder or a device, an input, no right to write there, a full disk.
+    """
+    if ending and path.suffix.lower() != ending:
+        raise InputError(f"{name} is {path}; it must end in {ending}")
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise InputError(f"{name} is {path}, which is no file; name one that can be written")
+    here = path.resolve()
+    for read in map(Path, inputs):
+        if os.path.exists(read) and (here == read.resolve() or read.resolve() in here.parents):
+            raise InputError(f"{name} is {path}, which would change the input {read}; name another one")
+    probe = _beside(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(bytes(1 << 12))  # a full disk takes a name, but no content
+    except OSError as error:
+        nowhere = isinstance(error, FileExistsError | NotADirectoryError)
+        said = f"{path.parent} is no folder" if nowhere else error.strerror or error
+        raise InputError(f"{name} is {path}, which cannot be written: {said}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            probe.unlink(missing_ok=True)
+
+
+def _beside(path: Path) -> Path:
+    """A name for what is to become a file, in the same folder; no other thread, process or host has it."""
+    if not path.name:
+        raise InputError(f"{str(path)!r} names no file that could be written")
+    host = socket.gethostname().replace(".", "_")
+    return path.with_name(f".{path.name}.{host}.{os.getpid()}.{threading.get_ident()}")
+
+
+def allocate(file: IO[bytes], size: int) -> None:
+    """Append zeros that have their place on the disk: if it is full, this fails, and not a write to mapped memory."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file.fileno(), 0, file.tell() + size)
+        return
+    for start in range(0, size, 1 << 20):  # macOS and Windows: by writing it
+        file.write(bytes(min(1 << 20, size - start)))
 
 
 def _alive(process: str) -> bool:
@@ -193,6 +254,29 @@ def open_tensors(path: Path | str) -> Held[Tensor]:
         raise InputError(f"cannot read {path}: {shortened(str(error), 200)}") from error
 
 
+def header(path: Path | str) -> dict[str, Any]:
+    """The header of a safetensors file, also of one that is cut off or damaged behind it; {} if there is none.
+
+    Parameters
+    ----------
+    path
+        A file.
+
+    Returns
+    -------
+    dict
+        What each tensor is, by name; and ``__metadata__``, a dict of texts, if there is any.
+    """
+    try:
+        with open(regular(path), "rb") as file:
+            found = json.loads(file.read(min(int.from_bytes(file.read(8), "little"), LONGEST)))
+    except (OSError, ValueError, RecursionError) as error:
+        if of_machine(error):
+            raise InputError(f"cannot read {path}: {shortened(str(error), 200)}") from error
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 def regular(path: Path | str) -> Path:
     """A path that is no pipe and no device: to read one could wait for ever."""
     path = Path(path)
@@ -216,18 +300,52 @@ def of_machine(error: BaseException | None) -> bool:
     return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in MACHINE)
 
 
-def set_aside(path: Path, why: str) -> None:
-    """Move a damaged file that can be made anew to the scratch folder, where it can be looked at, and say so."""
-    aside = scratch() / "damaged" / f"{path.parent.name}_{path.name}"
+def lacking(error: BaseException) -> str | None:
+    """What is no fault of the code, in a line: memory or disk is full, or cannot be written; None for anything else."""
+    if isinstance(error, MemoryError) or "memory" in type(error).__name__.lower() or "can't allocate" in str(error):
+        return "there is not enough memory"
+    if isinstance(error, OSError) and of_machine(error):
+        return f"{error.filename or 'a file'}: {error.strerror}"
+    return None
+
+
+def set_aside(path: Path, why: str, ours: bool = False) -> None:
+    """Move a damaged file that can be made anew to the scratch folder, where it can be looked at, and say so.
+
+    Only what sagd wrote itself is moved: what lies in the scratch folder, or what is known by its name or its content.
+
+    Parameters
+    ----------
+    path, why
+        The file, and what is wrong with it.
+    ours
+        Whether it is known to be sagd's, wherever it lies.
+
+    Raises
+    ------
+    InputError
+        A file that may be anybody's.
+    """
+    if not ours and not in_scratch(path):
+        raise InputError(f"{why}; it is left where it is, as it may be another's: remove it, or name another file")
+    folder, name = scratch() / "damaged", f"{path.parent.name}_{path.name}"
+    names = itertools.chain([name], (f"{name}.{k}" for k in itertools.count(1)))
+    what = f"it is set aside in {folder}"
     with contextlib.suppress(FileNotFoundError):  # another process has just done so
         try:
-            aside.parent.mkdir(parents=True, exist_ok=True)
-            shutil.move(path, aside)
+            folder.mkdir(parents=True, exist_ok=True)
+            shutil.move(path, next(place for each in names if not os.path.lexists(place := folder / each)))
         except FileNotFoundError:
             raise
         except OSError:  # no room there: what can be made anew is not worth stopping for
             path.unlink()
-    print(f"{why}; it is set aside in {aside.parent}, and made anew", file=sys.stderr, flush=True)
+            what = "it is removed"
+    print(f"{why}; {what}, and made anew", file=sys.stderr, flush=True)
+
+
+def in_scratch(path: Path) -> bool:
+    """Whether a file lies in the scratch folder, where all is sagd's own."""
+    return scratch().resolve() in path.resolve().parents
 
 
 def holds(path: Path | str, tensors: dict[str, Tensor]) -> bool:
@@ -263,23 +381,41 @@ def sources(*places: str) -> str:
     return found.hexdigest()
 
 
-def lock(file: IO, where: Path | str) -> None:
-    """Lock a file until it is closed; if another process has the lock, print a line and wait."""
-    if not try_lock(file, where):
-        fcntl.flock(file, fcntl.LOCK_EX)
+@contextlib.contextmanager
+def locked(place: Path, where: Path | str) -> Iterator[None]:
+    """Hold a lock, a file of this name; if another process has it, print a line and wait.
 
-
-def try_lock(file: IO, where: Path | str | None) -> bool:
-    """Lock a file until it is closed, if it is free; otherwise print a line, if ``where`` is given."""
+    The lock ends with the process, however that ends. The file is left, and is empty.
+    """
+    held = try_lock(place, where)
+    while held is None:
+        time.sleep(POLL)
+        held = try_lock(place, None)
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        if where is not None:
-            print(f"another process is using {where}; waiting", file=sys.stderr)
-        return False
-    except OSError as error:  # a file system without locks
-        raise InputError(f"cannot lock {file.name}: {error.strerror}; SAGD_SCRATCH names another folder") from error
-    return True
+        yield
+    finally:
+        held.release()
+
+
+def try_lock(place: Path, where: Path | str | None) -> filelock.BaseFileLock | None:
+    """Take a lock, which its `release` ends; None, after a line if ``where`` is given, if another process has it.
+
+    Its folder is made: who had the lock may have removed both.
+    """
+    lock = filelock.FileLock(place, thread_local=False)
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):  # removed just now
+            lock.acquire(blocking=False)
+            return lock
+    except filelock.Timeout:
+        pass
+    except (OSError, NotImplementedError) as error:  # no right to write there, or a file system without locks
+        said = getattr(error, "strerror", None) or error
+        raise InputError(f"cannot write {place}: {said}; SAGD_SCRATCH names another folder") from error
+    if where is not None:
+        print(f"another process is using {where}; waiting", file=sys.stderr)
+    return None
 
 
 def scratch() -> Path:

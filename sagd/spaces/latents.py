@@ -15,12 +15,22 @@ from sagd.noise.corruption import Corruption
 from sagd.noise.randomness import generator
 from sagd.runtime.distributed import World
 from sagd.runtime.download import digest
-from sagd.runtime.files import of_machine, open_tensors, read_json, read_tensors, set_aside, write_json, write_tensors
+from sagd.runtime.files import (
+    header,
+    of_machine,
+    open_tensors,
+    read_json,
+    read_tensors,
+    set_aside,
+    write_json,
+    write_tensors,
+)
 from sagd.runtime.parallel import blocks
 from sagd.spaces.autoencoder import Autoencoder
 from sagd.spaces.moments import combine
 from sagd.spaces.pixels import from_uint8
 
+SHARD = {"latents", "mean", "squares"}  # tensors of every shard
 EPSILON = 1e-5  # added to the variance of latents, as RAE does
 
 
@@ -213,14 +223,15 @@ def _kept(place: Path, name: str) -> bool:
     noted = (place / name).with_suffix(".json")
     if not noted.exists():
         return False
+    ours = True
     try:
         whole, why = _whole(place, _noted(place, name)), f"{place / name} is not as it was written"
     except InputError as error:
         if of_machine(error.__cause__):
             raise
-        whole, why = False, str(error)
+        whole, why, ours = False, str(error), SHARD <= header(place / name).keys()
     if not whole:
-        set_aside(place / name, why)
+        set_aside(place / name, why, ours)
         noted.unlink(missing_ok=True)
     return whole
 

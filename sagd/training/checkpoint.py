@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sagd.errors import InputError
 from sagd.runtime.distributed import World, fill
-from sagd.runtime.files import of_machine, read_tensors, set_aside, write_tensors
+from sagd.runtime.files import check_output, header, in_scratch, of_machine, read_tensors, set_aside, write_tensors
 
 
 @dataclass
@@ -49,8 +49,17 @@ class State:
         self.world.wait()  # a process that ended here would leave the others waiting for its shards
 
     def resume(self, path: Path | None) -> int:
-        """The step to resume from, the same on all processes; 0 if there is no checkpoint, or if it is damaged."""
+        """The step to resume from, the same on all processes; 0 if there is no checkpoint, or if it is damaged.
+
+        Raises
+        ------
+        InputError
+            Something else lies there, or nothing can be written there; a checkpoint of another run.
+        """
         self.world.check_alike(self.describe)
+        refused = _refused(path) if path is not None and self.world.main else ""
+        if any(self.world.most(bool(refused))):
+            raise InputError(refused or f"the first process refuses {path} for a checkpoint")
         different = f"not all processes find one checkpoint at {path}: SAGD_SCRATCH must be a folder that all hosts see"
         there = path is not None and path.exists()
         if not self.world.alike(str(there)):
@@ -75,7 +84,7 @@ class State:
             damage = damage or f"another process finds {path} damaged"
             self.world.wait()  # all have looked
             if self.world.main:
-                set_aside(path, damage)
+                set_aside(path, damage, ours=True)
             return 0
         run, mine = metadata.get("run"), self.tensors()
         fits = all(name in saved and saved[name].shape == t.shape for name, t in mine.items())
@@ -87,6 +96,25 @@ class State:
             for name, tensor in mine.items():
                 fill(tensor, saved[name])
         return int(saved["step"])
+
+
+def _refused(path: Path) -> str:
+    """Why a checkpoint can't be saved at a path, or "": all that lies there but a checkpoint is left as it is."""
+    try:
+        check_output("checkpoint", path)
+        if path.exists() and not _ours(path):
+            raise InputError(f"checkpoint is {path}, which is there and is no checkpoint of sagd; name another file")
+    except InputError as error:
+        return str(error)
+    return ""
+
+
+def _ours(path: Path) -> bool:
+    """Whether a file is a checkpoint, perhaps a damaged one, or holds nothing."""
+    if in_scratch(path) or not path.stat().st_size:
+        return True
+    metadata = (found := header(path)).get("__metadata__")
+    return "step" in found and isinstance(metadata, dict) and "run" in metadata
 
 
 def _sum(tensors: dict[str, Tensor]) -> str:

@@ -77,7 +77,8 @@ def train(
     checkpoint
         Where to save, about every ``checkpoint_seconds``; less often if saving is slow, so that it takes at most 5 % of
         the time. If the file exists, the run resumes from it, on any number of processes; on one CPU, with one number
-        of threads, the final weights are bit-identical to those of an uninterrupted run.
+        of threads, the final weights are bit-identical to those of an uninterrupted run. A damaged checkpoint is set
+        aside, and the run begun anew; any other file or folder that lies there is left as it is, and refused.
     resumed
         Called once with the step that the run resumes from, if it does.
     report
@@ -90,8 +91,8 @@ def train(
     Raises
     ------
     InputError
-        Batch larger than the data, labels missing, a checkpoint of another run, processes with different settings, a
-        loss that is not finite, a full disk.
+        Batch larger than the data, labels missing, a checkpoint of another run, something else in its place, processes
+        with different settings, a loss that is not finite, a full disk.
     """
     device, world = source.device, world or World()
     classes = classes_of(network)

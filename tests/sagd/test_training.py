@@ -204,6 +204,48 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_run_begun_anew(make_unet, tmp
     assert (aside / f"{tmp_path.name}_c").read_bytes() == damaged[damage]
 
 
+@pytest.mark.parametrize("what", ["text", "weights", "folder", "folder of files"])
+def test_what_is_no_checkpoint_is_left_as_it_is_and_refused(make_unet, tmp_path, what, monkeypatch):
+    monkeypatch.setenv("SAGD_SCRATCH", str(tmp_path / "scratch"))
+    place = tmp_path / "mine"
+    if what == "text":
+        place.write_bytes(b"my only copy")
+    elif what == "weights":
+        write_tensors(place, {"weights": torch.ones(3), "step": torch.tensor(3)}, {"format": "pt"})
+    else:
+        place.mkdir()
+        if what == "folder of files":
+            (place / "a").write_bytes(b"1")
+    before = {file: file.is_file() and file.read_bytes() for file in tmp_path.rglob("*")}
+    with pytest.raises(sagd.InputError, match=r"^checkpoint is .*mine, which is ") as failure:
+        run(make_unet, checkpoint=place)
+    assert "\n" not in str(failure.value)
+    assert {file: file.is_file() and file.read_bytes() for file in tmp_path.rglob("*")} == before
+
+
+def test_a_checkpoint_that_cannot_be_written_is_refused_before_the_first_step(make_unet, tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    steps = []
+    with pytest.raises(sagd.InputError, match=r"^checkpoint is .*file/c, which cannot be written: .*file is no folder"):
+        run(make_unet, checkpoint=tmp_path / "file" / "c", report=steps.append)
+    assert steps == []
+
+
+def test_damaged_checkpoints_of_one_name_are_all_kept(make_unet, tmp_path, monkeypatch):
+    file = tmp_path / "c"
+    monkeypatch.setenv("SAGD_SCRATCH", str(tmp_path / "scratch"))
+    with pytest.raises(Interrupted):
+        run(make_unet, checkpoint=file, stop=lambda: True)
+    whole, cut = file.read_bytes(), []
+    for k in (1, 2, 3):
+        file.write_bytes(whole[:-k])
+        cut.append(whole[:-k])
+        with pytest.raises(Interrupted):
+            run(make_unet, checkpoint=file, stop=lambda: True)
+    aside = tmp_path / "scratch" / "damaged"
+    assert [(aside / f"{tmp_path.name}_c{end}").read_bytes() for end in ("", ".1", ".2")] == cut
+
+
 def test_a_checkpoint_that_has_no_sum_yet_goes_on(make_unet, tmp_path):
     """sagd 0.1 wrote none."""
     file, steps = tmp_path / "c", []

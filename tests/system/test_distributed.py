@@ -125,7 +125,7 @@ def test_the_whole_chain_in_two_processes(tmp_path):
 
 
 def test_a_run_waits_for_another_and_leaves_its_word(tmp_path, capsys):
-    """The word in the lock is what the hosts of a run compare: who waits must not touch it."""
+    """The word beside the lock is what the hosts of a run compare: who waits must not touch it."""
     entered = threading.Event()
 
     def second():
@@ -134,12 +134,12 @@ def test_a_run_waits_for_another_and_leaves_its_word(tmp_path, capsys):
 
     waiting = threading.Thread(target=second)
     with World().holding(tmp_path):
-        word = (tmp_path / "lock").read_text()
+        word = (tmp_path / "holder").read_text()
         waiting.start()
         assert not entered.wait(1.5)
-        assert word and (tmp_path / "lock").read_text() == word
+        assert word and (tmp_path / "holder").read_text() == word
     waiting.join()
-    assert entered.is_set() and (tmp_path / "lock").read_text() != word
+    assert entered.is_set() and (tmp_path / "holder").read_text() != word
     assert capsys.readouterr().err.count("; waiting") == 1
 
 
