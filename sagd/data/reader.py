@@ -12,7 +12,7 @@ from sagd.data.pictures import Pictures, of_array
 from sagd.errors import InputError
 from sagd.images import upright
 from sagd.runtime.download import digest
-from sagd.runtime.registry import own, where
+from sagd.runtime.registry import own, theirs
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -41,19 +41,15 @@ def read_own(name: str, path: str | None, size: int, folder: Path) -> Pictures:
     reader = own(name, folder, "data set")
     try:
         inspect.signature(reader).bind(path, size)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise InputError(f"data set {name}: {error}; it is called as reader(path, size)") from None
     return _checked(name, path, _guarded(name, lambda: reader(path, size)), digest(folder / name.rpartition(":")[0]))
 
 
 def _guarded(where_from: str, call: Callable[[], Result]) -> Result:
     """The result of the user's code, whose exceptions become one line."""
-    try:
+    with theirs(f"data set {where_from}"):
         return call()
-    except InputError as error:
-        raise InputError(f"data set {where_from}: {error}") from error
-    except Exception as error:  # whatever a user's file raises
-        raise InputError(f"data set {where_from}: {where(error)}") from error
 
 
 def _checked(name: str, path: str | None, found: Any, code: str) -> Pictures:

@@ -15,7 +15,7 @@ from sagd.metrics.distances import METRICS
 from sagd.metrics.features import Extractor
 from sagd.metrics.frechet import Moments
 from sagd.runtime.parallel import blocks
-from sagd.runtime.registry import own, where
+from sagd.runtime.registry import own, theirs
 
 __all__ = ["METRICS", "caveats", "check_names", "copies", "find", "measure", "needing_images"]
 
@@ -149,10 +149,8 @@ def _own(place: str, folder: Path) -> Metric:
 
     def compute(comparison: Comparison) -> dict[str, float]:
         name = f"{place.rpartition(':')[2]}_{comparison.extractor.name}"
-        try:
+        with theirs(f"metric {place}"):
             returned = function(*map(_locked, (comparison.generated, comparison.reference_features)))
-        except Exception as error:  # whatever a user's file raises
-            raise InputError(f"metric {place}: {where(error)}") from error
         values = _numbers(returned if isinstance(returned, dict) else {"": returned})
         if not values:
             told = shortened(" ".join(repr(returned).split()), 60)

@@ -24,7 +24,7 @@ from sagd.operators.offset import offset
 from sagd.operators.power_law import power_law
 from sagd.operators.pyramid import pyramid
 from sagd.operators.two_band import two_band
-from sagd.runtime.registry import Registry, own, where
+from sagd.runtime.registry import Registry, own, theirs
 
 __all__ = [
     "OPERATORS",
@@ -72,22 +72,20 @@ def build(
     InputError
         An unknown operator or argument, a bad value, a mistake in the user's file; in one line.
     """
-    theirs = ":" in name
-    operator = own(name, folder, "operator") if theirs else OPERATORS[name]
+    users = ":" in name
+    operator = own(name, folder, "operator") if users else OPERATORS[name]
     arguments = dict(arguments or {})
-    if "power" in inspect.signature(operator).parameters:
-        arguments["power"] = power
     try:
-        inspect.signature(operator).bind(size, **arguments)
-    except TypeError as error:
+        if "power" in (signature := inspect.signature(operator)).parameters:
+            arguments["power"] = power
+        signature.bind(size, **arguments)
+    except (TypeError, ValueError) as error:  # the latter of a function that says nothing of its arguments
         raise InputError(f"operator {name}: {error}") from None
-    if not theirs:
+    if not users:
         return operator(size, **arguments)
-    try:
+    with theirs(f"operator {name}"):
         found = operator(size, **arguments)
         found = found if isinstance(found, Spectrum) else Spectrum(torch.as_tensor(found))
-    except Exception as error:  # whatever a user's file raises
-        raise InputError(f"operator {name}: {where(error)}") from error
     if found.size != tuple(size):
         raise InputError(f"operator {name} returns a weight of {found.size}; it must be {tuple(size)}")
     return found

@@ -1,5 +1,6 @@
 """What a package offers, by name: each of its files has one thing, of the file's own name."""
 
+import contextlib
 import importlib
 import importlib.util
 import pkgutil
@@ -77,17 +78,26 @@ def own(place: str, folder: Path, what: str) -> Callable:
         raise InputError(f"{what} is {place!r}; {path} is not a Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses look their module up
-    try:
+    with theirs(f"{path} cannot be imported"):
         spec.loader.exec_module(module)
-    except Exception as error:  # whatever a user's file raises
-        raise InputError(f"{path} cannot be imported: {where(error)}") from error
     found = getattr(module, name, None)
     if not callable(found):
         raise InputError(f"{what} is {place!r}; {path} has no function {name!r}")
     return found
 
 
-def where(error: Exception) -> str:
+@contextlib.contextmanager
+def theirs(what: str) -> Iterator[None]:
+    """Around a user's own code: whatever it raises, or that it ends the process, becomes an InputError, in one line."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{what}: {error}") from error
+    except (Exception, SystemExit) as error:
+        raise InputError(f"{what}: {where(error)}") from error
+
+
+def where(error: BaseException) -> str:
     """An exception in one line: the line of the user's file that led to it, its type, and what it says."""
     frames = []
     trace = error.__traceback__
@@ -95,6 +105,6 @@ def where(error: Exception) -> str:
         code, module = trace.tb_frame.f_code, trace.tb_frame.f_globals.get("__name__", "")
         frames.append((module.startswith(OWN), f"{Path(code.co_filename).name}, line {trace.tb_lineno}: "))
         trace = trace.tb_next
-    theirs = [line for own, line in frames if own] or [line for _, line in frames] or [""]
-    line = f"line {error.lineno}: " if isinstance(error, SyntaxError) else theirs[-1]
+    lines = [line for own, line in frames if own] or [line for _, line in frames] or [""]
+    line = f"line {error.lineno}: " if isinstance(error, SyntaxError) else lines[-1]
     return f"{line}{type(error).__name__}: {' '.join(str(error).split())}"

@@ -120,6 +120,7 @@ MISTAKES = {
     "syntax": ("def ring(size:\n", "mine.py:ring", {}, r"mine\.py cannot be imported: line 1: SyntaxError"),
     "import": ("import nowhere\n", "mine.py:ring", {}, r"mine\.py, line 1: ModuleNotFoundError"),
     "raises": ("def ring(size):\n    return 1 / 0\n", "mine.py:ring", {}, r"mine\.py, line 2: ZeroDivisionError"),
+    "ends": ("import sys\ndef ring(size):\n    sys.exit(0)\n", "mine.py:ring", {}, r"mine\.py, line 3: SystemExit: 0"),
     "argument": ("def ring(size):\n    return None\n", "mine.py:ring", {"width": 1}, r"unexpected .*'width'"),
     "shape": ("import torch\ndef ring(size):\n    return torch.ones(3)\n", "mine.py:ring", {}, r"must be \(8, 8\)"),
     "negative": ("import torch\ndef ring(size):\n    return -torch.ones(size)\n", "mine.py:ring", {}, r"a weight must"),
@@ -154,11 +155,12 @@ def test_own_data_are_prepared_with_their_labels(own):
     ("content", "says"),
     [
         ("def shapes(path, size):\n    return open('nowhere')\n", r"shapes\.py, line 2: FileNotFoundError"),
+        ("import sys\ndef shapes(path, size):\n    sys.exit()\n", r"shapes\.py, line 3: SystemExit"),
         ("def shapes(path, size):\n    return 3\n", r"must return Pictures, an array .* it returns int"),
         ("def shapes():\n    return 3\n", r"it is called as reader\(path, size\)"),
         ("", r"has no function 'shapes'"),
     ],
-    ids=["raises", "number", "arguments", "none"],
+    ids=["raises", "ends", "number", "arguments", "none"],
 )
 def test_a_mistake_in_an_own_reader_is_one_line(own, content, says):
     before = Path("artifacts/prepare/train.npy").read_bytes()

@@ -104,6 +104,10 @@ def spread(generated, reference):
     ("code", "says"),
     [
         ("def d(generated, reference):\n    return 1 / 0", r"metric mine\.py:d: mine\.py, line 2: ZeroDivisionError: "),
+        (
+            "def d(generated, reference):\n    raise SystemExit(0)",
+            r"metric mine\.py:d: mine\.py, line 2: SystemExit: 0",
+        ),
         ("def d(generated):\n    return 1.0", r"metric mine\.py:d: .*TypeError: "),
         ("def d(generated, reference):\n    return", r"metric mine\.py:d returns None; it must be a finite number"),
         ("def d(generated, reference):\n    return generated", r"mine\.py:d returns array.*; it must be a finite"),
