@@ -1,6 +1,6 @@
 """Flow matching with shaped noise: the same network sampled in few steps and in many, by Euler's method and by Heun's.
 
-Needs `pip install 'sagd[data]'` for the digits and the picture. Saves one row of samples for each number of steps.
+Needs `pip install '.[data]'` for the digits and the picture. Saves one row of samples for each number of steps.
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """Write two folders of images and measure how far they are apart, as `sagd evaluate` does.
 
-Needs `pip install 'sagd[data,extractors]'`. One folder has digits, the other one other digits with weak noise.
+Needs `pip install '.[data,extractors]'`. One folder has digits, the other one other digits with weak noise.
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """Learn digits from images with noise in one band: isotropic noise learns it too, two-band noise leaves it out.
 
-Needs `pip install 'sagd[data]'`. Saves a picture: training images, samples of isotropic noise,
+Needs `pip install '.[data]'`. Saves a picture: training images, samples of isotropic noise,
 samples of two-band noise.
 """
 

@@ -2,7 +2,7 @@
 
     accelerate launch examples/train_unconditional.py --data pictures/ --size 64 --noise power_law:-0.06
 
-Needs `pip install 'sagd[models,data]'`. Saves the network, its noise and a picture of samples. The same command again
+Needs `pip install '.[models,data]'`. Saves the network, its noise and a picture of samples. The same command again
 resumes. Processes share each batch, so their number changes nothing else.
 """
 

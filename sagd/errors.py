@@ -45,10 +45,22 @@ def check_finite(name: str, value: float) -> None:
         raise InputError(f"{name} is {shortened(repr(value), 60)}; it must be a finite number")
 
 
+def check_path(name: str, text: str) -> str:
+    """Refuse a text that names no file, such as that of a variable which is not set: as a path it would be ``.``."""
+    if not text.strip():
+        raise InputError(f"{name} is {text!r}; it must name a file or a folder ('.' is this one)")
+    return text
+
+
+def install(extra: str) -> str:
+    """The command that brings an extra: sagd is on no index yet, and is installed from a clone."""
+    return f"in the clone of sagd: pip install '.[{extra}]'"
+
+
 @contextlib.contextmanager
 def needs(extra: str) -> Iterator[None]:
     """Around the import of optional packages: where one is missing, InputError names the extra that brings it."""
     try:
         yield
     except ImportError as error:
-        raise InputError(f"{' '.join(str(error).split())}; pip install 'sagd[{extra}]'") from error
+        raise InputError(f"{' '.join(str(error).split())}; {install(extra)}") from error

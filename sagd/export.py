@@ -196,7 +196,7 @@ tags: [sagd, shaped-noise]
 
 ## Sample
 
-With FOLDER the path of this folder, and `pip install sagd{"[diffusers]" if config else ""}`:
+With FOLDER the path of this folder, and, in a clone of sagd, `pip install {"'.[diffusers]'" if config else "."}`:
 
 ```python
 {how.strip()}

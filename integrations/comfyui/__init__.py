@@ -1,6 +1,7 @@
 """Shaped noise in ComfyUI: a NOISE for the start, and a SAMPLER whose steps draw the same noise.
 
-Copy or link this folder into ComfyUI's custom_nodes; it needs `pip install sagd` in ComfyUI's Python.
+Copy or link this folder into ComfyUI's custom_nodes; it needs sagd in ComfyUI's Python: there, in a
+clone of sagd, `pip install .`
 """
 
 import inspect

@@ -1,1 +1,1 @@
-"""Every picture of the studies. They need matplotlib and seaborn: `pip install 'sagd[figures]'`."""
+"""Every picture of the studies. They need matplotlib and seaborn: `pip install '.[figures]'`."""

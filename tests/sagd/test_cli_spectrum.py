@@ -97,5 +97,5 @@ def test_bad_input_is_told_in_one_line(case, two_sets):
 
 def test_a_missing_package_for_plots_is_told_before_anything_is_read(two_sets, monkeypatch):
     monkeypatch.setitem(sys.modules, "seaborn", None)
-    with pytest.raises(SystemExit, match=r"^sagd spectrum: .*seaborn.*; pip install 'sagd\[figures\]'$"):
+    with pytest.raises(SystemExit, match=r"^sagd spectrum: .*seaborn.*; pip install '\.\[figures\]'$"):
         main(["spectrum", "/nowhere", "--plot", f"{two_sets}/spectrum.png"])
