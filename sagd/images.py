@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sagd.errors import InputError, amount, needs, shortened
+from sagd.errors import InputError, amount, check_path, needs, shortened
 from sagd.runtime.files import BROKEN, entry, of_machine, read_array, regular, scratch
 
 if TYPE_CHECKING:
@@ -467,7 +467,7 @@ class Images:
     """
 
     def __init__(self, source: "str | Path | np.ndarray | Rows"):
-        self.name = "array" if isinstance(source, np.ndarray | Rows) else str(source)
+        self.name = "array" if isinstance(source, np.ndarray | Rows) else check_path("source", str(source))
         self._source: Files | np.ndarray | Rows
         if isinstance(source, np.ndarray | Rows):
             self._source = source

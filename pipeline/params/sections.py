@@ -71,6 +71,12 @@ def _printable(text: str) -> str:
     return text
 
 
+def _place(text: str) -> str:
+    if not text.strip():  # as a path it would be the folder of the study
+        raise ValueError("it must name a file or a folder, or be left out")
+    return text
+
+
 def _named(names: Callable[[], typing.Iterable[str]], own: bool = False) -> AfterValidator:
     """One of the library's names, or (``own``) a function of a user's file, such as ``mine.py:ring``."""
 
@@ -86,7 +92,7 @@ def _named(names: Callable[[], typing.Iterable[str]], own: bool = False) -> Afte
 
 Band = Annotated[list[float], Field(min_length=2, max_length=2), AfterValidator(_ordered)]
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9]*(_[a-z0-9]+)*$")]  # "__" separates a setting from its variant
-Text = Annotated[str, Field(max_length=4096), AfterValidator(_printable)]
+Place = Annotated[str, Field(max_length=4096), AfterValidator(_printable), AfterValidator(_place)]
 # The bounds lie far above what is of use: a slip of the key is told at once. What a machine can't hold of what is
 # allowed is told by pipeline/run/door.py.
 Seed = Annotated[int, Field(ge=0, le=10**15)]
@@ -169,7 +175,7 @@ class Dataset(Section):
     name: Annotated[str, _named(lambda: data.SOURCES, own=True)] = Field(
         description="a data set by name (docs/data.md), `folder`, `huggingface`, or your own reader `mine.py:reader`"
     )
-    path: Text | None = Field(
+    path: Place | None = Field(
         None, description="a folder or zip file of images; on the hub `owner/name`; else the folder of all data sets"
     )
     size: Annotated[int, Field(ge=2, le=4096)] = Field(description="resolution, pixels")
@@ -293,7 +299,7 @@ class Encode(Section):
     kind: Literal["pixel", "rae", "vae"] = Field(
         "pixel", description="`rae` and `vae` are diffusers' AutoencoderRAE and AutoencoderKL"
     )
-    path: Text | None = Field(
+    path: Place | None = Field(
         None, description="the autoencoder: a folder, `owner/name`, `owner/name@revision`, or `random` to try the chain"
     )
     on_the_fly: bool = Field(False, description="encode inside training, and store nothing")
@@ -541,7 +547,7 @@ class Evaluate(Section):
     bootstrap: Annotated[int, Field(ge=2, le=10**6)] = Field(
         50, description="resamples, for the standard error over samples"
     )
-    reference: Text | None = Field(
+    reference: Place | None = Field(
         None, description="an npz file with mu and sigma, such as ADM's reference batch, as a second reference"
     )
 

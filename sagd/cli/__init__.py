@@ -1,15 +1,23 @@
 """Shape the noise of diffusion models: look at images, choose a noise, judge samples."""
 
 import argparse
+import contextlib
 import importlib
+import io
+import json
 import os
+import re
+import signal
 import sys
-from typing import NoReturn
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any, NoReturn
 
 from sagd import __version__
-from sagd.errors import InputError
+from sagd.errors import InputError, check_path
 
-# The commands: each is a module here with `configure(parser)` and `run(options)`, imported when it is used.
+# The commands: each is a module here with `configure(parser)` and `run(options)`, imported when it is used. `run`
+# returns the answer: lines, or a dict that is printed as JSON.
 COMMANDS = {
     "calibrate": "measure which frequencies a network settles when",
     "evaluate": "compare two sets of images",
@@ -20,10 +28,36 @@ COMMANDS = {
 
 
 class _Parser(argparse.ArgumentParser):
-    """Refuses a bad command line in one line, without the usage before it."""
+    """Refuses a bad command line in one line, without the usage before it; knows that -1e-3 is a number."""
+
+    def __init__(self, **options: Any):
+        super().__init__(**options)
+        self._negative_number_matcher = re.compile(r"-(\.?\d|inf|nan)", re.IGNORECASE)  # argparse's knows no exponent
+
+    def print_help(self, file: IO[str] | None = None) -> None:  # argparse's takes no notice of a disk that is full
+        _print(self.format_help().rstrip("\n"))
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
+class _Version(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        _print(f"sagd {__version__}")
+        parser.exit()
+
+
+def place(text: str) -> str:
+    """An argument that names a file or a folder, as `add_argument` takes it for a type."""
+    try:
+        return check_path("it", text)
+    except InputError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def path(text: str) -> Path:
+    """The same, as a path: of an empty text that would be the current folder."""
+    return Path(place(text))
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -40,28 +74,90 @@ def main(arguments: list[str] | None = None) -> None:
         With 1 and one line for bad input, 2 for a bad command line, 130 for an interruption.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
-    parser = _Parser(prog="sagd", description=__doc__)
-    parser.add_argument("--version", action="version", version=f"sagd {__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    name = "sagd"
     try:
-        for name, says in COMMANDS.items():
-            module = importlib.import_module(f"sagd.cli.{name}") if name in arguments[:1] else None
-            command = commands.add_parser(
-                name,
-                help=says,
-                description=module.__doc__ if module else None,
-                formatter_class=argparse.RawDescriptionHelpFormatter,
-            )
-            if module:
-                module.configure(command)
-                command.set_defaults(run=module.run)
-        options = parser.parse_args(arguments)
-        options.run(options)
-        sys.stdout.flush()
+        _open_streams()
+        with _ending_at_once():
+            options = _parsed(arguments)
+        name = f"sagd {options.command}"
+        # What others print, a user's own file above all, is no part of the answer.
+        with contextlib.redirect_stdout(sys.stderr):
+            answer = options.run(options)
+        _print(answer)
     except InputError as error:
-        sys.exit(f"sagd {options.command}: {error}")
+        sys.exit(f"{name}: {error}")
     except KeyboardInterrupt:
         sys.exit(130)
-    except BrokenPipeError:  # the reader, such as `head`, has enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # the reader of the remarks has enough
         sys.exit(1)
+    except (MemoryError, RuntimeError, OSError) as error:
+        from sagd.runtime.files import lacking
+
+        if (said := lacking(error)) is None:
+            raise
+        sys.exit(f"{name}: {said}")
+
+
+def _parsed(arguments: list[str]) -> argparse.Namespace:
+    """The options; of the commands, only the one that is asked for is imported."""
+    parser = _Parser(prog="sagd", description=__doc__)
+    parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, says in COMMANDS.items():
+        module = importlib.import_module(f"sagd.cli.{name}") if name in arguments[:1] else None
+        command = commands.add_parser(
+            name,
+            help=says,
+            description=module.__doc__ if module else None,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        if module:
+            module.configure(command)
+            command.set_defaults(run=module.run)
+    return parser.parse_args(arguments)
+
+
+@contextlib.contextmanager
+def _ending_at_once() -> Iterator[None]:
+    """While packages are imported, Ctrl-C ends the process: their C code would make another error of the exception."""
+    try:
+        before = signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+    except ValueError:  # not the main thread, which alone is interrupted
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _open_streams() -> None:
+    """Make the standard streams fit to print on."""
+    if sys.stderr is None:  # closed, by 2>&-: remarks are not wanted, and `print` would put them on the other stream
+        sys.stderr = open(os.devnull, "w")
+    if sys.stdout is None:
+        raise InputError("the standard output is closed, and the answer would go there")
+    if isinstance(sys.stdout, io.TextIOWrapper):  # names of files, and the é of Fréchet, on a terminal without them
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def _print(answer: str | dict) -> None:
+    """Write the answer; where that fails, end with a line."""
+    try:
+        print(_text(answer), flush=True)
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would try again at its end
+        if isinstance(error, BrokenPipeError):  # the reader, such as `head`, has enough
+            sys.exit(1)
+        raise InputError(f"cannot write to the standard output: {error.strerror}") from error
+
+
+def _text(answer: str | dict) -> str:
+    if isinstance(answer, str):
+        return answer
+    text = json.dumps(answer, indent=1, ensure_ascii=False)
+    try:
+        text.encode(getattr(sys.stdout, "encoding", None) or "ascii")
+    except UnicodeEncodeError:  # JSON has escapes of its own
+        return json.dumps(answer, indent=1)
+    return text

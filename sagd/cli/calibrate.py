@@ -10,8 +10,9 @@ from typing import Any
 
 import torch
 
+from sagd.cli import path
 from sagd.colored import ColoredNoise, calibrate, level
-from sagd.errors import InputError, needs
+from sagd.errors import InputError, needs, plainly, shortened
 from sagd.export import PREDICTIONS
 from sagd.formulations.base import SPACINGS, Sampler
 from sagd.formulations.diffusion import Diffusion
@@ -20,18 +21,23 @@ from sagd.networks.weights import classes_of
 from sagd.noise.grid import radius, ring_means
 from sagd.noise.randomness import generator
 from sagd.operators import from_dict
-from sagd.runtime.files import read_json
+from sagd.runtime.files import check_output, lacking, read_json
 from sagd.runtime.progress import Bar
 
+SCHEDULER, UNET = Path("scheduler", "scheduler_config.json"), Path("unet", "config.json")
+BETAS = ("beta_schedule", "beta_start", "beta_end", "num_train_timesteps", "trained_betas", "rescale_betas_zero_snr")
 SHOWN = 8  # columns of the table
 ODD = 0.2  # share of gamma below 0 that a user should hear of
+LONGEST = 10**5  # steps of a schedule; its tables are made from the number alone
+LARGEST = {"in_channels": 1024, "out_channels": 1024, "layers_per_block": 256, "num_class_embeds": 10**6}
+WIDEST = 2**14  # side of an image, or channels of a level
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command to its parser."""
     add = parser.add_argument
-    add("folder", metavar="FOLDER", type=Path, help="of the pipeline, on this machine")
-    add("--out", type=Path, default=Path("colored.json"), metavar="FILE.json", help="written (default: %(default)s)")
+    add("folder", metavar="FOLDER", type=path, help="of the pipeline, on this machine")
+    add("--out", type=path, default=Path("colored.json"), metavar="FILE.json", help="written (default: %(default)s)")
     add(
         "--samples",
         type=int,
@@ -58,10 +64,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(options: argparse.Namespace) -> None:
-    """Calibrate, print the table, write the file."""
-    if options.out.suffix != ".json":
-        raise InputError(f"--out is {options.out}; it must end in .json")
+def run(options: argparse.Namespace) -> str:
+    """Calibrate, and write the file; the table."""
     for name in ("samples", "batch_size"):
         if getattr(options, name) < 1:
             raise InputError(f"--{name.replace('_', '-')} is {getattr(options, name)}; it must be 1 or more")
@@ -71,10 +75,13 @@ def run(options: argparse.Namespace) -> None:
         if not least <= getattr(options, name) < float("inf"):
             raise InputError(f"--{name} is {getattr(options, name)}; it must be {least} or more")
     try:
-        device = torch.empty(0, device=options.device).device
-    except (RuntimeError, AssertionError) as error:  # an unknown word, or none here
+        device = torch.device(options.device)
+        torch.empty(0, device=device).cpu()
+    except (RuntimeError, AssertionError) as error:  # an unknown word, none here, or one without memory, as meta
         said = str(error).splitlines()[0]
         raise InputError(f"--device is {options.device}, which can't be used here ({said}); try cpu") from None
+    read = [options.folder / name for name in ("model_index.json", SCHEDULER, UNET)]
+    check_output("--out", options.out, ".json", inputs=read)
     sampler = Sampler("ddim", options.steps, options.spacing)
     diffusion = _diffusion(options.folder)
     diffusion.timesteps(sampler)  # known now, and not after loading
@@ -82,78 +89,127 @@ def run(options: argparse.Namespace) -> None:
     if network.config.out_channels != network.config.in_channels:
         channels = f"takes {network.config.in_channels} channels and gives {network.config.out_channels}"
         raise InputError(f"{options.folder}: the network {channels}; learned variances can't be calibrated")
-    size, classes = network.config.sample_size, _classes(options.folder, network)
-    height, width = (size, size) if isinstance(size, int) else size
-    shape = (options.samples, network.config.in_channels, height, width)
+    classes = _classes(options.folder, network)
+    shape = (options.samples, network.config.in_channels, *_size(options.folder / UNET, network.config.sample_size))
     start = torch.randn(shape, generator=generator(options.seed, "calibrate")).to(device)
     labels = torch.arange(options.samples, device=device) % classes if classes else None
     with Bar("calibrate", options.samples) as bar:
-        found = calibrate(
-            network, diffusion, start, sampler, labels=labels, batch_size=options.batch_size, report=bar.update
-        )
+        try:
+            found = calibrate(
+                network, diffusion, start, sampler, labels=labels, batch_size=options.batch_size, report=bar.update
+            )
+        except InputError:
+            raise
+        except (RuntimeError, ValueError, TypeError) as error:  # what a network raises that takes no such images
+            if lacking(error):
+                raise
+            raise InputError(
+                f"{options.folder}: the network fails on images of {list(shape[1:])}: {_said(error)}"
+            ) from error
     colored = ColoredNoise(found.size, found.log_snr, found.gamma, options.strength, options.divider)
     colored.save(options.out)
-    print(
-        f"gamma, how much of each frequency is settled at step t: {options.samples} trajectories, {options.steps} steps"
-    )
-    print("\n".join(_table(colored, diffusion, sampler)))
+    lines = [
+        f"gamma, how much of each frequency is settled at step t: {options.samples} trajectories, "
+        f"{options.steps} steps",
+        *_table(colored, diffusion, sampler),
+    ]
     worse = (colored.gamma < 0).double().mean().item()
     if worse > ODD:
-        print(
+        lines.append(
             f"{worse:.0%} is below 0, where the network guesses worse than 0 would (taken as 0): more --samples, or is "
             "it trained, and is this its scheduler?"
         )
-    print(f"wrote {options.out}")
+    return "\n".join([*lines, f"wrote {options.out}"])
 
 
 def _diffusion(folder: Path) -> Diffusion:
     """Schedule and prediction of a pipeline's scheduler."""
     if not folder.is_dir():
         raise InputError(f"{folder} is no folder here; load a model of the hub and `save_pretrained` it first")
-    config = _scheduler(folder)
-    name, prediction = config.get("_class_name", "the scheduler"), config.get("prediction_type", "epsilon")
+    config = read_json(folder / SCHEDULER)
+    name = shortened(str(config.get("_class_name", "the scheduler")), 60)
+    prediction = config.get("prediction_type", "epsilon")
     ours = {theirs: our for our, theirs in PREDICTIONS.items()}
-    if prediction not in ours:
-        raise InputError(f"{folder}: prediction_type is {prediction}; allowed: {', '.join(ours)}")
+    if not isinstance(prediction, str) or prediction not in ours:
+        raise InputError(f"{folder}: prediction_type is {_short(prediction)}; allowed: {', '.join(ours)}")
     spectrum = config.get("spectrum")
+    if spectrum is not None and not isinstance(spectrum, dict):
+        raise InputError(f"{folder}: spectrum is {_short(spectrum)}; it must be a mapping")
     if spectrum is not None and not from_dict(spectrum).white:
         raise InputError(f"{folder} was trained on shaped noise; colored steps are for networks trained on white noise")
     with needs("diffusers"):
         from diffusers import DDPMScheduler
     if "beta_schedule" not in config:
         raise InputError(f"{folder}: {name} has no betas; calibrating is for discrete diffusions, such as DDPM's")
-    known = {k: v for k, v in config.items() if k.startswith("beta") or k in ("num_train_timesteps", "trained_betas")}
-    known["rescale_betas_zero_snr"] = config.get("rescale_betas_zero_snr", False)
+    known = {k: v for k, v in config.items() if k in BETAS}
+    _whole(folder / SCHEDULER, "num_train_timesteps", known.get("num_train_timesteps", 1000), LONGEST)
     try:
         alpha_bar = DDPMScheduler(**known).alphas_cumprod
-    except (TypeError, ValueError, NotImplementedError, RuntimeError) as error:
-        raise InputError(f"{folder}: {name} has betas that diffusers refuses: {str(error).splitlines()[0]}") from None
-    return Diffusion(Schedule(alpha_bar.double()), ours[prediction])
+        return Diffusion(Schedule(alpha_bar.double()), ours[prediction])
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise InputError(f"{folder}: {name} has betas that can't be used: {_said(error)}") from None
 
 
-def _scheduler(folder: Path) -> dict:
-    return read_json(folder / "scheduler" / "scheduler_config.json")
+def _whole(file: Path, key: str, value: object, most: int, least: int = 1) -> int:
+    """A whole number of a pipeline's file, within bounds: what is made of it is not made of a slip, or of malice."""
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+        raise InputError(f"{file}: {key} is {_short(value)}; it must be a whole number, {least} to {plainly(most)}")
+    return value
+
+
+def _size(file: Path, value: object) -> tuple[int, int]:
+    """Height and width of the images that a U-Net was trained on."""
+    if value is None:
+        raise InputError(
+            f"{file}: sample_size is null; set it to the size of the images that the network was trained on"
+        )
+    sides = value if isinstance(value, list | tuple) else (value, value)
+    if len(sides) != 2:
+        raise InputError(f"{file}: sample_size is {_short(value)}; it must be a whole number, or [height, width]")
+    height, width = (_whole(file, "sample_size", side, WIDEST, least=2) for side in sides)
+    return height, width
+
+
+def _short(value: object) -> str:
+    return shortened(value if isinstance(value, str) and value else repr(value), 60)
+
+
+def _said(error: Exception) -> str:
+    return shortened(" ".join(str(error).split()), 200) or type(error).__name__
 
 
 def _network(folder: Path) -> Any:
     """A pipeline's U-Net, by diffusers, from safetensors alone."""
     with needs("diffusers"):
         from diffusers import UNet2DModel
-    if not (folder / "unet" / "config.json").is_file():
-        raise InputError(f"{folder} has no unet/config.json; calibrating takes a pipeline with a UNet2DModel")
-    kind = read_json(folder / "unet" / "config.json").get("_class_name")
-    if kind != "UNet2DModel":
-        raise InputError(f"{folder}: the network is a {kind}; calibrating takes a UNet2DModel")
+    if not (folder / UNET).is_file():
+        raise InputError(f"{folder} has no {UNET}; calibrating takes a pipeline with a UNet2DModel")
+    config = read_json(folder / UNET)
+    if (kind := config.get("_class_name")) != "UNet2DModel":
+        raise InputError(f"{folder}: the network is a {_short(kind)}; calibrating takes a UNet2DModel")
+    if (embedded := config.get("class_embed_type")) is not None:
+        raise InputError(
+            f"{folder / UNET}: class_embed_type is {_short(embedded)}; calibrating takes a network of labels"
+        )
+    _size(folder / UNET, config.get("sample_size"))
+    for key, most in LARGEST.items():
+        if config.get(key) is not None:
+            _whole(folder / UNET, key, config[key], most)
+    widths = config.get("block_out_channels", [1])
+    for width in widths if isinstance(widths, list) else [widths]:
+        _whole(folder / UNET, "block_out_channels", width, WIDEST)
     try:
         network = UNet2DModel.from_pretrained(folder / "unet", use_safetensors=True)
-    except (OSError, ValueError, TypeError, RuntimeError) as error:
-        raise InputError(f"{folder / 'unet'}: {' '.join(str(error).split())[:200]}") from None
+    except Exception as error:  # whatever diffusers makes of a configuration that does not fit
+        if lacking(error):
+            raise
+        raise InputError(f"{folder / 'unet'}: {_said(error)}") from None
     return network.eval().requires_grad_(False)
 
 
 def _classes(folder: Path, network: Any) -> int:
     """How many labels the network knows; of those that sagd trained, which have a spectrum, the last is for none."""
-    ours = "spectrum" in _scheduler(folder)
+    ours = "spectrum" in read_json(folder / SCHEDULER)
     return classes_of(network) if ours else network.config.num_class_embeds or 0
 
 

@@ -6,12 +6,12 @@ interruption, run the same command again.
 """
 
 import argparse
-import json
 import os
 from pathlib import Path
 
 import torch
 
+from sagd.cli import path, place
 from sagd.errors import InputError
 from sagd.images import Images
 from sagd.metrics.extractors import DEFAULT, EXTRACTORS, extractor
@@ -31,8 +31,8 @@ GIVEN = (
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command to its parser."""
     add = parser.add_argument
-    add("generated", metavar="GENERATED", help="images to judge")
-    add("reference", metavar="REFERENCE", help="images, or moments, to compare them with")
+    add("generated", metavar="GENERATED", type=place, help="images to judge")
+    add("reference", metavar="REFERENCE", type=place, help="images, or moments, to compare them with")
     add(
         "--features",
         metavar="NAME",
@@ -61,7 +61,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--cache",
-        type=Path,
+        type=path,
         default=scratch(),
         metavar="FOLDER",
         help="folder of cached features and network weights (default: %(default)s)",
@@ -74,12 +74,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(options: argparse.Namespace) -> None:
-    """Print the answer."""
-    print(json.dumps(_compare(options), indent=1, ensure_ascii=False))
-
-
-def _compare(options: argparse.Namespace) -> dict:
+def run(options: argparse.Namespace) -> dict:
+    """The distances, and what they are of."""
     metrics = find(m for m in options.metrics.split(",") if m)
     if not metrics:
         raise InputError(f"--metrics is empty; allowed: {', '.join(METRICS)}, or your own, such as mine.py:distance")

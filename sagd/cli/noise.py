@@ -18,6 +18,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 import torch
 from torch import Tensor
 
+from sagd.cli import path
 from sagd.data.prepare import square
 from sagd.errors import InputError, needs
 from sagd.formulations.schedule import Schedule
@@ -27,7 +28,7 @@ from sagd.noise.spectrum import Spectrum
 from sagd.operators import OPERATORS, build
 from sagd.operators._colours import COLOURS
 from sagd.oracle.drowning import snr
-from sagd.runtime.files import read_bytes, write_array, writing
+from sagd.runtime.files import check_output, read_bytes, write_array, writing
 
 SIZES = (2, 2048)  # of the grid, lowest and highest
 T = 300
@@ -45,10 +46,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     add("--size", type=int, default=128, metavar="N", help="of the grid, N x N (default: %(default)s)")
     add("--seed", type=int, default=0, metavar="N", help="of the draw (default: %(default)s)")
-    add("--image", type=Path, metavar="FILE", help="a picture, made square, grey, and N x N (default: none)")
+    add("--image", type=path, metavar="FILE", help="a picture, made square, grey, and N x N (default: none)")
     add("--t", type=int, metavar="T", help=f"step of x_t, linear schedule of 1000 steps (default: {T})")
-    add("--plot", type=Path, metavar="FILE.png", help="draw a picture there (default: none)")
-    add("--out", type=Path, metavar="FILE.npy", help="write the draw, (N, N), float64 (default: do not write it)")
+    add("--plot", type=path, metavar="FILE.png", help="draw a picture there (default: none)")
+    add("--out", type=path, metavar="FILE.npy", help="write the draw, (N, N), float64 (default: do not write it)")
     group = parser.add_argument_group("arguments of the operators")
     for name, argument in _arguments().items():
         group.add_argument(_flag(name), **argument)
@@ -100,11 +101,8 @@ def _reader(annotation: Any) -> Callable[[str], Any]:
     return read
 
 
-def run(options: argparse.Namespace) -> None:
-    """Print the table; draw and write what is asked for."""
-    for name, path, ending in (("plot", options.plot, ".png"), ("out", options.out, ".npy")):
-        if path and path.suffix.lower() != ending:
-            raise InputError(f"--{name} is {path}; it must end in {ending}")
+def run(options: argparse.Namespace) -> str:
+    """The table; what is asked for is drawn and written."""
     if not SIZES[0] <= options.size <= SIZES[1]:
         raise InputError(f"--size is {options.size}; allowed: {SIZES[0]} to {SIZES[1]}")
     if not 0 <= options.seed < 2**63:
@@ -114,6 +112,9 @@ def run(options: argparse.Namespace) -> None:
         raise InputError(f"--t is {t}; allowed: 0 to {len(schedule) - 1}")
     if options.t is not None and not options.image:
         raise InputError("--t is the step of x_t: it needs --image")
+    for name, written, ending in (("--plot", options.plot, ".png"), ("--out", options.out, ".npy")):
+        if written:
+            check_output(name, written, ending, inputs=[options.image] if options.image else [])
     if options.plot:
         with needs("figures"):  # known now, and not after the table
             import matplotlib  # noqa: F401
@@ -129,17 +130,16 @@ def run(options: argparse.Namespace) -> None:
     if options.out:
         write_array(options.out, eps.numpy())
     title, *table = _table(options.operator, spectrum, eps)
-    print("\n".join([title, *table]))
+    lines = [title, *table]
     if spectrum.per_sample:  # what divides the draw divides the weight
         white = torch.randn(spectrum.size, generator=generator.manual_seed(options.seed), dtype=torch.float64)
         spectrum = Spectrum(spectrum.weight / spectrum.sqrt(white).std(correction=0))
     if power is not None:
-        print(_drowned(snr(power, schedule, spectrum, [t])[0] < 1, t, ring_means(radius(spectrum.size))))
+        lines.append(_drowned(snr(power, schedule, spectrum, [t])[0] < 1, t, ring_means(radius(spectrum.size))))
     if options.plot:
         with writing(options.plot) as beside:
             sheet(title, eps, spectrum, x0, t, schedule).savefig(beside, format="png", dpi=150)
-    for written in filter(None, (options.out, options.plot)):
-        print(f"wrote {written}")
+    return "\n".join(lines + [f"wrote {written}" for written in (options.out, options.plot) if written])
 
 
 def _image(path: Path, size: int) -> Tensor:

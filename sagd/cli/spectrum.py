@@ -6,23 +6,22 @@ the step at which white noise drowns the band; with --samples, also the bands in
 """
 
 import argparse
-import json
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from sagd.cli import path, place
 from sagd.data.load import load
 from sagd.errors import InputError, needs
 from sagd.formulations.schedule import Schedule
 from sagd.metrics.rapsd import Exponent, compare, exponent, jackknife
 from sagd.noise.grid import band_masks, band_means, radius, ring_means
 from sagd.oracle.drowning import Band, band_table
-from sagd.runtime.files import writing
+from sagd.runtime.files import check_output, writing
 from sagd.runtime.progress import Bar
 from sagd.spaces.moments import ImageSet, statistics
 
@@ -96,24 +95,28 @@ def measure(name: str, images: ImageSet) -> Measured:
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command to its parser."""
     add = parser.add_argument
-    add("data", metavar="DATA", help="images to analyse")
+    add("data", metavar="DATA", type=place, help="images to analyse")
     add("--size", type=int, metavar="N", help="crop and resize pictures to N x N (default: leave them as they are)")
-    add("--samples", metavar="SAMPLES", help="images of a model, of the same size, to compare (default: none)")
-    add("--plot", type=Path, metavar="FILE.png", help="draw the spectra and the fitted line there (default: no plot)")
+    add(
+        "--samples",
+        metavar="SAMPLES",
+        type=place,
+        help="images of a model, of the same size, to compare (default: none)",
+    )
+    add("--plot", type=path, metavar="FILE.png", help="draw the spectra and the fitted line there (default: no plot)")
     add("--json", action="store_true", help="print JSON (default: tables)")
 
 
-def run(options: argparse.Namespace) -> None:
-    """Print the answer; draw it, if asked for."""
-    if options.plot and options.plot.suffix.lower() != ".png":
-        raise InputError(f"--plot is {options.plot}; it must end in .png")
+def run(options: argparse.Namespace) -> str | dict:
+    """What is measured; it is drawn, if asked for."""
+    names = [options.data, *([options.samples] if options.samples else [])]
     if options.plot:
+        check_output("--plot", options.plot, ".png", inputs=names)
         with needs("figures"):  # known now, and not after the images are read
             import matplotlib  # noqa: F401
             import seaborn  # noqa: F401
 
             from sagd.figures.study import data_spectrum
-    names = [options.data, *([options.samples] if options.samples else [])]
     opened = [load(name, options.size) for name in names]
     sizes = [images[:1].shape[2:] for images in opened]
     if sizes[0] != sizes[-1]:
@@ -125,16 +128,13 @@ def run(options: argparse.Namespace) -> None:
     data, *others = [measure(name, images) for name, images in zip(names, opened, strict=True)]
     samples = others[0] if others else None
     fit, table = exponent(data.power), band_table(data.power)
-    if options.json:
-        print(json.dumps(_answer(data, samples, fit, table), indent=1, ensure_ascii=False))
-    else:
-        print("\n".join(_lines(data, samples, fit, table)))
     if options.plot:
         radii = ring_means(radius(data.shape[1:]))
         labels = ("data", "samples")[: 1 + len(others)]
         powers = {f"{k}: {m.name}": ring_means(m.power) for k, m in zip(labels, (data, *others), strict=True)}
         with writing(options.plot) as beside:
             data_spectrum(radii, powers, fit).savefig(beside, format="png", dpi=150)
+    return (_answer if options.json else _lines)(data, samples, fit, table)
 
 
 def _differing_pixel(data: Measured, samples: Measured) -> tuple[float, float]:
@@ -173,7 +173,7 @@ def _answer(data: Measured, samples: Measured | None, fit: Exponent, table: list
     return answer
 
 
-def _lines(data: Measured, samples: Measured | None, fit: Exponent, table: list[Band]) -> list[str]:
+def _lines(data: Measured, samples: Measured | None, fit: Exponent, table: list[Band]) -> str:
     lines = []
     for m in (data, samples) if samples else (data,):
         lines += [
@@ -203,7 +203,7 @@ def _lines(data: Measured, samples: Measured | None, fit: Exponent, table: list[
         "where its signal-to-noise ratio alpha_bar P / sigma^2 is below 1.",
     ]
     if samples is None:
-        return lines
+        return "\n".join(lines)
     ratio, error, differs = compare(samples.each, data.each)
     lines += ["", f"{'band':<9}{'power: data':>13}{'samples':>11}{'ratio':>9}{'error':>8}"]
     ours, theirs = (jackknife(m.each)[0] for m in (samples, data))
@@ -214,11 +214,11 @@ def _lines(data: Measured, samples: Measured | None, fit: Exponent, table: list[
             lines.append(f"{name:<9}{theirs[k]:>13.4g}{ours[k]:>11.4g}{ratio[k]:>9.3f}{error[k]:>8.3f}{told}")
     difference, deviation = _differing_pixel(data, samples)
     mark = " (differs)" if abs(difference) > 2 * deviation else ""
-    return [
-        *lines,
+    lines += [
         "",
         f"Mean pixel of the samples minus that of the data: {difference:+.4f}, standard error {deviation:.4f}{mark}.",
         f"Errors are standard errors, by the jackknife over all {samples.count} samples and all {data.count} images of "
         "the data.",
         "Marked is what differs by more than two of them. By chance about one in 20 correct bands is marked, too.",
     ]
+    return "\n".join(lines)

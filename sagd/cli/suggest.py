@@ -9,19 +9,18 @@ starts from noise, as in the paper, and from the true marginal. What alpha does 
 """
 
 import argparse
-import json
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from sagd.cli import path, place
 from sagd.data.load import load
 from sagd.errors import InputError
 from sagd.formulations.base import SAMPLERS, SPACINGS, STARTS, Sampler
 from sagd.formulations.diffusion import Diffusion
 from sagd.formulations.schedule import SCHEDULES, Schedule
 from sagd.oracle.suggest import ALPHAS, suggest, verdict
-from sagd.runtime.files import read_tensors, write_tensors
+from sagd.runtime.files import check_output, read_tensors, write_tensors
 from sagd.runtime.progress import Bar
 from sagd.spaces.moments import statistics
 
@@ -37,7 +36,7 @@ MEASURED = (
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command to its parser."""
     add = parser.add_argument
-    add("data", metavar="DATA", help="images, or statistics of images")
+    add("data", metavar="DATA", type=place, help="images, or statistics of images")
     add("--size", type=int, metavar="N", help="crop and resize pictures to N x N (default: leave them as they are)")
     add("--steps", type=int, default=50, metavar="N", help="steps of the sampler (default: %(default)s)")
     add("--spacing", default="leading", choices=SPACINGS, help="of these steps (default: %(default)s)")
@@ -54,16 +53,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--json", action="store_true", help="print the curves as JSON (default: a table and the advice)")
     add(
         "--statistics",
-        type=Path,
+        type=path,
         metavar="FILE.safetensors",
         help="write mean image and power spectrum to this file (default: do not write them)",
     )
 
 
-def run(options: argparse.Namespace) -> None:
-    """Print the curves and the advice."""
-    if options.statistics and options.statistics.suffix != ".safetensors":
-        raise InputError(f"--statistics is {options.statistics}; it must end in .safetensors")
+def run(options: argparse.Namespace) -> str | dict:
+    """The curves and the advice."""
+    if options.statistics:
+        check_output("--statistics", options.statistics, ".safetensors", inputs=[options.data])
     diffusion = Diffusion(Schedule.named(options.schedule))
     samplers = {start: Sampler(options.sampler, options.steps, options.spacing, start) for start in STARTS}
     if diffusion.alpha_bar[diffusion.timesteps(samplers["noise"])[0]] == 0:
@@ -83,30 +82,28 @@ def run(options: argparse.Namespace) -> None:
                 report=bar.update,
             )
     if options.json:
-        print(json.dumps({start: found.curve for start, found in curves.items()}, indent=1))
-        return
+        return {start: found.curve for start, found in curves.items()}
     shape = "x".join(map(str, data["mean"].shape))
-    print(
-        f"{options.data}: {shape}, mean pixel {data['mean'].mean():+.3f}. Power-law noise (dc {options.dc}), "
-        f"{options.sampler}, {options.steps} steps ({options.spacing}), schedule {options.schedule}."
-    )
-    print("Error of a perfect network's samples, squared distance of their pixels as a Gaussian field:")
     heads = "".join(f"{head:>9}" for head in ("mean", "dc", "rest"))
-    print(f"{'start':<10}{'at alpha 0':>12}{heads}{'best alpha':>13}{'error':>9}   within 1 %")
+    lines = [
+        f"{options.data}: {shape}, mean pixel {data['mean'].mean():+.3f}. Power-law noise (dc {options.dc}), "
+        f"{options.sampler}, {options.steps} steps ({options.spacing}), schedule {options.schedule}.",
+        "Error of a perfect network's samples, squared distance of their pixels as a Gaussian field:",
+        f"{'start':<10}{'at alpha 0':>12}{heads}{'best alpha':>13}{'error':>9}   within 1 %",
+    ]
     for start, found in curves.items():
         low, high = found.flat
         parts = "".join(f"{found.curve[0.0][part]:9.3f}" for part in ("mean", "dc", "rest"))
         edge = " (the best is at the edge of what was tried)" if found.best in (ALPHAS[0], ALPHAS[-1]) else ""
-        print(
+        lines.append(
             f"{start:<10}{found.error(0.0):12.3f}{parts}{found.best:13.2f}{found.error(found.best):9.3f}   "
             f"{low:g} to {high:g}{edge}"
         )
-    print(verdict(curves["noise"], curves["marginal"]))
-    print(MEASURED)
+    return "\n".join([*lines, verdict(curves["noise"], curves["marginal"]), MEASURED])
 
 
 def _statistics(options: argparse.Namespace) -> dict[str, Tensor]:
-    if options.data.endswith(".safetensors"):
+    if options.data.lower().endswith(".safetensors"):
         if options.size is not None:
             raise InputError(f"--size is for images; {options.data} has statistics, of one size")
         data = dict(read_tensors(options.data))

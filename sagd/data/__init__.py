@@ -6,6 +6,7 @@ from pathlib import Path
 from sagd.data.pictures import Pictures
 from sagd.data.reader import read_own
 from sagd.data.source import Source, root_of
+from sagd.errors import check_path
 from sagd.images import tell
 from sagd.runtime.registry import Registry
 
@@ -37,6 +38,8 @@ def find(name: str, path: str | None, size: int, fetching: bool = True, folder: 
     InputError
         Unknown name, files that are missing or broken, a mistake in your own reader; in one line.
     """
+    if path is not None:
+        check_path("path", path)
     if ":" in name:
         return read_own(name, path, size, folder)
     source = replace(SOURCES[name], fetching=fetching)

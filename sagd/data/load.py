@@ -6,7 +6,7 @@ import numpy as np
 
 from sagd.data import channels_of, find
 from sagd.data.prepare import square
-from sagd.errors import InputError
+from sagd.errors import InputError, check_path
 from sagd.images import Dropped, Files, Images
 
 
@@ -69,7 +69,7 @@ def load(source: str, size: int | None = None) -> np.ndarray | Images | _Resized
     """
     if size is not None and size < 2:
         raise InputError(f"size is {size}; it must be 2 or more")
-    if source == "mnist_5k":
+    if check_path("source", source) == "mnist_5k":
         return read(source, None, size or 28)
     path = Path(source).absolute()
     for root in (path, path.parent) if path.name == "MNIST" else (path,):

@@ -8,13 +8,14 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from sagd.errors import InputError, one_of
+from sagd.errors import InputError, one_of, plainly
 
 Size = tuple[int, ...]  # of the grid: (L,), (H, W) or (D, H, W)
 
 BANDS = tuple((k / 10, (k + 1) / 10) for k in range(10))
 Units = Literal["corner", "nyquist", "cycles"]
 Grid = Literal["fftfreq", "linspace"]
+LARGEST = 2**28  # frequencies of a grid: a table of them has 2 GB
 UNITS: tuple[Units, ...] = get_args(Units)
 
 
@@ -47,6 +48,8 @@ def radius(size: Size, grid: Grid = "fftfreq") -> Tensor:
     one_of("grid", grid, get_args(Grid))
     if not isinstance(size, Sequence) or not 1 <= len(size) <= 3 or min(size) < 2:
         raise InputError(f"size is {size}; it must be (L,), (H, W) or (D, H, W), each at least 2")
+    if math.prod(size) > LARGEST:
+        raise InputError(f"size is {size}; a grid has {plainly(LARGEST)} frequencies at most")
     if grid == "fftfreq":
         axes = [torch.fft.fftfreq(n, dtype=torch.float64) for n in size]
     else:

@@ -315,3 +315,86 @@ class TestPipelines:
         assert "the network takes 1 channels and gives 2; learned variances" in refused()
         (tmp_path / "model/unet/diffusion_pytorch_model.safetensors").write_bytes(b"?")
         assert "unet" in refused()
+
+    SCHEDULER_KEYS = (
+        ("num_train_timesteps", 10**9, "must be a whole number, 1 to 100,000"),
+        ("num_train_timesteps", "1000", "must be a whole number"),
+        ("num_train_timesteps", None, "must be a whole number"),
+        ("num_train_timesteps", 0, "must be a whole number"),
+        ("num_train_timesteps", 10.5, "must be a whole number"),
+        ("beta_start", "low", "betas that can't be used"),
+        ("beta_end", None, "betas that can't be used"),
+        ("beta_end", 3.0, "betas that can't be used"),
+        ("beta_schedule", ["linear"], "betas that can't be used"),
+        ("beta_schedule", None, "betas that can't be used"),
+        ("trained_betas", "abc", "betas that can't be used"),
+        ("trained_betas", [[0.1], [0.2]], "betas that can't be used"),
+        ("trained_betas", [], "betas that can't be used"),
+        ("prediction_type", ["epsilon"], "prediction_type is ['epsilon']; allowed"),
+        ("prediction_type", None, "prediction_type is None; allowed"),
+        ("spectrum", "white", "spectrum is white; it must be a mapping"),
+        ("spectrum", {"operator": ["isotropic"], "size": [8, 8]}, "operator ['isotropic']"),
+        ("spectrum", {"operator": "isotropic", "size": [10**6, 10**6]}, "frequencies at most"),
+    )
+    NETWORK_KEYS = (
+        ("sample_size", None, "sample_size is null"),
+        ("sample_size", [8], "it must be a whole number, or [height, width]"),
+        ("sample_size", [8, 8, 8], "it must be a whole number, or [height, width]"),
+        ("sample_size", [], "it must be a whole number, or [height, width]"),
+        ("sample_size", "8", "sample_size is 8; it must be a whole number, 2 to 16,384"),
+        ("sample_size", [8, "b"], "sample_size is b; it must be a whole number"),
+        ("sample_size", 8.5, "sample_size is 8.5; it must be a whole number"),
+        ("sample_size", True, "sample_size is True; it must be a whole number"),
+        ("sample_size", -8, "sample_size is -8; it must be a whole number"),
+        ("sample_size", 10**6, "sample_size is 1000000; it must be a whole number"),
+        ("sample_size", 7, "the network fails on images of [1, 7, 7]"),
+        ("sample_size", 1, "sample_size is 1; it must be a whole number"),
+        ("in_channels", "one", "in_channels is one; it must be a whole number"),
+        ("in_channels", 10**9, "in_channels is 1000000000; it must be"),
+        ("layers_per_block", 10**9, "layers_per_block is 1000000000; it must be"),
+        ("block_out_channels", 8, "unet"),
+        ("block_out_channels", ["a", "b"], "block_out_channels is a; it must be"),
+        ("norm_num_groups", 0, "unet"),
+        ("down_block_types", ["Nowhere", "Nowhere"], "unet"),
+        ("class_embed_type", "timestep", "class_embed_type is timestep; calibrating takes a network of labels"),
+        ("num_class_embeds", "many", "num_class_embeds is many; it must be a whole number"),
+        ("_class_name", ["UNet2DModel"], "the network is a ['UNet2DModel']; calibrating takes a UNet2DModel"),
+    )
+
+    @pytest.fixture(scope="class")
+    def saved(self, tmp_path_factory):
+        folder = tmp_path_factory.mktemp("pipeline") / "model"
+        self.pipeline().save_pretrained(folder)
+        return folder
+
+    @pytest.mark.parametrize(
+        ("file", "key", "value", "says"),
+        [("scheduler/scheduler_config.json", *rest) for rest in SCHEDULER_KEYS]
+        + [("unet/config.json", *rest) for rest in NETWORK_KEYS],
+    )
+    def test_a_key_that_does_not_fit_is_refused_in_one_line(self, saved, tmp_path, file, key, value, says):
+        config = json.loads((saved / file).read_text())
+        (saved / file).write_text(json.dumps(config | {key: value}))
+        try:
+            with pytest.raises(SystemExit) as exit:
+                main(["calibrate", str(saved), "--out", str(tmp_path / "c.json"), "--samples", "2", "--steps", "2"])
+        finally:
+            (saved / file).write_text(json.dumps(config))
+        told = str(exit.value)
+        assert told.startswith("sagd calibrate: ") and says in told and "\n" not in told
+        assert not (tmp_path / "c.json").exists()
+
+    def test_the_file_is_tried_before_the_pipeline_is_read(self, saved, monkeypatch):
+        from sagd.cli import calibrate as command
+
+        monkeypatch.setattr(command, "_network", lambda folder: pytest.fail("the work has begun"))
+        before = (saved / "unet" / "config.json").read_bytes()
+        for place, says in (
+            (saved.parent, "must end in .json"),
+            (saved / "unet" / "config.json", "would change the input"),
+            (saved / "unet" / "config.json" / "c.json", "is no folder"),
+            ("/proc/c.json", "cannot be written"),
+        ):
+            with pytest.raises(SystemExit, match=f"^sagd calibrate: --out is {place}.*{says}"):
+                main(["calibrate", str(saved), "--out", str(place)])
+        assert (saved / "unet" / "config.json").read_bytes() == before

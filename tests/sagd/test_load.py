@@ -7,7 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
+from sagd.data import find
 from sagd.data.load import load, read
+from sagd.errors import InputError
+from sagd.images import Images
 from sagd.spaces.moments import statistics
 
 
@@ -57,3 +60,11 @@ def test_statistics_show_each_transform():
     transforms = torch.cat(seen)
     assert [len(block) for block in seen] == [4, 4, 2]
     torch.testing.assert_close(transforms.abs().square().mean(0), found["power"])
+
+
+@pytest.mark.parametrize("empty", ["", " ", "\n"])
+def test_an_empty_path_is_not_this_folder(pictures, monkeypatch, empty):
+    monkeypatch.chdir(pictures)
+    for opened in (load, Images, lambda path: find("folder", path, 8), lambda path: find("mnist", path, 28)):
+        with pytest.raises(InputError, match=r"is '.*'; it must name a file or a folder"):
+            opened(empty)

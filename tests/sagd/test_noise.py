@@ -416,3 +416,10 @@ def test_an_operator_is_one_file(tmp_path):
         "assert sagd.operators.power_law is sagd.power_law and 'steps' in dir(sagd)\n"
     )
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
+
+
+def test_a_grid_that_no_memory_holds_is_refused():
+    """Its size may come from a file, as that of a spectrum in a scheduler's configuration."""
+    for make in (lambda size: sagd.isotropic(size), lambda size: from_dict({"operator": "isotropic", "size": [*size]})):
+        with pytest.raises(sagd.InputError, match="a grid has 268,435,456 frequencies at most"):
+            make((10**6, 10**6))
