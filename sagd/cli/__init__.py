@@ -11,7 +11,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any, NoReturn
+from typing import Any, NoReturn
 
 from sagd import __version__
 from sagd.errors import InputError, check_path
@@ -34,7 +34,7 @@ class _Parser(argparse.ArgumentParser):
         super().__init__(**options)
         self._negative_number_matcher = re.compile(r"-(\.?\d|inf|nan)", re.IGNORECASE)  # argparse's knows no exponent
 
-    def print_help(self, file: IO[str] | None = None) -> None:  # argparse's takes no notice of a disk that is full
+    def print_help(self, file: Any = None) -> None:  # argparse's takes no notice of a disk that is full
         _print(self.format_help().rstrip("\n"))
 
     def error(self, message: str) -> NoReturn:

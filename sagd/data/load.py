@@ -6,8 +6,10 @@ import numpy as np
 
 from sagd.data import channels_of, find
 from sagd.data.prepare import square
-from sagd.errors import InputError, check_path
+from sagd.errors import InputError, check_path, plainly
 from sagd.images import Dropped, Files, Images
+
+LARGEST = 4096  # pixels, to which pictures are resized
 
 
 def read(name: str, path: str | None, size: int, channels: int | None = None) -> np.ndarray:
@@ -67,8 +69,8 @@ def load(source: str, size: int | None = None) -> np.ndarray | Images | _Resized
     array, Images or alike
         Has ``len()``, and slices of it are (n, C, H, W), uint8. Digits are read at once, files at each slice.
     """
-    if size is not None and size < 2:
-        raise InputError(f"size is {size}; it must be 2 or more")
+    if size is not None and not 2 <= size <= LARGEST:
+        raise InputError(f"size is {size}; it must be 2 to {plainly(LARGEST)}")
     if check_path("source", source) == "mnist_5k":
         return read(source, None, size or 28)
     path = Path(source).absolute()

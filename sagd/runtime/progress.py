@@ -23,7 +23,7 @@ class Bar:
 
     def __init__(self, name: str, total: float, unit: str = "images", rank: int = 0, size: int = 1):
         self.name, self.total, self.unit, self.done = name, total, unit, 0.0
-        self._shown, self._size = rank == 0, size
+        self._shown, self._size = rank == 0 and sys.stderr is not None, size  # None: closed, or without a console
         self._skipped = 0.0
         self._began = self._told = time.monotonic()
         self._lock = threading.Lock()

@@ -77,7 +77,8 @@ BAD = {
         ["{}/data.npy", "--size", "8"],
         "is an array of 16x16 images; only pictures can be resized to 8",
     ),
-    "size": (["mnist_5k", "--size", "1"], "size is 1; it must be 2 or more"),
+    "size": (["mnist_5k", "--size", "1"], "size is 1; it must be 2 to 4,096"),
+    "vast": (["mnist_5k", "--size", "100000"], "size is 100000; it must be 2 to 4,096"),
     "sizes": (["mnist_5k", "--samples", "{}/data.npy"], "mnist_5k has images of 28x28, .*data.npy of 16x16; --size"),
     "plot": (["{}/data.npy", "--plot", "spectrum.pdf"], "--plot is spectrum.pdf; it must end in .png"),
     "few": (["{}/few.npy"], "few.npy has 2 images; a standard error needs 3 or more"),
@@ -97,5 +98,5 @@ def test_bad_input_is_told_in_one_line(case, two_sets):
 
 def test_a_missing_package_for_plots_is_told_before_anything_is_read(two_sets, monkeypatch):
     monkeypatch.setitem(sys.modules, "seaborn", None)
-    with pytest.raises(SystemExit, match=r"^sagd spectrum: .*seaborn.*; pip install '\.\[figures\]'$"):
+    with pytest.raises(SystemExit, match=r"^sagd spectrum: .*seaborn.*: pip install '\.\[figures\]'$"):
         main(["spectrum", "/nowhere", "--plot", f"{two_sets}/spectrum.png"])

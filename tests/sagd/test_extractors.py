@@ -194,7 +194,7 @@ def test_a_missing_package_is_told(places, inception_folder, tmp_path, monkeypat
     safetensors.torch.save_file({"x": torch.zeros(1)}, tmp_path / "dinov2.safetensors")
     of = on_these_weights(name, files[name]) if name in files else extractor(name)
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(InputError, match=rf"{package}.*; pip install '\.\[{extra}\]'") as error:
+    with pytest.raises(InputError, match=rf"{package}.*; in the clone of sagd: pip install '\.\[{extra}\]'") as error:
         features(Images(GREY), of, **places)
     assert "\n" not in str(error.value)
 

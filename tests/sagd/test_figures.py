@@ -144,13 +144,13 @@ def test_the_animations_decode_and_their_bytes_are_the_same_at_every_run(white, 
 
 def test_a_missing_package_is_named_with_the_extra_that_brings_it(monkeypatch, white, tmp_path):
     monkeypatch.setitem(sys.modules, "seaborn", None)
-    with pytest.raises(InputError, match=r"seaborn.*; pip install '\.\[figures\]'") as failure:
+    with pytest.raises(InputError, match=r"seaborn.*; in the clone of sagd: pip install '\.\[figures\]'") as failure:
         study.losses({})
     assert "\n" not in str(failure.value)
     monkeypatch.undo()
     monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
     target, spectra = toy()
-    with pytest.raises(InputError, match=r"imageio_ffmpeg.*; pip install '\.\[figures\]'"):
+    with pytest.raises(InputError, match=r"imageio_ffmpeg.*; in the clone of sagd: pip install '\.\[figures\]'"):
         animate({"alpha = 0": tmp_path / "x"}, target, SCHEDULE, spectra, white, frames=2, pixels=96)
 
 

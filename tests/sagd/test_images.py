@@ -170,7 +170,7 @@ def test_what_is_left_out_is_told_once(folder, capsys, monkeypatch):
 
 def test_a_missing_pillow_is_told(folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "PIL", None)
-    with pytest.raises(InputError, match=r"PIL.*; pip install '\.\[data\]'$"):
+    with pytest.raises(InputError, match=r"PIL.*; in the clone of sagd: pip install '\.\[data\]'$"):
         Images(folder)
 
 

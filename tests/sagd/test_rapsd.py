@@ -105,5 +105,5 @@ def test_power_where_the_data_have_none_differs(generator):
 
 def test_a_missing_scipy_is_told(monkeypatch):
     monkeypatch.setitem(sys.modules, "scipy", None)
-    with pytest.raises(InputError, match=r"scipy.*; pip install '\.\[metrics\]'"):
+    with pytest.raises(InputError, match=r"scipy.*; in the clone of sagd: pip install '\.\[metrics\]'"):
         rapsd.exponent(torch.ones(16, 16))
