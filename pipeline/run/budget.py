@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from pipeline.params import Params, Setting
-from pipeline.params.sections import EXTENSIONS, Dataset, Encode, naming
+from pipeline.params.sections import EXTENSIONS, Dataset, Encode, Train, naming
 from pipeline.run import door
 from sagd.data import find
 from sagd.data.source import Absent
@@ -28,10 +29,14 @@ from sagd.sampling import draw
 from sagd.spaces.autoencoder import Autoencoder
 from sagd.spaces.latents import Latents
 from sagd.spaces.pixels import Encoded, Pixels
+from sagd.training.batches import draw_batch
 from sagd.training.loop import train
 
 Found = TypeVar("Found")
 STEPS = 3  # that are tried, of training and of sampling
+TRIAL = 3.0  # seconds that each of the trials may take, about
+SLOWEST = 0.05  # of the rate of a matrix product: what the passes of a network reach at least
+LARGEST = 3e8  # parameters of a network that is built to be tried
 
 
 def dry(params: Params, setting: Setting) -> None:
@@ -62,6 +67,9 @@ def dry(params: Params, setting: Setting) -> None:
     if dataset is None:
         raise InputError("no data set is named: the section dataset, or datasets")
     shape = door.shape_of(dataset)
+    if world.main:
+        size = "x".join(map(str, shape))
+        print(f"  {'images':<12} {size} (channels, height, width), as the parameters say", flush=True)
     counts = attempt("data", lambda: _data(setting, dataset)) or (door.images_of(dataset), 0)
     autoencoder = attempt("autoencoder", lambda: _autoencoder(setting, shape, world))
     attempt("features", lambda: _features(setting))
@@ -90,54 +98,138 @@ def plan(setting: Setting, source: Pixels | Latents, noise: Noise, world: World)
 
 
 def cost(setting: Setting, source: Pixels | Latents, noise: Noise, world: World) -> str:
-    """Time and memory of the whole training and sampling, from a few real steps of each, whose results are dropped."""
-    choice, how, times = setting.train, setting.sample, []
-    formulation = choice.formulation(source.shape)
-    on_gpu = world.device.type == "cuda"
-    if on_gpu:
-        torch.cuda.reset_peak_memory_stats()
+    """Time and memory of the whole training and sampling, from a few real steps of each, whose results are dropped.
 
-    def now(loss: object = None) -> None:
-        if on_gpu:
-            torch.cuda.synchronize()
-        times.append(time.monotonic())
-
+    Where a batch would take longer than `TRIAL`, fewer images are timed, and the answer is extrapolated.
+    """
+    choice, how = setting.train, setting.sample
+    parameters = door.network_size(choice, source.shape, source.classes)
     try:
-        recipe = replace(choice.recipe(), steps=STEPS)
-        network = choice.network(source.shape, source.classes, 0)
-        train(network, source, noise, formulation, recipe, seed=0, world=world, report=now)
-        moments = {"mean": torch.zeros(source.shape, dtype=torch.float64), "power": torch.ones(source.shape).double()}
-        network = choice.network(source.shape, source.classes, 0).to(world.device).eval().requires_grad_(False)
+        one = _forward(choice, source, parameters, world)
+        training_step, used, note = _training(setting, source, noise, world, one, parameters)
         n = min(how.n, how.batch_size)
-        sampler = replace(how.settings(clip=False), steps=min(STEPS, how.steps))
-        now()
-        draw(network, formulation, noise, sampler, moments, n=n, batch_size=n, seed=0)
-        now()
+        batch = _sampling(setting, source, noise, world, one, n)
     except torch.OutOfMemoryError as error:
         part = choice.micro_batch_size or choice.batch_size
         raise InputError(
             f"{torch.cuda.get_device_name()} has too little memory for {part} images at a time: lower "
             "train.micro_batch_size, which changes no result, or sample.batch_size"
         ) from error
-    step = min(after - before for before, after in itertools.pairwise(times[:STEPS]))
-    batch = times[-1] - times[-2]
     runs = len(setting.seeds)
-    training = runs * choice.steps * step * world.size
+    training = runs * choice.steps * training_step * world.size
     drawn = runs * sum(how.drawn(choice.earlier).values())
     sampling = drawn / n * batch * how.steps / min(STEPS, how.steps)
-    if on_gpu:
-        device, used = torch.cuda.get_device_name(), torch.cuda.max_memory_allocated()
+    if world.device.type == "cuda":
+        device = torch.cuda.get_device_name()
         memory = f"{used / 1e9:.1f} of its {torch.cuda.get_device_properties(world.device).total_memory / 1e9:.0f} GB"
     else:
         device = f"{torch.get_num_threads()} CPU threads"
-        memory = f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9:.1f} GB"
+        memory = f"{used / 1e9:.1f} GB"
     shared = f" on {world.size} of them" if world.size > 1 else ""
     return (
         f"about {_time(training + sampling)} of {device}: {_time(training)} for {runs} x {choice.steps:,} steps of "
-        f"{choice.batch_size} images, {_time(step)} each{shared}, and {_time(sampling)} for "
-        f"{drawn:,} samples; {memory} of memory; "
-        f"{door.network_size(setting.train, source.shape, source.classes) / 1e6:.1f} M parameters"
+        f"{choice.batch_size} images, {_time(training_step)} each{shared}{note}, and {_time(sampling)} for "
+        f"{drawn:,} samples; {memory} of memory; {parameters / 1e6:.1f} M parameters"
     )
+
+
+def _seconds(world: World, work: Callable[[], object]) -> float:
+    """How long some work takes, that of a GPU included."""
+    if world.device.type == "cuda":
+        torch.cuda.synchronize()
+    began = time.monotonic()
+    work()
+    if world.device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.monotonic() - began
+
+
+def _peak(world: World) -> int:
+    """Bytes of memory that were in use at once, so far."""
+    if world.device.type == "cuda":
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _forward(choice: Train, source: Pixels | Latents, parameters: int, world: World) -> float:
+    """Seconds of a network's pass over one image; where even that would take long, by its multiplications."""
+    with torch.device("meta"), FlopCounterMode(display=False) as counted:
+        _one(choice.network(source.shape, source.classes, 0), source, "meta")
+    square = torch.ones(1024, 1024, device=world.device)
+    product = min(_seconds(world, lambda: square @ square) for _ in range(3))
+    took = counted.get_total_flops() / (2 * 1024**3) * product / SLOWEST
+    if took < TRIAL and parameters < LARGEST:
+        network = choice.network(source.shape, source.classes, 0).to(world.device)
+        took = min(_seconds(world, lambda: _one(network, source, world.device)) for _ in range(2))
+    return world.most(int(1e9 * took))[0] / 1e9  # all processes choose alike
+
+
+def _one(network: torch.nn.Module, source: Pixels | Latents, device: torch.device | str) -> None:
+    """A pass over one image."""
+    labels = {"class_labels": torch.zeros(1, dtype=torch.int64, device=device)} if source.classes else {}
+    with torch.no_grad():
+        network(torch.zeros(1, *source.shape, device=device), torch.zeros(1, device=device), **labels)
+
+
+def _training(
+    setting: Setting, source: Pixels | Latents, noise: Noise, world: World, one: float, parameters: int
+) -> tuple[float, int, str]:
+    """Seconds of a training step, bytes of memory, and a remark if not whole batches were timed."""
+    choice = setting.train
+    formulation, whole = choice.formulation(source.shape), choice.batch_size
+    part = choice.micro_batch_size or whole
+    if world.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+
+    def timed(images: int) -> float:
+        recipe = replace(choice.recipe(), steps=STEPS, batch_size=images, compile=False)
+        recipe = recipe if images == whole else replace(recipe, micro_batch_size=None)
+        times: list[float] = []
+
+        def now(loss: torch.Tensor) -> None:
+            if world.device.type == "cuda":
+                torch.cuda.synchronize()
+            times.append(time.monotonic())
+
+        network = choice.network(source.shape, source.classes, 0)
+        train(network, source, noise, formulation, recipe, seed=0, world=world, report=now)
+        return min(after - before for before, after in itertools.pairwise(times))
+
+    # An image, its encoding too, forward and backward.
+    single = replace(choice.recipe(), batch_size=1, micro_batch_size=None)
+    drawing = _seconds(
+        world, lambda: draw_batch(source, formulation, noise, None, single, 0, 0, classes=source.classes)
+    )
+    image = 3 * one + world.most(int(1e9 * drawing))[0] / 1e9
+    images = int(TRIAL * world.size / (STEPS * image))
+    if parameters >= LARGEST or images < world.size:
+        state = 4 * 4 * parameters  # gradients, moments, average
+        return image * whole / world.size, _peak(world) + state, " (by one image alone)"
+    if images >= whole:
+        return timed(whole), _peak(world), ""
+    images = min(max(images // world.size, 1) * world.size, part)
+    fewest = timed(world.size)
+    before = _peak(world)
+    step = timed(images)
+    each = max(0.0, step - fewest) / (images - world.size) if images > world.size else step / images
+    used = before + max(0, _peak(world) - before) * part // images
+    return step + each * (whole - images), used, f" (by batches of {images})"
+
+
+def _sampling(setting: Setting, source: Pixels | Latents, noise: Noise, world: World, one: float, n: int) -> float:
+    """Seconds of a few steps of sampling, for n images."""
+    choice, how = setting.train, setting.sample
+    steps = min(STEPS, how.steps)
+    images = min(n, int(TRIAL / (2 * steps * one + 1e-9)))  # Heun asks twice a step
+    if images < 1:
+        return one * n * steps
+    moments = {"mean": torch.zeros(source.shape, dtype=torch.float64), "power": torch.ones(source.shape).double()}
+    network = choice.network(source.shape, source.classes, 0).to(world.device).eval().requires_grad_(False)
+    sampler, formulation = replace(how.settings(clip=False), steps=steps), choice.formulation(source.shape)
+    took = _seconds(
+        world, lambda: draw(network, formulation, noise, sampler, moments, n=images, batch_size=images, seed=0)
+    )
+    return took * n / images
 
 
 def _time(seconds: float) -> str:
@@ -150,7 +242,7 @@ def _time(seconds: float) -> str:
 
 def _data(setting: Setting, dataset: Dataset) -> tuple[str, tuple[int, int]]:
     """How many images there are to train on and to hold out."""
-    if (setting.prepared / "train.npy").exists():
+    if (setting.prepared / "train.npy").exists() and _is_of(_prepared(setting), dataset):
         counts = _counts(_prepared(setting))
         where = f"prepared in {setting.prepared}"
     else:
@@ -159,6 +251,20 @@ def _data(setting: Setting, dataset: Dataset) -> tuple[str, tuple[int, int]]:
         counts = len(pictures.names) - held_out, held_out
         where = pictures.source
     return f"{where}: {counts[0]:,} to train on, {counts[1]:,} held out", counts
+
+
+def _is_of(record: dict, dataset: Dataset) -> bool:
+    """Whether what `prepare` has written is of this section of params.yaml, and not of one before it was changed."""
+    name, _, where = record["source"].partition(": ")
+    drawn = record["split_seed"] is not None  # or the data set has a test part of its own
+    return (
+        name == dataset.name
+        and record["shape"] == list(door.shape_of(dataset))
+        and ("classes" in record) == dataset.labels
+        and (not drawn or (record["held_out"], record["split_seed"]) == (dataset.held_out, dataset.split_seed))
+        and (name != "huggingface" or where == dataset.path)
+        and (name != "folder" or Path(where).absolute() == Path(dataset.path or "").expanduser().absolute())
+    )
 
 
 def _prepared(setting: Setting) -> dict:

@@ -1,5 +1,7 @@
 """What `train --dry` says before anything is there."""
 
+import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 import torch
 
 from pipeline import params as parameters
+from pipeline.run import budget
 from pipeline.run.budget import dry, plan
 from sagd import power_law
 from sagd.errors import InputError
@@ -69,6 +72,68 @@ def test_what_is_there_is_counted_and_timed(said):
     assert "3 x 1,000 steps of 8 images" in text and "for 120 samples" in text
     assert "MB" in text.split("disk")[1] and "M parameters" in text
     assert not Path("artifacts").exists() and not Path("reports").exists()
+
+
+def test_another_runs_data_are_not_told(said, monkeypatch):
+    """What is prepared of the section that stood there before is not what will be trained on."""
+    prepared = {
+        "source": "mnist_5k: x",
+        "shape": [3, 16, 16],
+        "split_seed": 0,
+        "train": 7,
+        "held_out": 100,
+        "classes": 10,
+    }
+    Path("reports").mkdir()
+    Path("artifacts/prepare").mkdir(parents=True)
+    Path("artifacts/prepare/train.npy").touch()
+
+    monkeypatch.setattr(budget, "cost", lambda *_: "none")
+
+    def told(**changed):
+        Path("reports/prepare.json").write_text(json.dumps(prepared | changed))
+        return said("good", **{"kind: rae, path: random": "kind: pixel"})
+
+    assert "prepared in artifacts/prepare: 7 to train on" in told()
+    for changed in (
+        {"source": "mnist: /data/MNIST/raw"},
+        {"shape": [1, 16, 16]},
+        {"split_seed": 1},
+        {"held_out": 50},
+        {"source": "folder: /pictures"},
+    ):
+        text = told(**changed)
+        assert "4,900 to train on, 100 held out" in text and "prepared in" not in text
+        assert "3x16x16 (channels, height, width), as the parameters say" in text
+
+
+@pytest.mark.parametrize(
+    "seconds, remark, tried", [(1e-2, "by batches of 4", [1, 4]), (10.0, "by one image alone", [])]
+)
+def test_a_long_training_is_extrapolated(said, monkeypatch, seconds, remark, tried):
+    trained, plain = [], budget.train
+    monkeypatch.setattr(budget, "_forward", lambda *_: seconds)  # of one image
+    monkeypatch.setattr(budget, "train", lambda *a, **k: trained.append(a[4].batch_size) or plain(*a, **k))
+    text = said("good", **{"kind: rae, path: random": "kind: pixel", "batch_size: 8": "batch_size: 512"})
+    assert f"({remark})" in text and "3 x 1,000 steps of 512 images" in text and "for 120 samples" in text
+    assert trained == tried
+    if not tried:  # 512 images of three passes; 20 samples and 3 of 4 steps
+        found = re.search(r"(\d+) h for 3 x 1,000", text)
+        assert int(found[1]) == pytest.approx(3 * 1000 * 512 * 3 * seconds / 3600, rel=0.05)
+
+
+def test_a_network_that_could_not_be_run_here_is_answered_at_once(said, monkeypatch):
+    """Nine hundred million parameters and 1024 pixels: only the pass over one image is counted, on no data."""
+    built = []
+    plain = parameters.sections.Train.network
+    monkeypatch.setattr(
+        parameters.sections.Train, "network", lambda *a: built.append(torch.empty(0).device.type) or plain(*a)
+    )
+    network = "patch: 16, widths: [1536, 1536], depths: [24, 2], heads: [16, 16]"
+    tiny = "patch: 1, widths: [16, 32], depths: [1, 1], heads: [2, 2]"
+    text = said("good", **{"kind: rae, path: random": "kind: pixel", "size: 16": "size: 1024", tiny: network})
+    assert "(by one image alone)" in text
+    assert set(built) == {"meta"}
 
 
 def test_the_disk_is_that_of_both_views(said):
