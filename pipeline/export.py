@@ -10,7 +10,6 @@ from pipeline.params import Params, Setting
 from pipeline.run.console import stage
 from pipeline.sample import sampler_of
 from sagd import export
-from sagd.data import SOURCES
 from sagd.networks import weights
 from sagd.noise import corruption
 from sagd.operators import from_dict
@@ -78,7 +77,7 @@ def _named(source: str) -> str:
     name, _, where = source.partition(": ")
     if name == "huggingface" and not _is_local(where):
         return source
-    if name in SOURCES and name not in ("folder", "huggingface"):
+    if ":" not in name and name not in ("folder", "huggingface"):  # a set by name, and no reader of the user's
         return name if Path(where).name != where else source
     return f"{name}: {Path(where).name}" if where else source
 
