@@ -14,7 +14,6 @@ does not. With a perfect network CNS draws from another distribution than the da
 example); if it helps, it is against a network's errors.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,8 +21,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from sagd.errors import InputError
-from sagd.formulations.base import Predict, Sampler, White
+from sagd.errors import InputError, check_floating, check_number, check_whole
+from sagd.formulations.base import Predict, Sampler, White, predicted
 from sagd.formulations.diffusion import Diffusion, ddim_step
 from sagd.networks.weights import predictor
 from sagd.noise.base import Noise
@@ -31,6 +30,8 @@ from sagd.noise.grid import Size, radius, ring_means, rings
 from sagd.noise.spectrum import Spectrum
 from sagd.runtime.files import read_json, write_json
 from sagd.runtime.parallel import blocks, concurrently
+
+KEPT = 64  # spectra of noise levels: those of a usual trajectory
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +60,13 @@ class ColoredNoise:
     _spectra: dict = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        shape = (len(self.log_snr), len(ring_means(radius(self.size)))) if len(self.size) == 2 else None
+        check_floating("log_snr", self.log_snr)
+        check_floating("gamma", self.gamma)
+        shape = (
+            (len(self.log_snr), len(ring_means(radius(self.size))))
+            if len(self.size) == 2 and self.log_snr.ndim == 1
+            else None
+        )
         if tuple(self.gamma.shape) != shape or not shape[0]:
             spoken = "x".join(map(str, self.size))
             raise InputError(
@@ -70,14 +77,15 @@ class ColoredNoise:
             raise InputError("gamma and log_snr must be finite")
         if (self.log_snr.diff() <= 0).any():
             raise InputError("log_snr must rise")
-        if not 0 <= self.strength < math.inf:
-            raise InputError(f"strength is {self.strength}; it must be 0 or more")
-        if not 1 <= self.divider < math.inf:
-            raise InputError(f"divider is {self.divider}; it must be 1 or more")
+        check_number("strength", self.strength, least=0)
+        check_number("divider", self.divider, least=1)
 
     def at_level(self, log_snr: float) -> Spectrum:
         """The noise of a step from x_t at this level."""
+        check_number("log_snr", log_snr)
         if log_snr not in self._spectra:
+            if len(self._spectra) >= KEPT:
+                self._spectra.clear()
             left = 1 - self.gamma_at(log_snr).clamp(0, 1) / self.divider
             # Where everything has come to its end, there is nothing to choose between.
             square = left.clamp(min=1e-12 * left.max().item()) ** self.strength if left.max() > 0 else left + 1
@@ -145,8 +153,20 @@ def calibrate(
     ColoredNoise
         With strength 1.
     """
+    check_floating("start", start)
+    check_whole("batch_size", batch_size, 1)
+    if start.ndim != 4 or not len(start):
+        raise InputError(f"start has the shape {tuple(start.shape)}; it must be (N, C, H, W), N 1 or more")
+    if labels is not None and tuple(labels.shape) != (len(start),):
+        raise InputError(
+            f"labels have the shape {tuple(labels.shape)}; for {len(start)} images it must be ({len(start)},)"
+        )
     schedule, steps = diffusion.schedule, diffusion.timesteps(sampler)
-    Diffusion.check(diffusion, Spectrum(torch.ones(tuple(start.shape[-2:]))), replace(sampler, name="ddim", eta=0.0))
+    Diffusion.check(
+        diffusion,
+        Spectrum(torch.ones(tuple(start.shape[-2:]), dtype=torch.float64)),
+        replace(sampler, name="ddim", eta=0.0),
+    )
 
     def batch(rows: slice) -> Tensor:
         """Squares summed over images, channels and a ring's mean: of X0 - X0hat at each step, then of X0."""
@@ -154,14 +174,14 @@ def calibrate(
         expected = []
         with torch.inference_mode():
             for t, t_prev in zip(steps, [*steps[1:], -1], strict=True):
-                output = predict(x, torch.full((len(x),), t, device=x.device))
+                output = predicted(predict, x, torch.full((len(x),), t, device=x.device))
                 x0, eps = schedule.x0_and_eps(x, t, output, diffusion.prediction)
                 x = ddim_step(schedule, x, t, t_prev, eps, x0=x0)
                 expected.append(x0)
             return torch.stack([_rings(x - x0) for x0 in expected] + [_rings(x)])
 
     todo = list(blocks(len(start), batch_size))
-    total = torch.zeros(())
+    total = torch.zeros((), dtype=torch.float64)
     for rows, sums in zip(todo, concurrently(batch, todo, start.device), strict=True):
         total = total + sums
         report(len(start[rows]))

@@ -1,8 +1,15 @@
 """What a user's input can do wrong."""
 
+from __future__ import annotations
+
 import contextlib
 import math
 from collections.abc import Iterator, Sequence
+from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class InputError(ValueError):
@@ -35,14 +42,136 @@ def one_of(name: str, value: str, allowed: Sequence[str]) -> None:
         raise InputError(f"{name} is {shortened(repr(value), 60)}; allowed: {', '.join(allowed)}")
 
 
-def check_finite(name: str, value: float) -> None:
-    """Refuse what is not a finite number, or too large for a float."""
+def check_number(
+    name: str,
+    value: float,
+    *,
+    least: float = -math.inf,
+    above: float = -math.inf,
+    most: float = math.inf,
+    below: float = math.inf,
+) -> None:
+    """Refuse what is not a finite number, or lies outside of its bounds: least <= value <= most, above < value < below.
+
+    A bool is not a number, and neither is a tensor.
+    """
+    finite = False
+    if isinstance(value, Real) and not isinstance(value, bool):
+        with contextlib.suppress(OverflowError):  # a whole number too large for a float
+            finite = math.isfinite(value)
+    if finite and least <= value <= most and above < value < below:
+        return
+    low, high = max(least, above), min(most, below)
+    if isinstance(value, float) and not finite:
+        allowed = "it must be a finite number"
+    elif math.isfinite(low) and math.isfinite(high):
+        allowed = f"it must lie in {'(' if above >= least else '['}{low:g}, {high:g}{')' if below <= most else ']'}"
+    elif math.isfinite(low):
+        allowed = f"it must be above {low:g}" if above >= least else f"it must be {low:g} or more"
+    else:
+        allowed = "it must be a finite number"
+    raise InputError(f"{name} is {shortened(repr(value), 60)}; {allowed}")
+
+
+def check_whole(name: str, value: int, least: int | None = None, most: int | None = None) -> None:
+    """Refuse what is not a whole number, or lies outside of its bounds; a bool is not a number."""
+    if isinstance(value, Integral) and not isinstance(value, bool):
+        if (least is None or value >= least) and (most is None or value <= most):
+            return
+    allowed = "" if least is None else f", {least} or more" if most is None else f" from {least} to {most}"
+    raise InputError(f"{name} is {shortened(repr(value), 60)}; it must be a whole number{allowed}")
+
+
+def whole(name: str, value: int | Tensor, least: int | None = None, most: int | None = None) -> int:
+    """A whole number that may come as a tensor without axes, as in a loop over a tensor; bounds as in `check_whole`."""
+    number = value.item() if getattr(value, "ndim", None) == 0 else value  # type: ignore[union-attr]
+    check_whole(name, number, least, most)  # type: ignore[arg-type]
+    return int(number)
+
+
+def check_flag(name: str, value: bool) -> None:
+    """Refuse what is neither True nor False: the word "off" would count as true."""
+    if not isinstance(value, bool):
+        raise InputError(f"{name} is {shortened(repr(value), 60)}; it must be True or False")
+
+
+def check_floating(name: str, x: Tensor) -> None:
+    """Refuse what is not a tensor of real numbers of any precision: in whole numbers, noise is cut to 0 or wraps round.
+
+    Nothing here waits for a device.
+    """
+    dtype = getattr(x, "dtype", None)
+    if getattr(dtype, "is_floating_point", False):
+        return
+    if not hasattr(dtype, "is_floating_point"):
+        raise InputError(f"{name} is a {type(x).__name__}; it must be a tensor of floating-point numbers")
+    eight = "; images as uint8 go through sagd.spaces.pixels.from_uint8" if str(dtype) == "torch.uint8" else ""
+    raise InputError(f"{name} is {str(dtype)[6:]}; it must be floating-point{eight}")
+
+
+def check_times(
+    name: str,
+    t: Any,
+    count: int,
+    *,
+    whole: bool = False,
+    least: float = -math.inf,
+    above: float = -math.inf,
+    most: float = math.inf,
+    below: float = math.inf,
+) -> None:
+    """Refuse times that are neither one number nor (count,), of the wrong kind, or outside of their bounds.
+
+    Whole numbers are a discrete schedule's steps, floating-point ones are continuous. Bounds are looked at on the CPU
+    alone: the values of a tensor elsewhere would have to be waited for, and one that is traced has none.
+    """
+
+    def check(value: float) -> None:
+        if whole:
+            check_whole(name, value, least, most)  # type: ignore[arg-type]
+        else:
+            check_number(name, value, least=least, above=above, most=most, below=below)
+
+    if not hasattr(t, "is_floating_point"):
+        return check(t)
+    dtype = str(t.dtype).removeprefix("torch.")
+    if dtype not in ("int64", "int32", "int16", "int8") if whole else not t.dtype.is_floating_point:
+        raise InputError(f"{name} is {dtype}; it must be {'int64' if whole else 'floating-point'}")
+    if t.shape not in ((), (1,), (count,)):
+        raise InputError(f"{name} has the shape {tuple(t.shape)}; it must be one number, or one for each of {count}")
+    for value in _ends(t):
+        check(value)
+    return None
+
+
+def _ends(t: Tensor) -> list[float]:
+    """The least and the largest value of a tensor on the CPU; nothing elsewhere."""
+    import torch  # here, as a front end imports this module before it says that it is starting
+
+    if t.device.type != "cpu" or not t.numel() or torch.compiler.is_compiling():
+        return []
     try:
-        finite = math.isfinite(value)
-    except (TypeError, OverflowError):
-        finite = False
-    if not finite:
-        raise InputError(f"{name} is {shortened(repr(value), 60)}; it must be a finite number")
+        return [end.item() for end in t.aminmax()]
+    except RuntimeError:  # a fake tensor, or one of vmap's
+        return []
+
+
+def check_uint8(name: str, images: Any) -> None:
+    """Refuse images (N, C, H, W) that are not uint8, a tensor or an array: others would be scaled twice."""
+    dtype = str(getattr(images, "dtype", type(images).__name__)).removeprefix("torch.")
+    shape = tuple(getattr(images, "shape", ()))
+    if dtype != "uint8" or len(shape) != 4:
+        found = f"{dtype}, of shape {shape}" if shape else dtype
+        raise InputError(f"{name} are {found}; they must be (N, C, H, W), uint8, of values 0 to 255")
+
+
+def check_alike(name: str, x: Tensor, other: str, like: Tensor) -> None:
+    """Refuse tensors (B, ...) of two shapes, which would be broadcast; one example may stand for all of a batch."""
+    one = x.shape[1:] == like.shape[1:] and (1,) in (x.shape[:1], like.shape[:1])
+    if x.shape != like.shape and not one:
+        raise InputError(
+            f"{name} has the shape {tuple(x.shape)} and {other} {tuple(like.shape)}; they must be the same"
+        )
 
 
 def check_path(name: str, text: str) -> str:

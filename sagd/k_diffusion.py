@@ -6,8 +6,9 @@ from collections.abc import Callable
 from torch import Tensor
 
 from sagd.colored import ColoredNoise
-from sagd.errors import InputError
-from sagd.noise.base import Generators, Noise
+from sagd.errors import InputError, check_floating
+from sagd.noise.base import Generators, Noise, check_noise
+from sagd.noise.randomness import check_generator
 
 NoiseSampler = Callable[[Tensor, Tensor], Tensor]
 
@@ -44,10 +45,12 @@ def noise_sampler(
     InputError
         A spectrum of another size than x, or one that varies from step to step.
     """
-    if not isinstance(noise, ColoredNoise) and not hasattr(noise, "constant"):
-        raise InputError(f"the noise is a {type(noise).__name__}; it must be a Spectrum, such as sagd.power_law gives")
-    if not isinstance(noise, ColoredNoise) and not noise.constant:
-        raise InputError("a varying spectrum has another noise at each step; a noise sampler has one")
+    check_floating("x", x)
+    check_generator(generator, len(x))
+    if not isinstance(noise, ColoredNoise):
+        check_noise(noise)
+        if not noise.constant:
+            raise InputError("a varying spectrum has another noise at each step; a noise sampler has one")
     if tuple(x.shape[-len(noise.size) :]) != noise.size:
         spoken = "x".join(map(str, noise.size))
         raise InputError(f"the spectrum is of {spoken}, and x has the shape {tuple(x.shape)}")

@@ -4,12 +4,14 @@ from pathlib import Path
 
 import numpy as np
 
-from sagd.errors import needs
+from sagd.errors import check_uint8, check_whole, needs
 from sagd.runtime.files import writing
 
 
 def grid(images: np.ndarray, columns: int) -> np.ndarray:
     """Tile images (N, C, H, W), uint8, row by row into one of (rows * H, columns * W, C); missing ones are black."""
+    check_uint8("images", images)
+    check_whole("columns", columns, 1)
     n, channels, height, width = images.shape
     rows = -(-n // columns)
     filled = np.zeros((rows * columns, channels, height, width), dtype=np.uint8)
@@ -20,6 +22,7 @@ def grid(images: np.ndarray, columns: int) -> np.ndarray:
 
 def save_grid(path: Path, images: np.ndarray, columns: int, pixels: int = 960) -> None:
     """Write a PNG of tiled images, enlarged by a whole factor, without smoothing, towards ``pixels`` of width."""
+    check_whole("pixels", pixels, 1)
     with needs("data"):
         from PIL import Image
 

@@ -1,14 +1,17 @@
 """Sampling a trained network, image by image reproducible."""
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 
+from sagd.errors import InputError, check_whole
 from sagd.formulations.base import Formulation, Predict, Sampler
 from sagd.networks.weights import classes_of, predictor
 from sagd.noise.base import Noise
 from sagd.noise.randomness import generator as stream
+from sagd.noise.spectrum import check_draw
 from sagd.runtime.parallel import concurrently
 
 
@@ -19,7 +22,7 @@ def sample(
     sampler: Sampler,
     *,
     shape: Sequence[int],
-    generator: torch.Generator,
+    generator: torch.Generator | Sequence[torch.Generator],
     data: dict[str, Tensor] | None = None,
     device: torch.device | str = "cpu",
     gradients: bool = False,
@@ -29,7 +32,8 @@ def sample(
     Parameters
     ----------
     predict
-        Takes x_t (B, ...) and t (B,) and gives what the formulation predicts.
+        Takes x_t (B, ...) and t (B,) and gives what the formulation predicts, in x_t's shape: a tensor, or an object of
+        diffusers.
     formulation, noise
         What the network was trained with.
     sampler
@@ -37,7 +41,7 @@ def sample(
     shape
         (B, C, H, W).
     generator
-        The source of all randomness.
+        The source of all randomness; a sequence has one for each image, which then does not depend on the others.
     data
         ``mean`` and ``power`` of `sagd.spaces.moments.statistics`, for ``start="marginal"``.
     device
@@ -49,10 +53,25 @@ def sample(
     -------
     Tensor
         ``shape``, float32.
+
+    Raises
+    ------
+    InputError
+        Noise, sampler and formulation that do not go together, a shape that is not the noise's, what is no generator,
+        or a network whose output has another shape than its input.
     """
+    formulation.check(noise, sampler)
+    if generator is None:
+        raise InputError("generator is None; sampling takes a torch.Generator, or a sequence with one for each image")
+    size = check_draw(shape, generator, torch.float32)
+
+    def drawn(shape: tuple[int, ...], source: torch.Generator) -> Tensor:
+        return torch.randn(shape, generator=source, device=source.device, dtype=torch.float32).to(device)
 
     def white() -> Tensor:
-        return torch.randn(tuple(shape), generator=generator, device=generator.device).to(device)
+        if isinstance(generator, Sequence):
+            return torch.stack([drawn(size[1:], source) for source in generator])
+        return drawn(size, generator)
 
     start = formulation.start(noise, sampler, white(), data)
     return formulation.sample(predict, noise, start, sampler, white=white, gradients=gradients)
@@ -79,7 +98,8 @@ def draw_batches(
     Parameters
     ----------
     network
-        In evaluation mode. If it knows c labels, sample k has the label k mod c, so counts are equal.
+        In evaluation mode. If it knows c labels, sample k has the label k mod c, so counts are equal. Without weights
+        it samples on the device of ``data``.
     data
         ``mean`` and ``power`` of `sagd.spaces.moments.statistics`; give the shape, and the start from the marginal.
     firsts
@@ -91,8 +111,11 @@ def draw_batches(
     ------
     (batch_size or what is left of n, C, H, W), float32, on the CPU, not clipped at the end.
     """
+    check_whole("n", n, 1)
+    check_whole("batch_size", batch_size, 1)
+    formulation.check(noise, sampler)
     batch_size = min(batch_size, n)
-    device = next(network.parameters()).device
+    device = next(itertools.chain(network.parameters(), network.buffers()), data["mean"]).device
     shape = tuple(data["mean"].shape)
     classes = classes_of(network)
 
@@ -102,7 +125,7 @@ def draw_batches(
         labels = (first + torch.arange(batch_size, device=device)) % classes if classes else None
 
         def white() -> Tensor:
-            return torch.stack([torch.randn(shape, generator=g) for g in sources]).to(device)
+            return torch.stack([torch.randn(shape, generator=g, dtype=torch.float32) for g in sources]).to(device)
 
         with torch.inference_mode():
             start = formulation.start(noise, sampler, white(), data)
@@ -124,6 +147,8 @@ def draw(
     batch_size: int = 32,
 ) -> Tensor:
     """All of n samples, (n, C, H, W), whatever n and the batch size; the parameters are those of `draw_batches`."""
+    check_whole("n", n, 1)
+    check_whole("batch_size", batch_size, 1)
     firsts = range(0, n, batch_size)
     each = draw_batches(network, formulation, noise, sampler, data, firsts, n=n, seed=seed, batch_size=batch_size)
     return torch.cat(list(each))

@@ -24,16 +24,15 @@ class ShapedNoise:
     def __init__(self, seed: int, operator: str, arguments: dict):
         if type(seed) is not int or not -SEEDS // 2 <= seed < SEEDS:
             raise InputError(f"noise_seed is {shortened(repr(seed), 60)}; allowed are whole numbers from 0 to 2^64 - 1")
-        self.seed, self.operator, self.arguments = seed, operator, arguments
-        self._spectra: dict = {}
-        self.spectrum((16, 16))  # a wrong argument is told when the node runs, not in the middle of sampling
+        self.seed, self.operator, self.arguments, self._last = seed, operator, arguments, None
+        self.spectrum((16, 16))  # a wrong argument is told when the node runs, not while it samples
 
     def spectrum(self, size):
         """The spectrum for latents of a size (H, W)."""
         size = tuple(size)
-        if size not in self._spectra:
-            self._spectra[size] = build(self.operator, size, None, self.arguments)
-        return self._spectra[size]
+        if self._last is None or self._last.size != size:
+            self._last = build(self.operator, size, None, self.arguments)
+        return self._last
 
     def generate_noise(self, input_latent: dict) -> torch.Tensor:
         """Shaped noise for latents (B, C, H, W) or (B, C, F, H, W), on the CPU.

@@ -33,6 +33,7 @@ from sagd.noise.grid import Units
 from sagd.noise.randomness import seeded
 from sagd.noise.spectrum import Spectrum
 from sagd.noise.varying import Varying
+from sagd.operators.pyramid import MOST
 from sagd.training.recipe import Decay, Optimizer, Precision, Recipe
 
 # A user's own files: operators/mine.py, data/mine.py, metrics/mine.py. DVC tracks these folders.
@@ -148,7 +149,7 @@ def _bounded(kind: Any) -> Any:
     """The type of an argument, with bounds."""
     if isinstance(kind, types.UnionType):
         return functools.reduce(operator.or_, map(_bounded, typing.get_args(kind)))
-    known: dict[Any, Any] = {tuple[float, float]: Band, float: Finite, int: Annotated[int, Field(ge=1, le=10**4)]}
+    known: dict[Any, Any] = {tuple[float, float]: Band, float: Finite, int: Annotated[int, Field(ge=1, le=MOST)]}
     return known.get(kind, kind)
 
 

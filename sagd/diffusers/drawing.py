@@ -13,7 +13,7 @@ from diffusers import DiffusionPipeline, SchedulerMixin
 from torch import Tensor
 
 from sagd.errors import InputError
-from sagd.noise.base import Noise
+from sagd.noise.base import Noise, check_noise
 
 # Where pipelines draw the noise of the diffusion. One that has none of these methods draws it in `__call__`.
 STARTS = (
@@ -133,8 +133,7 @@ def check(noise: Noise, config: Any) -> None:
     InputError
         No noise of sagd; a spectrum that varies from step to step; a partial support with x0 clipped or thresholded.
     """
-    if not hasattr(noise, "constant"):
-        raise InputError(f"the noise is a {type(noise).__name__}; it must be a Spectrum, such as sagd.power_law gives")
+    check_noise(noise)
     if not noise.constant:
         raise InputError("a varying spectrum has another noise at each step, which diffusers' schedulers can't draw")
     if bool(noise.support.all()):

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from sagd.diffusers.drawing import drawing, intercept
 from sagd.diffusers.schedulers import Shaped
-from sagd.errors import InputError, check_finite, one_of
+from sagd.errors import InputError, check_number, one_of
 from sagd.networks.dit import DiTDH
 from sagd.networks.weights import predictor
 
@@ -189,7 +189,7 @@ class SAGDPipeline(DiffusionPipeline):
         none = self._no_label()
         if (class_labels is None) != (none is None):
             raise InputError("class_labels must be given if the network knows labels, and only then")
-        check_finite("guidance_scale", guidance_scale)
+        check_number("guidance_scale", guidance_scale)
         if guidance_scale != 1 and none is None:
             raise InputError(f"guidance_scale is {guidance_scale:g}; guidance needs a network that knows labels")
         labels = None if none is None else _labels(class_labels, none).to(device)

@@ -4,15 +4,24 @@ import inspect
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, Protocol, get_args
+from typing import Any, Literal, Protocol, get_args
 
 import torch
 from torch import Tensor
 
-from sagd.errors import InputError, one_of
-from sagd.noise.base import Noise
+from sagd.errors import (
+    InputError,
+    check_flag,
+    check_floating,
+    check_number,
+    check_times,
+    check_whole,
+    one_of,
+    shortened,
+)
+from sagd.noise.base import Noise, check_noise
 
-Predict = Callable[[Tensor, Tensor], Tensor]  # a network: (x_t, t) -> eps, v, velocity or x0
+Predict = Callable[[Tensor, Tensor], Any]  # a network: (x_t, t) -> eps, v, velocity or x0; see `predicted`
 White = Callable[[], Tensor]  # draws N(0, I), of the shape of x_t
 Spacing = Literal["leading", "trailing"]
 Start = Literal["noise", "marginal"]
@@ -55,10 +64,9 @@ class Sampler:
         one_of("sampler", self.name, SAMPLERS)
         one_of("spacing", self.spacing, SPACINGS)
         one_of("start", self.start, STARTS)
-        if self.steps < 1:
-            raise InputError(f"steps is {self.steps}; a sampler takes one or more")
-        if not 0 <= self.eta <= 1:
-            raise InputError(f"eta is {self.eta}; it must lie in [0, 1]")
+        check_whole("steps", self.steps, 1)
+        check_number("eta", self.eta, least=0, most=1)
+        check_flag("clip", self.clip)
         if self.eta > 0 and self.name != "ddim":
             raise InputError(f"eta is {self.eta}; the sampler {self.name} has none: it must be 0")
 
@@ -164,6 +172,7 @@ class Continuous:
 
     def check(self, noise: Noise, sampler: Sampler | None = None) -> None:
         """Raise InputError if noise, sampler and formulation are incompatible."""
+        check_kinds(noise, sampler)
         noise.check_schedule(None)
         if sampler is None:
             return
@@ -191,6 +200,58 @@ def trained_on(noise: Noise, x0: Tensor, project: bool) -> Tensor:
     return noise.project(x0) if project else x0
 
 
+def predicted(predict: Predict, xt: Tensor, t: Tensor) -> Tensor:
+    """What a network predicts at x_t (B, ...), of x_t's shape, and no less precise than x_t.
+
+    Raises
+    ------
+    InputError
+        An output of another shape, which would be broadcast, or be read as if it had no learnt variance; or none.
+    """
+    found = unpacked(predict(xt, t))
+    check_floating("the network's output", found)
+    if found.shape != xt.shape:
+        more = "; learned variances are not supported" if found.shape[1:2] == (2 * xt.shape[1],) else ""
+        raise InputError(f"the network returns {tuple(found.shape)} for x_t of {tuple(xt.shape)}{more}")
+    return found.to(torch.promote_types(found.dtype, xt.dtype))
+
+
+def unpacked(output: Any) -> Tensor:
+    """A network's output as a tensor; a model of diffusers returns an object whose ``sample`` it is, or a tuple."""
+    found = output[0] if isinstance(output, tuple) and output else getattr(output, "sample", output)
+    if not isinstance(found, Tensor):
+        raise InputError(
+            f"the network returns a {type(output).__name__}; it must return a tensor, a tuple that begins with one, or "
+            "an object whose `sample` is one"
+        )
+    return found
+
+
+def check_kinds(noise: Noise, sampler: Sampler | None) -> None:
+    """Raise InputError for what is no noise, or no sampler, such as its name."""
+    check_noise(noise)
+    if not isinstance(sampler, Sampler | None):
+        said = shortened(repr(sampler), 60)
+        raise InputError(f"sampler is {said}; it must be a Sampler, such as sagd.Sampler('ddim', 50)")
+
+
+def check_example(x0: Tensor, t: Tensor, eps: Tensor) -> None:
+    """Raise InputError unless x0 and eps (B, ...) are floating-point and alike, and t is (B,)."""
+    check_noised(x0, eps)
+    shape = tuple(getattr(t, "shape", ()))
+    if shape != (len(x0),):
+        raise InputError(f"t has the shape {shape}; for {len(x0)} examples it must be ({len(x0)},)")
+
+
+def check_noised(x0: Tensor, eps: Tensor) -> None:
+    """Raise InputError unless x0 and eps (B, ...) are floating-point, of one shape and dtype."""
+    check_floating("x0", x0)
+    check_floating("eps", eps)
+    if (x0.shape, x0.dtype) != (eps.shape, eps.dtype):
+        each = (f"{tuple(x.shape)}, {str(x.dtype).removeprefix('torch.')}" for x in (x0, eps))
+        raise InputError("x0 is {} and eps is {}; they must be of one shape and dtype".format(*each))
+
+
 def integrate(slope: Callable[[Tensor, float], Tensor], x: Tensor, times: Tensor, sampler: str) -> Tensor:
     """Follow dx/dt = slope(x, t) along times that end at 0, by ``euler`` or ``heun``, whose last step is Euler's."""
     one_of("sampler", sampler, ODE_SAMPLERS)
@@ -203,6 +264,8 @@ def integrate(slope: Callable[[Tensor, float], Tensor], x: Tensor, times: Tensor
     return x
 
 
-def like(t: Tensor | float, x: Tensor) -> Tensor:
-    """Times (B,), or one number, shaped to multiply x (B, ...)."""
+def like(t: Tensor | float, x: Tensor, name: str = "t", **bounds: Any) -> Tensor:
+    """Times (B,), or one number, shaped to multiply x (B, ...); refused outside of their bounds (`check_times`)."""
+    check_floating("x", x)
+    check_times(name, t, len(x), **bounds)
     return torch.as_tensor(t, dtype=x.dtype, device=x.device).reshape(-1, *[1] * (x.ndim - 1))

@@ -1,7 +1,7 @@
 """Discrete diffusion: the loss, and samplers with shaped noise.
 
-A network is any callable ``predict(xt, t) -> eps`` with xt of shape (B, C, H, W) and t of shape (B,); for a diffusers
-model that is ``lambda xt, t: unet(xt, t).sample``. It may predict v instead. Equation numbers are those of Scimeca et
+A network is any callable ``predict(xt, t) -> eps`` with xt of shape (B, C, H, W) and t of shape (B,); a
+model of diffusers is one as it is. It may predict v instead. Equation numbers are those of Scimeca et
 al., arXiv 2510.09660; at isotropic noise everything here equals diffusers' schedulers.
 """
 
@@ -14,11 +14,20 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from sagd.errors import InputError, one_of
-from sagd.formulations.base import Family, Predict, Sampler, White, trained_on
+from sagd.errors import (
+    InputError,
+    check_alike,
+    check_floating,
+    check_number,
+    check_times,
+    check_whole,
+    one_of,
+    shortened,
+)
+from sagd.formulations.base import Family, Predict, Sampler, White, check_example, check_kinds, predicted, trained_on
 from sagd.formulations.edm import EDM
 from sagd.formulations.schedule import PREDICTIONS, Schedule
-from sagd.noise.base import Noise
+from sagd.noise.base import Noise, check_noise
 from sagd.noise.spectrum import posterior
 
 
@@ -30,13 +39,20 @@ def eps_loss(predict: Predict, schedule: Schedule, x0: Tensor, t: Tensor, eps: T
     Parameters
     ----------
     x0
-        (B, C, H, W), data in [-1, 1].
+        (B, C, H, W), data in [-1, 1], floating-point.
     t
-        (B,), steps in [0, T).
+        (B,), steps in [0, T), int64.
     eps
-        (B, C, H, W), noise drawn by `Spectrum.sample`.
+        (B, C, H, W), noise drawn by `Spectrum.sample`, of x0's dtype.
+
+    Raises
+    ------
+    InputError
+        Tensors of other shapes or dtypes, an output of another shape than x_t's; on the CPU, t out of range.
     """
-    return (predict(schedule.q_sample(x0, t, eps), t) - eps).square().mean()
+    check_example(x0, t, eps)
+    check_times("t", t, len(x0), whole=True, least=0, most=len(schedule) - 1)
+    return (predicted(predict, schedule.q_sample(x0, t, eps), t) - eps).square().mean()
 
 
 def v_loss(predict: Predict, schedule: Schedule, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
@@ -44,8 +60,10 @@ def v_loss(predict: Predict, schedule: Schedule, x0: Tensor, t: Tensor, eps: Ten
 
     The parameters are those of `eps_loss`. With shaped noise x0 and eps follow from v as with white noise.
     """
+    check_example(x0, t, eps)
+    check_times("t", t, len(x0), whole=True, least=0, most=len(schedule) - 1)
     signal, sigma = schedule.signal_and_sigma(t, x0)
-    return (predict(schedule.q_sample(x0, t, eps), t) - (signal * eps - sigma * x0)).square().mean()
+    return (predicted(predict, signal * x0 + sigma * eps, t) - (signal * eps - sigma * x0)).square().mean()
 
 
 Times = Literal["uniform", "log_normal"]
@@ -72,6 +90,9 @@ class Diffusion:
     times: Times = "uniform"
 
     def __post_init__(self) -> None:
+        if not hasattr(self.schedule, "alpha_bar"):
+            found = shortened(repr(self.schedule), 60)
+            raise InputError(f"schedule is {found}; it must be a Schedule, such as sagd.Schedule.linear()")
         one_of("prediction", self.prediction, PREDICTIONS)
         one_of("times", self.times, get_args(Times))
 
@@ -87,9 +108,11 @@ class Diffusion:
 
     def draw_times(self, n: int, *, generator: torch.Generator, device: torch.device | str = "cpu") -> Tensor:
         """Steps of n training examples, (n,), int64."""
+        check_whole("n", n, 1)
         if self.times == "uniform":
             return torch.randint(len(self.schedule), (n,), generator=generator, device=device)
-        levels = EDM.log_mean + EDM.log_std * torch.randn(n, generator=generator, device=device)
+        white = torch.randn(n, generator=generator, device=device, dtype=torch.float32)
+        levels = EDM.log_mean + EDM.log_std * white
         log_sigma = 0.5 * torch.log((1 - self.alpha_bar) / self.alpha_bar).to(device)
         return torch.searchsorted(log_sigma, levels.double()).clamp(max=len(self.schedule) - 1)
 
@@ -97,6 +120,7 @@ class Diffusion:
         self, predict: Predict, noise: Noise, x0: Tensor, t: Tensor, eps: Tensor, *, project: bool = True
     ) -> Tensor:
         """`eps_loss` or `v_loss`, on the support of the noise (`trained_on`); eps is drawn by ``noise.sample``."""
+        check_example(x0, t, eps)
         return LOSSES[self.prediction](predict, self.schedule, trained_on(noise, x0, project), t, eps)
 
     def timesteps(self, sampler: Sampler) -> list[int]:
@@ -105,6 +129,7 @@ class Diffusion:
 
     def check(self, noise: Noise, sampler: Sampler | None = None) -> None:
         """Raise InputError if noise, sampler and formulation are incompatible."""
+        check_kinds(noise, sampler)
         noise.check_schedule(self.alpha_bar)
         if sampler is None:
             return
@@ -143,7 +168,7 @@ class Diffusion:
         schedule = self.schedule
 
         def denoise(x: Tensor, t: int) -> tuple[Tensor, Tensor]:
-            output = noise.project(predict(x, torch.full((len(x),), t, device=x.device)))
+            output = noise.project(predicted(predict, x, torch.full((len(x),), t, device=x.device)))
             x0, eps = schedule.x0_and_eps(x, t, output, self.prediction)
             return clipped(x0), eps
 
@@ -154,7 +179,9 @@ class Diffusion:
         def drawn() -> Tensor:
             if white is None:
                 raise InputError("sampling with noise (ddpm, or eta > 0) needs `white`, the source of it")
-            return white()
+            found = white()
+            check_alike("white noise", found, "x", x)
+            return found
 
         x0, eps = denoise(x, t)
         if sampler.name == "euler":
@@ -225,7 +252,7 @@ def ddim_step(
     Parameters
     ----------
     t_prev
-        The next step to visit, below t; -1 is clean data.
+        The next step to visit, from -1, which is clean data, to t - 1.
     eps
         The network's prediction at x_t.
     x0
@@ -237,15 +264,23 @@ def ddim_step(
         ``x0``, clipped and then projected.
     noise
         Shaped noise of the shape of xt, N(0, Sigma_w) and never white (App. D.4); needed for eta > 0.
+
+    Raises
+    ------
+    InputError
+        Steps out of range, tensors of other shapes than xt's, eta outside of [0, 1], no noise where it is needed.
     """
+    check_number("eta", eta, least=0, most=1)
+    alpha_bar, alpha_bar_prev = schedule.alpha_bars(t, t_prev)
+    check_alike("eps", eps, "xt", xt)
     x0 = schedule.x0_from_eps(xt, t, eps) if x0 is None else x0
     if clip:
         x0 = x0.clamp(-1, 1)
-    alpha_bar, alpha_bar_prev = schedule.alpha_bars(t, t_prev)
+    check_alike("x0", x0, "xt", xt)
     variance = (1 - alpha_bar_prev) / (1 - alpha_bar) * (1 - alpha_bar / alpha_bar_prev)
     std = eta * variance**0.5
     x_prev = alpha_bar_prev**0.5 * x0 + max(1 - alpha_bar_prev - std**2, 0.0) ** 0.5 * eps
-    return x_prev + std * _given(noise) if eta > 0 else x_prev
+    return x_prev + std * _given(noise, xt) if eta > 0 else x_prev
 
 
 def ddpm_step(
@@ -263,11 +298,12 @@ def ddpm_step(
 
     The parameters are those of `ddim_step`; no noise is added in the step to clean data.
     """
+    ends = schedule.alpha_bars(t, t_prev)
     x0 = schedule.x0_from_eps(xt, t, eps) if x0 is None else x0
     if clip:
         x0 = x0.clamp(-1, 1)
-    mean, std = posterior(xt, x0, *schedule.alpha_bars(t, t_prev))
-    return mean if t_prev < 0 else mean + std * _given(noise)
+    mean, std = posterior(xt, x0, *ends)
+    return mean if t_prev < 0 else mean + std * _given(noise, xt)
 
 
 def euler_step(schedule: Schedule, xt: Tensor, t: int, t_prev: int, eps: Tensor) -> Tensor:
@@ -275,9 +311,12 @@ def euler_step(schedule: Schedule, xt: Tensor, t: int, t_prev: int, eps: Tensor)
 
     With Sigma_w score = -eps / sigma_t the ODE is dx = -1/2 (x - eps / sigma_t) beta dt. The parameters are those of
     `ddim_step`. DDIM is Euler's method, too, of the same ODE in the variables x / sqrt(alpha_bar) and
-    sigma / sqrt(alpha_bar).
+    sigma / sqrt(alpha_bar). Where alpha_bar is 0, at the end of zero terminal SNR, it has no rate.
     """
     alpha_bar, alpha_bar_prev = schedule.alpha_bars(t, t_prev)
+    check_alike("eps", eps, "xt", xt)
+    if alpha_bar == 0:
+        raise InputError(f"t is {t}, where alpha_bar is 0: an Euler step can't begin there; take ddim or ddpm")
     return xt + 0.5 * math.log(alpha_bar_prev / alpha_bar) * (xt - eps / (1 - alpha_bar) ** 0.5)
 
 
@@ -290,7 +329,7 @@ def start_from_marginal(schedule: Schedule, noise: Noise, t: int, mean: Tensor, 
     Parameters
     ----------
     t
-        The first step that the sampler visits.
+        The first step that the sampler visits, in [0, T).
     mean
         (C, H, W), the data's mean image.
     power
@@ -298,8 +337,13 @@ def start_from_marginal(schedule: Schedule, noise: Noise, t: int, mean: Tensor, 
     white
         (B, C, H, W), N(0, I).
     """
+    check_floating("white", white)
+    check_whole("t", t, 0, len(schedule) - 1)
+    check_noise(noise)
     noise.check_schedule(schedule.alpha_bar)
     _check_gaussian(noise)
+    for name, moment in (("mean", mean), ("power", power)):
+        check_alike(name, moment, "an image of white", white[0])
     spectrum = noise.at(t)
     alpha_bar = schedule.alpha_bar[t]
     std = (alpha_bar * power.double() + (1 - alpha_bar) * spectrum.weight.to(power.device) ** 2).sqrt()
@@ -308,9 +352,10 @@ def start_from_marginal(schedule: Schedule, noise: Noise, t: int, mean: Tensor, 
     return spectrum.project((alpha_bar.sqrt().item() * mean.to(white.device).double() + shaped).to(white.dtype))
 
 
-def _given(noise: Tensor | None) -> Tensor:
+def _given(noise: Tensor | None, xt: Tensor) -> Tensor:
     if noise is None:
         raise InputError("a step with noise (ddpm, or eta > 0) needs `noise`, shaped")
+    check_alike("noise", noise, "xt", xt)
     return noise
 
 

@@ -6,13 +6,12 @@ of unit variance over the pixels, for noise that is normalised (``expected``). A
 ``predict(x, t) -> F`` with t of shape (B,); it is given 1000 c_noise.
 """
 
-import math
 from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor
 
-from sagd.errors import InputError
+from sagd.errors import InputError, check_alike, check_number, check_whole
 from sagd.formulations.base import (
     EMBEDDED,
     Continuous,
@@ -21,8 +20,10 @@ from sagd.formulations.base import (
     Sampler,
     White,
     builder,
+    check_example,
     integrate,
     like,
+    predicted,
     trained_on,
 )
 from sagd.noise.base import Noise
@@ -51,12 +52,11 @@ class EDM(Continuous):
     rho: float = 7.0
 
     def __post_init__(self) -> None:
-        if not all(math.isfinite(v) for v in asdict(self).values()):
-            raise InputError(f"{self}: every number must be finite")
-        if min(self.sigma_data, self.log_std, self.rho) <= 0 or not 0 < self.sigma_min < self.sigma_max:
-            raise InputError(
-                f"{self}: sigma_data, log_std and rho must be above 0, and 0 < sigma_min < sigma_max must hold"
-            )
+        check_number("log_mean", self.log_mean)
+        for name in ("sigma_data", "log_std", "sigma_min", "sigma_max", "rho"):
+            check_number(name, getattr(self, name), above=0)
+        if not self.sigma_min < self.sigma_max:
+            raise InputError(f"{self}: sigma_min < sigma_max must hold")
 
     def to_dict(self) -> dict:
         """What tells one from another, ready for JSON."""
@@ -64,14 +64,17 @@ class EDM(Continuous):
 
     def draw_times(self, n: int, *, generator: torch.Generator, device: torch.device | str = "cpu") -> Tensor:
         """Noise levels sigma of n training examples, (n,), float32."""
-        return (self.log_mean + self.log_std * torch.randn(n, generator=generator, device=device)).exp()
+        check_whole("n", n, 1)
+        white = torch.randn(n, generator=generator, device=device, dtype=torch.float32)
+        return (self.log_mean + self.log_std * white).exp()
 
     def denoise(self, predict: Predict, x: Tensor, sigma: Tensor) -> Tensor:
-        """D(x; sigma) = c_skip x + c_out F(c_in x; c_noise), an estimate of E[x0 | x]; x (B, ...), sigma (B,)."""
-        s, data = like(sigma, x), self.sigma_data
+        """D(x; sigma) = c_skip x + c_out F(c_in x; c_noise), an estimate of E[x0 | x]; x (B, ...), sigma (B,), > 0."""
+        s, data = _like(sigma, x), self.sigma_data
         total = s.square() + data**2
         c_skip, c_out, c_in = data**2 / total, s * data / total.sqrt(), total.rsqrt()
-        return c_skip * x + c_out * predict(c_in * x, EMBEDDED / 4 * torch.as_tensor(sigma, device=x.device).log())
+        noise = EMBEDDED / 4 * torch.as_tensor(sigma, device=x.device).log()
+        return c_skip * x + c_out * predicted(predict, c_in * x, noise)
 
     def loss(
         self, predict: Predict, noise: Noise, x0: Tensor, t: Tensor, eps: Tensor, *, project: bool = True
@@ -83,29 +86,31 @@ class EDM(Continuous):
         noise
             What eps is drawn from; x0 is taken on its support.
         x0, eps
-            (B, ...); eps is drawn by ``noise.sample``.
+            (B, ...), floating-point and alike; eps is drawn by ``noise.sample``.
         t
-            (B,), the noise levels sigma.
+            (B,), the noise levels sigma, above 0; on an accelerator they are not looked at.
         project
             See `trained_on`.
         """
+        check_example(x0, t, eps)
         x0 = trained_on(noise, x0, project)
-        sigma, data = like(t, x0), self.sigma_data
+        sigma, data = _like(t, x0), self.sigma_data
         weight = (sigma.square() + data**2) / (sigma * data).square()
         return (weight * (self.denoise(predict, x0 + sigma * eps, t) - x0).square()).mean()
 
     def score_from_denoised(self, spectrum: Spectrum, x: Tensor, sigma: Tensor, denoised: Tensor) -> Tensor:
         """score = Sigma_w^+ (D - x) / sigma^2 (eq. 28); the projected score where the support is partial."""
-        return spectrum.inverse(denoised - x) / like(sigma, x).square()
+        check_alike("denoised", denoised, "x", x)
+        return spectrum.inverse(denoised - x) / _like(sigma, x).square()
 
     def denoised_from_score(self, spectrum: Spectrum, x: Tensor, sigma: Tensor, score: Tensor) -> Tensor:
         """D = x + sigma^2 Sigma_w score (eq. 28)."""
-        return x + like(sigma, x).square() * spectrum.covariance(score)
+        check_alike("score", score, "x", x)
+        return x + _like(sigma, x).square() * spectrum.covariance(score)
 
     def grid(self, steps: int) -> Tensor:
         """The levels that a sampler visits, (steps + 1,), float64, from sigma_max to sigma_min and then 0 (eq. 5)."""
-        if steps < 2:
-            raise InputError(f"steps is {steps}; EDM's levels need two or more")
+        check_whole("steps", steps, 2)
         ends = torch.tensor([self.sigma_max, self.sigma_min], dtype=torch.float64) ** (1 / self.rho)
         levels = torch.lerp(ends[0], ends[1], torch.linspace(0, 1, steps, dtype=torch.float64)) ** self.rho
         return torch.cat([levels, levels.new_zeros(1)])
@@ -137,12 +142,16 @@ class EDM(Continuous):
         levels = self.grid(sampler.steps)
 
         def slope(x: Tensor, sigma: float) -> Tensor:
-            denoised = self.denoise(predict, x, torch.full((len(x),), sigma, device=x.device))
+            denoised = self.denoise(predict, x, torch.full((len(x),), sigma, device=x.device, dtype=torch.float32))
             return noise.project((x - denoised) / sigma)
 
         with torch.set_grad_enabled(gradients and torch.is_grad_enabled()):
             # What float32 rounds at sigma_max is large beside the data: a band that is left out is emptied again.
             return noise.project(integrate(slope, levels[0].item() * x, levels, sampler.name))
+
+
+def _like(sigma: Tensor | float, x: Tensor) -> Tensor:
+    return like(sigma, x, "sigma", above=0)
 
 
 edm = {"edm": Family(("x0",), builder(EDM))}

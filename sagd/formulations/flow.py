@@ -7,13 +7,26 @@ given 1000 t, the range that diffusers' time embeddings are made for.
 
 import math
 from dataclasses import asdict, dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
-from sagd.errors import InputError, one_of
-from sagd.formulations.base import EMBEDDED, Continuous, Family, Predict, Sampler, White, integrate, like, trained_on
+from sagd.errors import check_alike, check_number, check_whole, one_of
+from sagd.formulations.base import (
+    EMBEDDED,
+    Continuous,
+    Family,
+    Predict,
+    Sampler,
+    White,
+    check_example,
+    check_noised,
+    integrate,
+    like,
+    predicted,
+    trained_on,
+)
 from sagd.noise.base import Noise
 from sagd.noise.spectrum import Spectrum
 
@@ -47,8 +60,7 @@ class Flow(Continuous):
 
     def __post_init__(self) -> None:
         one_of("times", self.times, get_args(Times))
-        if not (math.isfinite(self.shift) and self.shift > 0):
-            raise InputError(f"shift is {self.shift}; it must be above 0")
+        check_number("shift", self.shift, above=0)
 
     def shifted(self, t: Tensor) -> Tensor:
         """s t / (1 + (s - 1) t), which keeps 0 and 1."""
@@ -60,15 +72,21 @@ class Flow(Continuous):
 
     def draw_times(self, n: int, *, generator: torch.Generator, device: torch.device | str = "cpu") -> Tensor:
         """Times of n training examples, (n,), float32, in [0, 1]."""
+        check_whole("n", n, 1)
         if self.times == "uniform":
-            t = torch.rand(n, generator=generator, device=device)
+            t = torch.rand(n, generator=generator, device=device, dtype=torch.float32)
         else:
-            t = torch.randn(n, generator=generator, device=device).sigmoid()
+            t = torch.randn(n, generator=generator, device=device, dtype=torch.float32).sigmoid()
         return self.shifted(t)
 
+    def _like(self, t: Tensor | float, x: Tensor, **bounds: Any) -> Tensor:
+        """Times in [0, 1], shaped to multiply x (B, ...): what `shifted` rounds may be a little more than 1."""
+        return like(t, x, least=0, **{"most": 1 + 1e-6 + 1e-6 / self.shift} | bounds)
+
     def interpolate(self, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
-        """x_t = (1 - t) x0 + t eps_w; x0 and eps (B, ...), t (B,)."""
-        t = like(t, x0)
+        """x_t = (1 - t) x0 + t eps_w; x0 and eps (B, ...), alike, t (B,), in [0, 1]."""
+        check_noised(x0, eps)
+        t = self._like(t, x0)
         return (1 - t) * x0 + t * eps
 
     def loss(
@@ -76,30 +94,33 @@ class Flow(Continuous):
     ) -> Tensor:
         """|| (eps_w - x0) - v_theta(x_t, t) ||^2, mean over everything, on the support of the noise (`trained_on`).
 
-        x0 and eps (B, ...), eps drawn by ``noise.sample``; t (B,).
+        x0 and eps (B, ...), floating-point and alike, eps drawn by ``noise.sample``; t (B,), in [0, 1], which on an
+        accelerator is not looked at.
         """
+        check_example(x0, t, eps)
         x0 = trained_on(noise, x0, project)
-        return (predict(self.interpolate(x0, t, eps), EMBEDDED * t) - (eps - x0)).square().mean()
+        return (predicted(predict, self.interpolate(x0, t, eps), EMBEDDED * t) - (eps - x0)).square().mean()
 
     def x0_and_eps(self, xt: Tensor, t: Tensor, velocity: Tensor) -> tuple[Tensor, Tensor]:
         """What a velocity says of the data and of the noise: x_t - t v, and x_t + (1 - t) v."""
-        t = like(t, xt)
+        check_alike("velocity", velocity, "xt", xt)
+        t = self._like(t, xt)
         return xt - t * velocity, xt + (1 - t) * velocity
 
     def score_from_velocity(self, spectrum: Spectrum, xt: Tensor, t: Tensor, velocity: Tensor) -> Tensor:
-        """score = -(1 / t) Sigma_w^+ eps (eq. 9, sigma_t = t); the projected score where the support is partial."""
+        """score = -(1 / t) Sigma_w^+ eps (eq. 9, sigma_t = t > 0); the projected score where the support is partial."""
         _, eps = self.x0_and_eps(xt, t, velocity)
-        return -spectrum.inverse(eps) / like(t, xt)
+        return -spectrum.inverse(eps) / self._like(t, xt, above=0)
 
     def velocity_from_score(self, spectrum: Spectrum, xt: Tensor, t: Tensor, score: Tensor) -> Tensor:
         """v = (eps - x_t) / (1 - t) with eps = -t Sigma_w score: the inverse on the support, for t < 1."""
-        t = like(t, xt)
+        check_alike("score", score, "xt", xt)
+        t = self._like(t, xt, below=1)
         return (-t * spectrum.covariance(score) - spectrum.project(xt)) / (1 - t)
 
     def grid(self, steps: int) -> Tensor:
         """The times that a sampler visits, (steps + 1,), float64, from 1 to 0, evenly spaced and then shifted."""
-        if steps < 1:
-            raise InputError(f"steps is {steps}; a sampler takes one or more")
+        check_whole("steps", steps, 1)
         return self.shifted(torch.linspace(1, 0, steps + 1, dtype=torch.float64))
 
     def sample(
@@ -129,7 +150,8 @@ class Flow(Continuous):
         self.check(noise, sampler)
 
         def velocity(x: Tensor, t: float) -> Tensor:
-            return noise.project(predict(x, torch.full((len(x),), EMBEDDED * t, device=x.device)))
+            times = torch.full((len(x),), EMBEDDED * t, device=x.device, dtype=torch.float32)
+            return noise.project(predicted(predict, x, times))
 
         with torch.set_grad_enabled(gradients and torch.is_grad_enabled()):
             return integrate(velocity, x, self.grid(sampler.steps), sampler.name)

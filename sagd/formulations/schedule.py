@@ -5,7 +5,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from sagd.errors import InputError, one_of
+from sagd.errors import InputError, check_alike, check_floating, check_number, check_times, check_whole, one_of, whole
+from sagd.formulations.base import check_noised
+from sagd.noise.base import check_alpha_bar
 from sagd.noise.spectrum import Spectrum
 
 SCHEDULES = ("linear", "zero_terminal_snr")
@@ -28,18 +30,14 @@ class Schedule:
     _on_device: dict = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        kept = torch.as_tensor(self.alpha_bar, dtype=torch.float64, device="cpu")
-        before = torch.cat([torch.ones(1, dtype=torch.float64), kept.flatten()])
-        if kept.ndim != 1 or not len(kept) or not (before.diff() < 0).all() or not kept[-1] >= 0:
-            raise InputError(
-                f"alpha_bar must be (T,), falling, and in [0, 1); this one has shape {tuple(kept.shape)} and begins "
-                f"{', '.join(f'{value:.3g}' for value in kept.flatten()[:3].tolist())}"
-            )
-        object.__setattr__(self, "alpha_bar", kept)
+        object.__setattr__(self, "alpha_bar", check_alpha_bar(self.alpha_bar))
 
     @classmethod
     def linear(cls, steps: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02) -> "Schedule":
         """DDPM's linear betas, in (0, 1)."""
+        check_whole("steps", steps, 1)
+        check_number("beta_start", beta_start)
+        check_number("beta_end", beta_end)
         betas = torch.linspace(beta_start, beta_end, steps, dtype=torch.float64)
         return cls(torch.cumprod(1 - betas, 0))
 
@@ -49,8 +47,7 @@ class Schedule:
 
         There an eps says nothing of x0: networks for it predict v, and samplers begin at the end (``trailing``).
         """
-        if steps < 2:
-            raise InputError(f"steps is {steps}; a schedule that ends in pure noise needs 2 or more")
+        check_whole("steps", steps, 2)  # the last is pure noise
         signal = cls.linear(steps, beta_start, beta_end).alpha_bar.sqrt()
         return cls(((signal - signal[-1]) * signal[0] / (signal[0] - signal[-1])).square())
 
@@ -64,7 +61,18 @@ class Schedule:
         return len(self.alpha_bar)
 
     def signal_and_sigma(self, t: Tensor | int, like: Tensor) -> tuple[Tensor, Tensor]:
-        """sqrt(alpha_bar_t) and sigma_t = sqrt(1 - alpha_bar_t), shaped to multiply ``like`` (B, ...)."""
+        """sqrt(alpha_bar_t) and sigma_t = sqrt(1 - alpha_bar_t), shaped to multiply ``like`` (B, ...).
+
+        t is a step from -1 to T - 1, or (B,) of them, int64. On an accelerator its values are not looked at, as that
+        would wait for the device: any t below 0 is taken for -1 there.
+
+        Raises
+        ------
+        InputError
+            ``like`` that is not floating-point; t of another kind or shape; on the CPU, t out of range.
+        """
+        check_floating("x", like)
+        check_times("t", t, len(like), whole=True, least=-1, most=len(self) - 1)
         if like.device not in self._on_device:  # kept there, so that no step of training waits for a copy
             self._on_device[like.device] = self.alpha_bar.to(like.device)
         t = torch.as_tensor(t, device=like.device)
@@ -74,27 +82,36 @@ class Schedule:
         return signal, sigma
 
     def alpha_bars(self, t: int, t_prev: int) -> tuple[float, float]:
-        """alpha_bar at both ends of a sampler's step; at -1, clean data, it is 1."""
+        """alpha_bar at both ends of a sampler's step from t to t_prev < t; at -1, clean data, it is 1."""
+        t = whole("t", t, 0, len(self) - 1)
+        t_prev = whole("t_prev", t_prev, -1, t - 1)
         return self.alpha_bar[t].item(), self.alpha_bar[t_prev].item() if t_prev >= 0 else 1.0
 
     def q_sample(self, x0: Tensor, t: Tensor | int, eps: Tensor) -> Tensor:
-        """x_t = sqrt(alpha_bar_t) x0 + sigma_t eps_w (eq. 8, 22)."""
+        """x_t = sqrt(alpha_bar_t) x0 + sigma_t eps_w (eq. 8, 22); x0 and eps are alike, t as in `signal_and_sigma`."""
+        check_noised(x0, eps)
         signal, sigma = self.signal_and_sigma(t, x0)
         return signal * x0 + sigma * eps
 
     def x0_from_eps(self, xt: Tensor, t: Tensor | int, eps: Tensor) -> Tensor:
-        """x0hat = (x_t - sigma_t eps) / sqrt(alpha_bar_t) (eq. 34)."""
+        """x0hat = (x_t - sigma_t eps) / sqrt(alpha_bar_t) (eq. 34), at steps whose alpha_bar is above 0."""
+        check_alike("eps", eps, "xt", xt)
+        last = len(self) - (1 if self.alpha_bar[-1] > 0 else 2)  # where alpha_bar is 0, eps says nothing of x0
+        check_times("t", t, len(xt), whole=True, least=-1, most=last)
         signal, sigma = self.signal_and_sigma(t, xt)
         return (xt - sigma * eps) / signal
 
     def eps_from_x0(self, xt: Tensor, t: Tensor | int, x0: Tensor) -> Tensor:
-        """eps = (x_t - sqrt(alpha_bar_t) x0) / sigma_t, the inverse of eq. 34."""
+        """eps = (x_t - sqrt(alpha_bar_t) x0) / sigma_t, the inverse of eq. 34, at steps from 0."""
+        check_alike("x0", x0, "xt", xt)
+        check_times("t", t, len(xt), whole=True, least=0)
         signal, sigma = self.signal_and_sigma(t, xt)
         return (xt - signal * x0) / sigma
 
     def x0_and_eps(self, xt: Tensor, t: Tensor | int, output: Tensor, prediction: str = "eps") -> tuple[Tensor, Tensor]:
         """What a network's output says of x0 and of the noise; ``prediction``: what it predicts, ``eps`` or ``v``."""
         one_of("prediction", prediction, PREDICTIONS)
+        check_alike("output", output, "xt", xt)
         if prediction == "eps":
             return self.x0_from_eps(xt, t, output), output
         signal, sigma = self.signal_and_sigma(t, xt)
@@ -103,8 +120,9 @@ class Schedule:
     def score_from_eps(self, spectrum: Spectrum, t: Tensor | int, eps: Tensor) -> Tensor:
         """score = -(1 / sigma_t) Sigma_w^+ eps (eq. 9, 24); the projected score where the support is partial.
 
-        Of a `Varying` spectrum, give the one `at` t.
+        Steps are from 0, as clean data have none. Of a `Varying` spectrum, give the one `at` t.
         """
+        check_times("t", t, len(eps), whole=True, least=0)
         _, sigma = self.signal_and_sigma(t, eps)
         return -spectrum.inverse(eps) / sigma
 
@@ -125,6 +143,7 @@ class Schedule:
             at its noisy end: 600 of 1000 would begin at 599, where images are still to be seen.
         """
         one_of("spacing", spacing, ("leading", "trailing"))
+        check_whole("steps", steps)
         if not 1 <= steps <= len(self):
             raise InputError(f"steps is {steps}; allowed: 1 to {len(self)}")
         if spacing == "leading":

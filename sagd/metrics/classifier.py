@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sagd.errors import InputError, check_finite
+from sagd.errors import InputError, check_number
 from sagd.metrics.checks import check_count
 from sagd.noise.randomness import generator, seeded
 from sagd.runtime.files import write_bytes
@@ -50,9 +50,7 @@ class Fit:
         """Refuse what trains nothing."""
         for name, least in (("features", 1), ("epochs", 1), ("batch_size", 2), ("seed", 0)):
             check_count(name, getattr(self, name), least)
-        check_finite("lr", self.lr)
-        if self.lr <= 0:
-            raise InputError(f"lr is {self.lr:g}; it must be above 0")
+        check_number("lr", self.lr, above=0)
 
 
 class Classifier(nn.Module):

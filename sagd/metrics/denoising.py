@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sagd.errors import InputError
-from sagd.formulations.base import Predict
+from sagd.formulations.base import Predict, predicted
 from sagd.formulations.diffusion import Diffusion
 from sagd.noise.base import Noise
 from sagd.noise.grid import ring_means
@@ -92,7 +92,7 @@ def denoising_errors(
             for rows in blocks(len(x0), batch_size):
                 ts = torch.full((len(x0[rows]),), t, device=x0.device)
                 xt = schedule.q_sample(x0[rows], ts, eps[rows])
-                output = noise.project(predict(xt, ts))
+                output = noise.project(predicted(predict, xt, ts))
                 x0hat, _ = schedule.x0_and_eps(xt, t, output, diffusion.prediction)
                 total += len(ts) * _rings(x0hat - x0[rows])
                 report(len(ts))

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from sagd.errors import InputError
-from sagd.formulations.base import Predict
+from sagd.formulations.base import Predict, predicted
 from sagd.formulations.diffusion import Diffusion
 from sagd.noise.spectrum import Spectrum
 from sagd.runtime.parallel import blocks
@@ -54,6 +54,6 @@ def score_difference(
 
 def _score(learnt: Learnt, diffusion: Diffusion, xt: Tensor, t: Tensor) -> Tensor:
     predict, spectrum = learnt
-    output = spectrum.project(predict(xt, t))
+    output = spectrum.project(predicted(predict, xt, t))
     _, eps = diffusion.schedule.x0_and_eps(xt, t, output, diffusion.prediction)
     return diffusion.schedule.score_from_eps(spectrum, t, eps)

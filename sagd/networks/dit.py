@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sagd.errors import InputError
+from sagd.errors import InputError, check_number, check_whole
 from sagd.networks.base import Network, again
-from sagd.networks.config import arguments, check_counts, described
+from sagd.networks.config import MOST, arguments, check_counts, described
 from sagd.networks.unet import TimestepEmbedding
 
 FOURIER = 256  # random frequencies of the time embedding
@@ -79,6 +79,8 @@ class DiTDH(Network):
         super().__init__()
         self.config = described(DiTDH, locals())
         check_counts(self.config, "sample_size", "in_channels", "patch_size", "hidden_sizes", "depths", "heads")
+        check_number("mlp_ratio", mlp_ratio, above=0)
+        check_whole("num_classes", num_classes, 0, MOST)
         for key in ("hidden_sizes", "depths", "heads"):
             if len(self.config[key]) != 2:
                 raise InputError(f"{key} is {self.config[key]}; it must have two entries, the body's and the head's")
@@ -125,17 +127,19 @@ class DiTDH(Network):
             nn.init.zeros_(layer.bias)
 
     def forward(self, sample: Tensor, timestep: Tensor, class_labels: Tensor | None = None) -> Tensor:
-        """Predict at x_t.
+        """Predict at x_t, in the precision of the weights.
 
         Parameters
         ----------
         sample
-            (B, C, H, W).
+            (B, C, H, W), of any precision.
         timestep
             (B,), from 0 to 1000, as diffusers' U-Nets take it.
         class_labels
             (B,), int64; without it no label is told.
         """
+        sample = sample.to(self.body_embed.weight.dtype)
+        timestep = timestep if timestep.is_floating_point() else timestep.float()
         time = self.time_embed(self.time_frequencies(timestep / UNIT).to(sample.dtype))
         condition = time
         if self.label_embed is not None:

@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sagd.errors import InputError
+from sagd.errors import InputError, check_whole, shortened
 from sagd.networks.base import Network, again
-from sagd.networks.config import arguments, check_counts, described
+from sagd.networks.config import MOST, arguments, check_counts, described
 
 DOWN = ("DownBlock2D", "AttnDownBlock2D")  # without and with attention
 UP = ("UpBlock2D", "AttnUpBlock2D")
@@ -54,6 +54,9 @@ def unet(
         Number of labels, 0 for none; one more stands for no label.
     """
     check_counts(locals(), "channels", "widths", "layers", "groups")
+    check_whole("classes", classes, 0, MOST)
+    if len(size) != 2 or any(type(n) is not int or n < 1 for n in size):
+        raise InputError(f"size is {shortened(repr(size), 60)}; it must be (H, W), whole numbers above 0")
     halvings = 2 ** (len(widths) - 1)
     if any(n % halvings for n in size):
         raise InputError(f"{len(widths)} levels need a resolution that {halvings} divides; it is {size[0]}x{size[1]}")
@@ -114,6 +117,9 @@ class UNet2DModel(Network):
         super().__init__()
         self.config = described(UNet2DModel, locals(), FIXED)
         check_counts(self.config, *COUNTS)
+        for key in ("sample_size", "num_class_embeds"):
+            if self.config[key] is not None:
+                check_counts(self.config, key)
         if any(width % norm_num_groups for width in block_out_channels):
             says = f"it must divide every one of block_out_channels {list(block_out_channels)}"
             raise InputError(f"norm_num_groups is {norm_num_groups}; {says}")
@@ -151,12 +157,12 @@ class UNet2DModel(Network):
         return cls(**arguments(cls, config, FIXED))
 
     def forward(self, sample: Tensor, timestep: Tensor | float, class_labels: Tensor | None = None) -> Tensor:
-        """Predict at x_t, in the shape of ``sample``, with ``out_channels`` channels.
+        """Predict at x_t, in the shape of ``sample``, with ``out_channels`` channels, in the precision of the weights.
 
         Parameters
         ----------
         sample
-            (B, in_channels, H, W).
+            (B, in_channels, H, W), of any precision.
         timestep
             (B,), or one number for all, from 0 to 1000.
         class_labels
@@ -169,7 +175,7 @@ class UNet2DModel(Network):
         embedded = self.time_embedding(time_features(t, self.conv_in.out_channels).to(dtype))
         if class_labels is not None and self.class_embedding is not None:
             embedded = embedded + self.class_embedding(class_labels).to(dtype)
-        x = self.conv_in(sample)
+        x = self.conv_in(sample.to(dtype))
         skips = [x]
         for block in self.down_blocks:
             x = block(x, embedded, skips)

@@ -8,14 +8,15 @@ from typing import Any, cast
 from torch import Tensor, nn
 
 from sagd.errors import InputError
+from sagd.formulations.base import unpacked
 from sagd.runtime.files import read_json, read_tensors, write_bytes, write_tensors
 
 CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"
 
 
 def classes_of(network: nn.Module) -> int:
-    """How many labels a network knows, 0 for none; this number as a label stands for none."""
-    config = _config(network)
+    """How many labels a network knows, 0 for none, or if it has no `config`; this number as a label stands for none."""
+    config = getattr(network, "config", {})
     if "num_class_embeds" in config:
         return max(0, (config["num_class_embeds"] or 0) - 1)
     return config.get("num_classes", 0)
@@ -23,6 +24,8 @@ def classes_of(network: nn.Module) -> int:
 
 def _config(network: nn.Module) -> Mapping[str, Any]:
     """What config.json holds: our networks and those of diffusers have it as an attribute."""
+    if not hasattr(network, "config"):
+        raise InputError(f"{type(network).__name__} has no `config`, as networks of sagd and models of diffusers have")
     return cast(Mapping[str, Any], network.config)
 
 
@@ -33,10 +36,7 @@ def predictor(network: Callable[..., Any], labels: Tensor | None = None) -> Call
     """
 
     def predict(xt: Tensor, t: Tensor) -> Tensor:
-        found = network(xt, t) if labels is None else network(xt, t, class_labels=labels)
-        if isinstance(found, Tensor):
-            return found
-        return found[0] if isinstance(found, tuple) else found.sample
+        return unpacked(network(xt, t) if labels is None else network(xt, t, class_labels=labels))
 
     return predict
 

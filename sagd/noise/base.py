@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 from torch import Tensor
 
+from sagd.errors import InputError
+from sagd.noise.grid import float64
+
 if TYPE_CHECKING:
     from sagd.noise.grid import Size
     from sagd.noise.spectrum import Spectrum
@@ -89,3 +92,21 @@ class Noise(Protocol):
     def to_dict(self) -> dict:
         """A JSON-ready description, from which `sagd.operators.from_dict` restores the noise."""
         ...
+
+
+def check_noise(noise: Noise, name: str = "the noise") -> None:
+    """Refuse what is no noise, such as a bare weight, or the name of an operator."""
+    if not hasattr(noise, "constant"):
+        raise InputError(f"{name} is a {type(noise).__name__}; it must be a Spectrum, such as sagd.power_law gives")
+
+
+def check_alpha_bar(values: Tensor) -> Tensor:
+    """The alpha_bar of a discrete schedule as (T,), float64, on the CPU; InputError unless it falls, in [0, 1)."""
+    kept = float64("alpha_bar", values)
+    before = torch.cat([torch.ones(1, dtype=torch.float64), kept.flatten()])
+    if kept.ndim != 1 or not len(kept) or not (before.diff() < 0).all() or not kept[-1] >= 0:
+        raise InputError(
+            f"alpha_bar must be (T,), falling, and in [0, 1); this one has shape {tuple(kept.shape)} and begins "
+            f"{', '.join(f'{value:.3g}' for value in kept.flatten()[:3].tolist())}"
+        )
+    return kept

@@ -6,8 +6,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from sagd.errors import InputError
-from sagd.noise.base import Noise
+from sagd.errors import InputError, check_flag, check_floating, check_number
+from sagd.noise.base import Noise, check_noise
 from sagd.noise.spectrum import Spectrum
 from sagd.runtime.files import read_tensors, write_tensors
 
@@ -21,7 +21,7 @@ class Corruption:
     spectrum
         Of the noise eps_c that is added: a band (`sagd.band_pass`).
     gamma
-        Its weight: x0 becomes x0 + gamma eps_c.
+        Its weight, 0 or more: x0 becomes x0 + gamma eps_c.
     filtered
         The band is taken out again, with all that the images have in it: what the networks are trained on has
         nothing there, so the noise need not be drawn.
@@ -31,13 +31,19 @@ class Corruption:
     gamma: float = 1.0
     filtered: bool = False
 
+    def __post_init__(self) -> None:
+        check_noise(self.spectrum, "spectrum")
+        check_number("gamma", self.gamma, least=0)
+        check_flag("filtered", self.filtered)
+
     def __call__(
         self, x0: Tensor, generator: torch.Generator, rows: slice | None = None, count: int | None = None
     ) -> Tensor:
-        """Images (B, ..., H, W) in [-1, 1], with fresh noise, or without the band.
+        """Images (B, ..., H, W), floating-point, in [-1, 1], with fresh noise, or without the band.
 
         Where x0 is only some ``rows`` of a batch of ``count`` images, their noise is the same as in the whole batch.
         """
+        check_floating("x0", x0)
         if self.filtered:
             return self.remove(x0)
         shape = (len(x0) if count is None else count, *x0.shape[1:])

@@ -1,14 +1,16 @@
 """The DFT grid: radial frequencies, rings, bands, and their units."""
 
+import contextlib
 import functools
 import math
 from collections.abc import Sequence
-from typing import Literal, get_args
+from numbers import Integral
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
-from sagd.errors import InputError, one_of, plainly
+from sagd.errors import InputError, check_number, one_of, plainly, shortened
 
 Size = tuple[int, ...]  # of the grid: (L,), (H, W) or (D, H, W)
 
@@ -46,7 +48,8 @@ def radius(size: Size, grid: Grid = "fftfreq") -> Tensor:
         ``size``, float64, zero frequency (or what stands for it) at index 0 of every axis.
     """
     one_of("grid", grid, get_args(Grid))
-    if not isinstance(size, Sequence) or not 1 <= len(size) <= 3 or min(size) < 2:
+    sides = size if isinstance(size, Sequence) and not isinstance(size, str) else ()
+    if not 1 <= len(sides) <= 3 or any(type(n) is bool or not isinstance(n, Integral) or n < 2 for n in sides):
         raise InputError(f"size is {size}; it must be (L,), (H, W) or (D, H, W), each at least 2")
     if math.prod(size) > LARGEST:
         raise InputError(f"size is {size}; a grid has {plainly(LARGEST)} frequencies at most")
@@ -55,6 +58,14 @@ def radius(size: Size, grid: Grid = "fftfreq") -> Tensor:
     else:
         axes = [torch.fft.ifftshift(torch.linspace(-0.5, 0.5, n, dtype=torch.float64)) for n in size]
     return functools.reduce(torch.hypot, torch.meshgrid(*axes, indexing="ij")).abs()
+
+
+def float64(name: str, values: Any) -> Tensor:
+    """Real numbers as a tensor on the CPU; InputError where they are none, such as text or complex numbers."""
+    if "complex" not in str(getattr(values, "dtype", "")):
+        with contextlib.suppress(TypeError, ValueError, RuntimeError):
+            return torch.as_tensor(values, dtype=torch.float64, device="cpu")
+    raise InputError(f"{name} is {shortened(repr(values), 60)}; it must be an array of real numbers")
 
 
 def rings(size: Size) -> Tensor:
@@ -70,12 +81,23 @@ def ring_means(values: Tensor) -> Tensor:
     return (sums / count)[..., count > 0]
 
 
-def band_edges(r: Tensor, low: float, high: float, units: Units, name: str = "band") -> tuple[Tensor, float, float]:
+def band_edges(r: Tensor, band: tuple[float, float], units: Units, name: str = "band") -> tuple[Tensor, float, float]:
     """Radii in the given unit, and the edges once checked. Rounded, so that a bin on an edge is on it."""
-    unit = cycles(units, r.ndim)
-    if not (math.isfinite(low) and math.isfinite(high) and 0 <= low < high):
-        raise InputError(f"{name} is [{low}, {high}]; it needs 0 <= low < high, in units of {units!r}")
-    return (r / unit).round(decimals=12), round(low, 12), round(high, 12)
+    low, high = edges(band, units, name)
+    return (r / cycles(units, r.ndim)).round(decimals=12), low, high
+
+
+def edges(band: tuple[float, float], units: Units, name: str = "band") -> tuple[float, float]:
+    """The edges of a band, checked and rounded."""
+    one_of("units", units, UNITS)
+    try:
+        low, high = band
+        check_number(name, low, least=0)
+        check_number(name, high, above=low)
+    except (TypeError, ValueError):
+        said = shortened(repr(list(band) if isinstance(band, tuple) else band), 60)
+        raise InputError(f"{name} is {said}; it needs [low, high], 0 <= low < high, in units of {units!r}") from None
+    return round(low, 12), round(high, 12)
 
 
 def mirror(w: Tensor, axes: Sequence[int] | None = None) -> Tensor:
@@ -91,7 +113,9 @@ def band_masks(size: Size, bands: Sequence[tuple[float, float]] = BANDS, units: 
     those of `cycles`.
     """
     r = (radius(size) / cycles(units, len(size))).round(decimals=12)
-    bands = [(round(low, 12), round(high, 12)) for low, high in bands]
+    if not bands:
+        raise InputError("there are no bands; one or more [low, high] are needed")
+    bands = [edges(band, units) for band in bands]
     inside = [(r >= low) & (r < high) & (r > 0) for low, high in bands[:-1]]
     low, high = bands[-1]
     return torch.stack([r == 0, *inside, (r >= low) & (r <= high) & (r > 0)])

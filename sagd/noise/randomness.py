@@ -3,9 +3,11 @@
 import contextlib
 import threading
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
+
+from sagd.errors import InputError, check_whole, shortened
 
 
 def generator(seed: int, stream: str, index: int = 0, device: torch.device | str = "cpu") -> torch.Generator:
@@ -14,8 +16,21 @@ def generator(seed: int, stream: str, index: int = 0, device: torch.device | str
     Nothing has to be saved to resume, and nothing depends on batch size or the number of devices. On the CPU
     PyTorch's generator uses 32 bits of its seed, so the index is added to a hash: no two draws of a stream coincide.
     """
+    check_whole("seed", seed)
+    check_whole("index", index)
     start = zlib.crc32(f"{stream}:{seed}".encode())
     return torch.Generator(device).manual_seed((start + index) % 2**32)
+
+
+def check_generator(generator: torch.Generator | Sequence[torch.Generator] | None, images: int) -> None:
+    """Refuse what is no generator, or as many as there are not images; None is torch's global one."""
+    one = generator is None or isinstance(generator, torch.Generator)
+    many = isinstance(generator, Sequence) and all(isinstance(g, torch.Generator) for g in generator)
+    if not one and not many:
+        said = shortened(repr(generator), 60)
+        raise InputError(f"generator is {said}; it must be a torch.Generator, or a sequence with one for each image")
+    if isinstance(generator, Sequence) and len(generator) != images:
+        raise InputError(f"{len(generator)} generators for a first axis of {images}")
 
 
 _global = threading.Lock()

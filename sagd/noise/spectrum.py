@@ -12,8 +12,9 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from sagd.errors import InputError, one_of
-from sagd.noise.grid import Size, mirror
+from sagd.errors import InputError, check_alike, check_flag, check_floating, check_number, check_whole, one_of
+from sagd.noise.grid import Size, float64, mirror
+from sagd.noise.randomness import check_generator
 
 Normalize = Literal["expected", "sample", "none"]
 
@@ -43,7 +44,8 @@ class Spectrum:
     _tables: dict = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        w = torch.as_tensor(self.weight, dtype=torch.float64, device="cpu")
+        w = float64("a weight", self.weight)
+        check_flag("per_sample", self.per_sample)
         if (
             not 1 <= w.ndim <= 3
             or min(w.shape) < 2
@@ -51,9 +53,10 @@ class Spectrum:
             or (w < 0).any()
             or not (w > 0).any()
         ):
+            values = f" and values in [{w.min():.3g}, {w.max():.3g}]" if w.numel() else ""
             raise InputError(
                 "a weight must be (L,), (H, W) or (D, H, W), finite, >= 0 and somewhere > 0; this one has shape "
-                f"{tuple(w.shape)} and values in [{w.min():.3g}, {w.max():.3g}]"
+                f"{tuple(w.shape)}{values}"
             )
         w = (w + mirror(w)) / 2
         if self.per_sample and not (w.flatten()[1:] > 0).any():
@@ -127,19 +130,24 @@ class Spectrum:
             Indices of the first axis that are wanted. All are drawn, so that each is the same whichever are asked
             for, and whichever process asks; only these are shaped.
         device, dtype
-            Of the result. The draw is made where the generator lives, in float32 (float64 for float64).
+            Of the result; a floating-point dtype. The draw is made where the generator lives, in float32 (float64
+            for float64).
 
         Returns
         -------
         Tensor
             ``shape``, or its ``rows``: T_w xi with xi the ``torch.randn`` of the same generator, whatever the weight.
             So noises of weights that differ little differ little themselves, and isotropic noise is xi.
+
+        Raises
+        ------
+        InputError
+            A shape that does not end in the grid's size, another dtype, what is no generator or as many as there are
+            not images.
         """
-        shape = tuple(shape)
+        shape = check_draw(shape, generator, dtype)
         self._check_size(shape)
         if isinstance(generator, Sequence):
-            if len(generator) != shape[0]:
-                raise InputError(f"{len(generator)} generators for a first axis of {shape[0]}")
             asked = generator if rows is None else generator[rows]
             return torch.stack([self.sample(shape[1:], generator=g, device=device, dtype=dtype) for g in asked])
         working = torch.float64 if dtype == torch.float64 else torch.float32
@@ -167,7 +175,7 @@ class Spectrum:
         return mean if t_prev < 0 else mean + std * self.shape(white)
 
     def sqrt(self, x: Tensor) -> Tensor:
-        """T_w x: multiply by w (eq. 5). Shape (..., *size), kept; so are dtype and device."""
+        """T_w x: multiply by w (eq. 5). Shape (..., *size), kept; so are dtype (floating-point) and device."""
         return self._multiply(x, "sqrt")
 
     def covariance(self, x: Tensor) -> Tensor:
@@ -181,6 +189,7 @@ class Spectrum:
 
     def project(self, x: Tensor) -> Tensor:
         """Sigma_w Sigma_w^+ x: keep the frequencies of the support. At full support, x itself."""
+        check_floating("x", x)
         self._check_size(x.shape)
         return x if bool(self.support.all()) else self._multiply(x, "project")
 
@@ -242,14 +251,36 @@ class Spectrum:
             raise InputError(f"shape {tuple(shape)} does not end in this spectrum's size {self.size}")
 
     def _multiply(self, x: Tensor, what: str) -> Tensor:
+        check_floating("x", x)
         self._check_size(x.shape)
         working = x if x.dtype in (torch.float32, torch.float64) else x.float()
         spectrum = torch.fft.rfftn(working, dim=self._axes, norm="ortho") * self._table(what, x.device, working.dtype)
         return torch.fft.irfftn(spectrum, s=self.size, dim=self._axes, norm="ortho").to(x.dtype)
 
 
+def check_draw(
+    shape: Sequence[int], generator: torch.Generator | Sequence[torch.Generator] | None, dtype: torch.dtype
+) -> tuple[int, ...]:
+    """The shape of a draw, once it, its generator and its dtype are checked."""
+    if isinstance(shape, str) or not isinstance(shape, Sequence) or not shape:
+        raise InputError(f"shape is {shape!r}; it must be a sequence of whole numbers, such as (B, C, H, W)")
+    for side in shape:
+        check_whole("an entry of shape", side, 1)
+    check_generator(generator, shape[0])
+    if not getattr(dtype, "is_floating_point", False):
+        raise InputError(f"dtype is {dtype}; noise needs a floating-point one")
+    return tuple(shape)
+
+
 def posterior(xt: Tensor, x0: Tensor, alpha_bar: float, alpha_bar_prev: float) -> tuple[Tensor, float]:
-    """Mean, and standard deviation in units of T_w, of q(x_{t_prev} | x_t, x0) (eq. 31-33)."""
+    """Mean, and standard deviation in units of T_w, of q(x_{t_prev} | x_t, x0) (eq. 31-33).
+
+    The alpha_bar of a step and that of one before it: 0 <= alpha_bar < alpha_bar_prev <= 1.
+    """
+    check_floating("xt", xt)
+    check_alike("x0", x0, "xt", xt)
+    check_number("alpha_bar", alpha_bar, least=0)
+    check_number("alpha_bar_prev", alpha_bar_prev, above=alpha_bar, most=1)
     alpha = alpha_bar / alpha_bar_prev  # of the stride from t_prev to t, which is eq. 31-33's alpha_t at stride one
     mean = (
         alpha_bar_prev**0.5 * (1 - alpha) / (1 - alpha_bar) * x0

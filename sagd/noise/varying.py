@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from sagd.errors import InputError
+from sagd.errors import InputError, check_times, whole
+from sagd.noise.base import check_alpha_bar, check_noise
 from sagd.noise.grid import Size
-from sagd.noise.spectrum import Spectrum
+from sagd.noise.spectrum import Spectrum, check_draw
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +30,7 @@ class Varying:
     first, last
         Of one size and support: the weights at t = 0 and at t = T - 1.
     alpha_bar
-        (T,), float64, of the `Schedule`.
+        (T,), of the `Schedule`; kept in float64.
     """
 
     first: Spectrum
@@ -41,6 +42,9 @@ class Varying:
     _tables: dict = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
+        for name, end in (("first", self.first), ("last", self.last)):
+            check_noise(end, name)
+        object.__setattr__(self, "alpha_bar", check_alpha_bar(self.alpha_bar))
         if not (self.first.constant and self.last.constant):
             raise InputError("a varying spectrum lies between two that do not vary")
         if self.first.size != self.last.size or not torch.equal(self.first.support, self.last.support):
@@ -94,7 +98,8 @@ class Varying:
             raise InputError("the varying spectrum was made for another schedule: make it with this one's alpha_bar")
 
     def at(self, t: int) -> Spectrum:
-        """The spectrum W_t of the noise in x_t."""
+        """The spectrum W_t of the noise in x_t, t from 0 to T - 1."""
+        t = whole("t", t, 0, len(self.weights) - 1)
         if t not in self._at:
             self._at[t] = Spectrum(self.weights[t])
         return self._at[t]
@@ -113,13 +118,14 @@ class Varying:
 
         Otherwise as `Spectrum.sample`.
         """
+        check_draw(shape, generator, dtype)
+        check_times("t", t, shape[0], whole=True, least=0, most=len(self.weights) - 1)
         working = torch.float64 if dtype == torch.float64 else torch.float32
-        ones = Spectrum(torch.ones(self.size))
+        ones = Spectrum(torch.ones(self.size, dtype=torch.float64))
         white = ones.sample(shape, generator=generator, rows=rows, device=device, dtype=working)
-        if isinstance(t, int) or t.ndim == 0:
-            return self.shape(white, int(t)).to(dtype)
-        if t.shape != (shape[0],):
-            raise InputError(f"t has the shape {tuple(t.shape)}; it must be one number, or one for each of {shape[0]}")
+        if not isinstance(t, Tensor) or t.ndim == 0:
+            return self.shape(white, whole("t", t)).to(dtype)
+        t = t.expand(shape[0])
         t = t if rows is None else t[rows]
         axes = tuple(range(-len(self.size), 0))
         table = self._table(white)[t.to(white.device)]
@@ -151,8 +157,14 @@ class Varying:
         return eps if t_prev < 0 else self.between(t, t_prev).sqrt(eps)
 
     def between(self, t: int, t_prev: int) -> Spectrum:
-        """W_{t_prev} / W_t on the support. Near 1 in steps near each other, where W_t itself may span many decades."""
+        """W_{t_prev} / W_t on the support, t_prev < t. Near 1 in steps near each other, where W_t itself may span many
+        decades.
+        """
+        t = whole("t", t, 0, len(self.weights) - 1)
+        t_prev = whole("t_prev", t_prev, 0, t - 1)
         if (t, t_prev) not in self._between:
+            if len(self._between) >= len(self.weights):  # samplers of other steps have come and gone
+                self._between.clear()
             ratio = self.weights[t_prev] / self.weights[t].where(self.support, 1)
             self._between[t, t_prev] = Spectrum(ratio * self.support)
         return self._between[t, t_prev]

@@ -85,7 +85,7 @@ def build(
         return operator(size, **arguments)
     with theirs(f"operator {name}"):
         found = operator(size, **arguments)
-        found = found if isinstance(found, Spectrum) else Spectrum(torch.as_tensor(found))
+        found = found if isinstance(found, Spectrum) else Spectrum(found)
     if found.size != tuple(size):
         raise InputError(f"operator {name} returns a weight of {found.size}; it must be {tuple(size)}")
     return found

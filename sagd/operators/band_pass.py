@@ -30,7 +30,7 @@ def band_pass(
         ``expected``: unit pixel variance in expectation (eq. 15), exactly Gaussian; ``sample``: each image divided by
         its own standard deviation (App. E); ``none``.
     """
-    d, low, high = band_edges(radius(size, grid), *band, units)
+    d, low, high = band_edges(radius(size, grid), band, units)
     weight = ((d >= low) & (d <= high)).double()
     if not weight.any():
         raise InputError(f"band [{low}, {high}] ({units}) holds no frequency of a {size} grid")

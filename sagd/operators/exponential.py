@@ -2,7 +2,7 @@
 
 import torch
 
-from sagd.errors import InputError, check_finite
+from sagd.errors import InputError, check_number
 from sagd.noise.grid import Grid, Size, radius
 from sagd.noise.spectrum import Normalize, Spectrum, normalized
 
@@ -24,7 +24,7 @@ def exponential(
         ``expected``: unit pixel variance in expectation (eq. 15), exactly Gaussian; ``sample``: each image divided by
         its own standard deviation (App. E); ``none``.
     """
-    check_finite("beta", beta)
+    check_number("beta", beta)
     weight = torch.exp(-beta * radius(size, grid) ** 2)
     if not torch.isfinite(weight.square()).all() or not (weight > 0).all():
         raise InputError(f"beta is {beta}; the weight over- or underflows")

@@ -2,7 +2,7 @@
 
 import torch
 
-from sagd.errors import InputError, check_finite
+from sagd.errors import check_number
 from sagd.noise.grid import Size, radius
 from sagd.noise.spectrum import Normalize, Spectrum, normalized
 
@@ -20,8 +20,6 @@ def isotropic(size: Size, gain: float = 1.0, *, normalize: Normalize = "expected
         ``expected``: unit pixel variance in expectation (eq. 15), exactly Gaussian; ``sample``: each image divided by
         its own standard deviation (App. E); ``none``.
     """
-    check_finite("gain", gain)
-    if gain <= 0:
-        raise InputError(f"gain is {gain}; it must be above 0")
+    check_number("gain", gain, above=0)
     recipe = {"operator": "isotropic", "size": size} | ({"gain": gain} if gain != 1 else {})
     return normalized(torch.full_like(radius(size), gain), normalize, recipe)

@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from sagd.errors import InputError, check_finite
+from sagd.errors import check_number
 from sagd.noise.grid import Size, radius
 from sagd.noise.spectrum import Normalize, Spectrum, normalized
 
@@ -25,9 +25,7 @@ def offset(size: Size, strength: float = 0.1, *, normalize: Normalize = "expecte
         ``expected``: unit pixel variance in expectation (eq. 15), exactly Gaussian; ``sample``: each image divided by
         its own standard deviation (App. E); ``none``.
     """
-    check_finite("strength", strength)
-    if strength < 0:
-        raise InputError(f"strength is {strength}; it must be 0 or more")
+    check_number("strength", strength, least=0)
     weight = torch.ones_like(radius(size))
     weight[(0,) * len(size)] = math.hypot(1, strength * math.sqrt(math.prod(size)))
     return normalized(weight, normalize, {"operator": "offset", "size": size, "strength": strength})

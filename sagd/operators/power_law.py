@@ -4,7 +4,7 @@ from typing import Literal
 
 import torch
 
-from sagd.errors import InputError, check_finite, one_of
+from sagd.errors import InputError, check_number, one_of
 from sagd.noise.grid import Grid, Size, radius
 from sagd.noise.spectrum import Normalize, Spectrum, normalized
 
@@ -37,7 +37,7 @@ def power_law(
         ``expected``: unit pixel variance in expectation (eq. 15), exactly Gaussian; ``sample``: each image divided by
         its own standard deviation (App. E); ``none``.
     """
-    check_finite("alpha", alpha)
+    check_number("alpha", alpha)
     one_of("dc", dc, ("lowest", "floor"))
     r = radius(size, grid)
     if dc == "lowest":

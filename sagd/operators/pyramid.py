@@ -1,7 +1,6 @@
 """Pyramid noise, or multi-resolution noise: white noise, and noise of coarser grids upsampled."""
 
 import functools
-import math
 from collections import defaultdict
 from itertools import pairwise
 from typing import Literal
@@ -10,10 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sagd.errors import InputError, one_of
+from sagd.errors import InputError, check_number, check_whole, one_of, shortened
 from sagd.noise.grid import Size, radius
 from sagd.noise.spectrum import Normalize, Spectrum, normalized
 
+MOST = 10_000  # iterations: as many take a second or so; the last that could matter come long before
 RATIO = (2.0, 4.0)  # between which a random ratio is uniform
 
 
@@ -40,7 +40,7 @@ def pyramid(
     size
         (L,), (H, W) or (D, H, W).
     iterations
-        Number of grids, 1 or more, the one of full size included.
+        Number of grids, from 1 to 10,000, the one of full size included.
     discount
         Standard deviation of each grid's noise over that of the grid before, in [0, 1].
     shrink
@@ -53,12 +53,13 @@ def pyramid(
         its own standard deviation (App. E); ``none``.
     """
     one_of("sizes", sizes, ("kohya", "original"))
-    if not isinstance(iterations, int) or iterations < 1:
-        raise InputError(f"iterations is {iterations}; it must be a whole number, 1 or more")
-    if not 0 <= discount <= 1:
-        raise InputError(f"discount is {discount}; it must lie in [0, 1]")
-    if shrink != "random" and not (isinstance(shrink, int | float) and 1 < shrink < math.inf):
-        raise InputError(f"shrink is {shrink!r}; it must be random, or a number above 1")
+    check_whole("iterations", iterations, 1, MOST)
+    check_number("discount", discount, least=0, most=1)
+    try:
+        if shrink != "random":
+            check_number("shrink", shrink, above=1)
+    except InputError:
+        raise InputError(f"shrink is {shortened(repr(shrink), 60)}; it must be random, or a number above 1") from None
     full = tuple(radius(size).shape)
     variances: dict[Size, float] = defaultdict(float)  # of the noise on each grid
     grids: dict[Size, float] = {full: 1.0}  # of one iteration, each with its probability
@@ -69,6 +70,8 @@ def pyramid(
                 coarser[small] += probability * share
                 variances[small] += probability * share * discount ** (2 * i)
         grids = {grid: probability for grid, probability in coarser.items() if min(grid) > 1}
+        if not grids:
+            break
     recipe = {"operator": "pyramid", "size": size, "iterations": iterations, "discount": discount}
     recipe |= {"shrink": shrink, "sizes": sizes}
     return normalized((1 + _upsampled(variances, full)).sqrt(), normalize, recipe)
@@ -93,13 +96,13 @@ def _shrunk(size: Size, i: int, shrink: float | str) -> dict[Size, float]:
 
 def _upsampled(variances: dict[Size, float], size: Size) -> Tensor:
     """E |F u|^2 of noise u that is upsampled from grids: for each grid, a product over the axes."""
+    rows = functools.cache(_rows)  # for this call: sizes differ, and nothing made under another default may stay
     terms: list = [torch.tensor(list(variances.values()), dtype=torch.float64), [0]]
     for axis, n in enumerate(size):
-        terms += [torch.stack([_rows(grid[axis], n) for grid in variances]), [0, axis + 1]]
+        terms += [torch.stack([rows(grid[axis], n) for grid in variances]), [0, axis + 1]]
     return torch.einsum(*terms, [*range(1, len(size) + 1)])
 
 
-@functools.cache
 def _rows(n: int, into: int) -> Tensor:
     """E |F u|^2 of n white pixels, upsampled to u (into,): the sum over the rows of the upsampling."""
     rows = F.interpolate(torch.eye(n, dtype=torch.float64)[:, None], size=into, mode="linear", align_corners=False)

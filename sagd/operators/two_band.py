@@ -4,7 +4,7 @@ from typing import Literal
 
 import torch
 
-from sagd.errors import InputError, one_of
+from sagd.errors import InputError, check_number, one_of
 from sagd.noise.grid import Grid, Size, Units, band_edges, radius
 from sagd.noise.spectrum import Normalize, Spectrum, normalized
 
@@ -50,10 +50,9 @@ def two_band(
         its own standard deviation (App. E); ``none``.
     """
     one_of("bands", bands, ("joint", "per_band"))
-    if not 0 <= gamma_low <= 1:
-        raise InputError(f"gamma_low is {gamma_low}; it must lie in [0, 1]")
-    d, low_from, low_to = band_edges(radius(size, grid), *low, units, "low")
-    d, high_from, high_to = band_edges(radius(size, grid), *high, units, "high")
+    check_number("gamma_low", gamma_low, least=0, most=1)
+    d, low_from, low_to = band_edges(radius(size, grid), low, units, "low")
+    d, high_from, high_to = band_edges(radius(size, grid), high, units, "high")
     if low_to > high_from:
         raise InputError(f"low {list(low)} and high {list(high)} overlap; low must end where high begins, or before")
     in_low = (d >= low_from) & (d < low_to)
@@ -62,8 +61,10 @@ def two_band(
         raise InputError(f"low {list(low)} or high {list(high)} ({units}) holds no frequency of a {size} grid")
     weight = torch.zeros_like(d)
     for gamma, inside in ((gamma_low, in_low), (1 - gamma_low, in_high)):
-        share = inside.double().mean().rsqrt() if bands == "per_band" else 1.0
-        weight += gamma * share * inside
+        if bands == "per_band":
+            weight += gamma * inside.double().mean().rsqrt() * inside
+        else:
+            weight += gamma * inside.float()  # in float32, as studies so far have it
     recipe = {
         "operator": "two_band",
         "size": size,

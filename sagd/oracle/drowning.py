@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sagd.errors import InputError
+from sagd.errors import InputError, whole
 from sagd.formulations.schedule import Schedule
 from sagd.noise.base import Noise
 from sagd.noise.grid import BANDS, Units, band_masks, band_means, ring_means
@@ -27,7 +27,7 @@ def snr(
     power
         (..., H, W); leading axes are averaged.
     t
-        (T',), steps of the schedule.
+        (T',), steps of the schedule, in [0, T).
     average
         From (H, W) to (K,): rings, or bands by `band_means`.
 
@@ -39,11 +39,12 @@ def snr(
     if noise.size != tuple(power.shape[-2:]):
         raise InputError(f"the noise is for {noise.size}, the data's power for {tuple(power.shape[-2:])}")
     signal = average(power.double().reshape(-1, *noise.size).mean(0))
+    steps = [whole("an entry of t", k, 0, len(schedule) - 1) for k in t]
     if noise.constant:
         variance = average(noise.at(0).weight.square())
     else:
-        variance = torch.stack([average(noise.at(int(k)).weight.square()) for k in t])
-    alpha_bar = schedule.alpha_bar[torch.as_tensor(t)][:, None]
+        variance = torch.stack([average(noise.at(k).weight.square()) for k in steps])
+    alpha_bar = schedule.alpha_bar[steps][:, None]
     return alpha_bar * signal / ((1 - alpha_bar) * variance)
 
 

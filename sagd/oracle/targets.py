@@ -12,7 +12,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from sagd.errors import InputError, one_of
+from sagd.errors import InputError, check_floating, check_number, check_whole, one_of, whole
 from sagd.formulations.base import EMBEDDED, Predict, Sampler
 from sagd.formulations.diffusion import Diffusion
 from sagd.formulations.schedule import PREDICTIONS, Schedule
@@ -48,6 +48,8 @@ class Mixture:
     weights: Tensor
 
     def __post_init__(self) -> None:
+        for name in ("means", "power", "weights"):
+            check_floating(name, getattr(self, name))
         shapes = [tuple(t.shape) for t in (self.means, self.power, self.weights)]
         fits = self.power.shape[1:] == self.means.shape[1:] and len(self.power) in (1, len(self.means))
         finite = all(torch.isfinite(t).all() for t in (self.means, self.power, self.weights))
@@ -70,6 +72,7 @@ class Mixture:
 
     def sample(self, n: int, *, generator: torch.Generator) -> Tensor:
         """Draw (n, C, *size), float64; the mixture and the generator are on the CPU."""
+        check_whole("n", n, 1)
         which = torch.multinomial(self.weights, n, replacement=True, generator=generator)
         white = torch.randn((n, *self.means.shape[1:]), generator=generator, dtype=torch.float64)
         std = self.power.expand_as(self.means)[which].sqrt()
@@ -85,9 +88,10 @@ class Mixture:
         one_of("prediction", prediction, PREDICTIONS)
 
         def predict(xt: Tensor, t: float) -> Tensor:
-            alpha_bar = schedule.alpha_bar[int(t)].item()
+            step = whole("t", t, 0, len(schedule) - 1)  # type: ignore[arg-type]
+            alpha_bar = schedule.alpha_bar[step].item()
             signal, sigma = alpha_bar**0.5, (1 - alpha_bar) ** 0.5
-            spectra, x0, on = self._posterior(xt, signal, sigma, noise.at(int(t)), self._seen(noise, project))
+            spectra, x0, on = self._posterior(xt, signal, sigma, noise.at(step), self._seen(noise, project))
             found = (spectra - signal * x0) / sigma * on
             if prediction == "v":
                 found = (signal * found - sigma * x0) * on
@@ -100,6 +104,7 @@ class Mixture:
 
         def predict(xt: Tensor, t: float) -> Tensor:
             now = t / EMBEDDED
+            check_number("t / 1000", now, above=0)
             spectra, x0, on = self._posterior(xt, 1 - now, now, spectrum, self._seen(spectrum, project))
             return self._real(((spectra - (1 - now) * x0) / now - x0) * on, xt)
 
@@ -110,6 +115,7 @@ class Mixture:
 
         ``project`` as above: whether x tells anything there.
         """
+        check_number("sigma", sigma, above=0)
         spectra, x0, on = self._posterior(x, 1.0, sigma, spectrum, self._seen(spectrum, project))
         return self._real(torch.where(on, x0, spectra), x)
 
@@ -139,6 +145,7 @@ class Mixture:
 
     def log_density(self, xt: Tensor, t: int, schedule: Schedule, noise: Noise) -> Tensor:
         """log q(x_t), (B,), of the frequencies that the noise reaches; t = -1 is the target itself (then every one)."""
+        t = whole("t", t, -1, len(schedule) - 1)
         if t < 0 and not (self.power > 0).all():
             raise InputError("the target has no density where its variance is 0; at t >= 0 the noise gives it one")
         here, now = self.to(xt.device), noise.at(max(t, 0)).weight
@@ -187,7 +194,10 @@ def _at_each_time(predict: Callable[[Tensor, float], Tensor]) -> Predict:
     """A network of what predicts at one time: examples of other times are predicted apart."""
 
     def network(xt: Tensor, t: Tensor) -> Tensor:
+        check_floating("x_t", xt)
         times = t.reshape(-1)
+        if len(times) not in (1, len(xt)):
+            raise InputError(f"t has the shape {tuple(t.shape)}; it must be one number, or one for each of {len(xt)}")
         if len(times) == 1 or bool((times == times[0]).all()):
             return predict(xt, times[0].item())
         found = torch.zeros_like(xt)
@@ -200,11 +210,15 @@ def _at_each_time(predict: Callable[[Tensor, float], Tensor]) -> Predict:
 
 def gaussian_field(mean: Tensor, power: Tensor) -> Mixture:
     """The Gaussian with a mean and a variance at each frequency, both (C, *size): `sagd.spaces.moments.statistics`."""
+    check_floating("mean", mean)
+    check_floating("power", power)
     return Mixture(mean.double()[None], power.double()[None], torch.ones(1, dtype=torch.float64))
 
 
 def finite(images: Tensor, power: float = 0.0) -> Mixture:
-    """The data set itself, (N, C, *size), each image as likely; ``power`` widens each by white noise."""
+    """The data set itself, (N, C, *size), floating-point, each as likely; ``power`` widens each by white noise."""
+    check_floating("images", images)
+    check_number("power", power, least=0)
     images = images.double()
     shares = torch.full((len(images),), 1 / len(images), dtype=torch.float64)
     return Mixture(images, torch.full_like(images[:1], power), shares)

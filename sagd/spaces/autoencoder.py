@@ -60,7 +60,7 @@ class Autoencoder:
     def shape(self, images: tuple[int, ...]) -> tuple[int, ...]:
         """(C, h, w) of the latent of an image (C, H, W); InputError if it is decoded to another shape."""
         with torch.inference_mode():
-            z = self.encode(torch.zeros(1, 3, *images[1:], device=self.device))
+            z = self.encode(torch.zeros(1, 3, *images[1:], device=self.device, dtype=torch.float32))
             decoded = tuple(self.decode(z).shape[1:])
         if decoded != tuple(images):
             raise InputError(

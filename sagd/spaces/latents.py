@@ -268,7 +268,7 @@ def _shard(
         raise InputError(f"the autoencoder gives latents that are not finite in {dtype}; try dtype bfloat16")
     count = sum(len(z) for z in views.values())
     # One latent at a time: float64 of a shard is four times its size.
-    zero = torch.zeros(())
+    zero = torch.zeros((), dtype=torch.float64)
     mean = sum((z.double() for view in views.values() for z in view), zero) / count
     squares = sum(((z.double() - mean).square() for view in views.values() for z in view), zero)
     return views | {"mean": mean, "squares": squares}
@@ -276,7 +276,7 @@ def _shard(
 
 def _normalize(place: Path, names: list[str]) -> None:
     """Mean and variance of every element over the shards, in their order, so that they depend on nothing else."""
-    count, mean, squares = 0, torch.zeros(()), torch.zeros(())
+    count, mean, squares = 0, torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
     for name in names:
         shard = open_tensors(place / name)
         n = len(shard["latents"]) * (1 + ("flipped" in shard))
@@ -331,7 +331,7 @@ def probe(
     with torch.inference_mode():
         for rows in _spread(len(images), count).split(batch_size):
             batches.append(autoencoder.encode(pixels(rows)).float().cpu())
-    z, zero = torch.cat(batches), torch.zeros(())
+    z, zero = torch.cat(batches), torch.zeros((), dtype=torch.float64)
     mean = sum((x.double() for x in z), zero) / len(z)
     variance = sum(((x.double() - mean).square() for x in z), zero) / len(z)
     normal = ((x.double() - mean) / (variance + EPSILON).sqrt() for x in z)

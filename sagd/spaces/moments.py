@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sagd.errors import InputError
+from sagd.errors import InputError, check_uint8, check_whole
 from sagd.runtime.files import read_tensors
 
 
@@ -39,19 +39,30 @@ def statistics(
     -------
     dict
         ``mean`` (C, H, W), the mean image; ``power`` (C, H, W), the variance at each frequency of the unitary DFT.
+
+    Raises
+    ------
+    InputError
+        No images, or images that are not uint8.
     """
+    if not len(images):
+        raise InputError("there are no images")
+    if block is not None:
+        check_whole("block", block, 1)
     size = block or max(1, min(1024, 2**20 // math.prod(images[:1].shape[1:])))
     blocks = range(0, len(images), size)
 
     def pixels(start: int) -> Tensor:
-        return torch.from_numpy(np.array(images[start : start + size])).double() / 127.5 - 1
+        found = images[start : start + size]
+        check_uint8("images", found)
+        return torch.from_numpy(np.array(found)).double() / 127.5 - 1
 
     def squares(start: int, mean: Tensor) -> Tensor:
         transforms = torch.fft.fft2(pixels(start) - mean, norm="ortho")
         each(transforms)
         return transforms.abs().square().sum(0)
 
-    zero = torch.zeros(())
+    zero = torch.zeros((), dtype=torch.float64)
     mean = sum((pixels(start).sum(0) for start in blocks), zero) / len(images)
     power = sum((squares(start, mean) for start in blocks), zero)
     return {"mean": mean, "power": power / len(images)}

@@ -6,21 +6,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sagd.errors import InputError, check_floating, check_uint8
 from sagd.noise.corruption import Corruption
 
 
 def to_uint8(x: Tensor) -> Tensor:
-    """Pixels of [-1, 1] to uint8, rounded and clipped."""
+    """Pixels of [-1, 1], floating-point, to uint8, rounded and clipped."""
+    check_floating("x", x)
     return ((x + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
 
 def from_uint8(images: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
-    """Pixels in uint8 as float32 in [-1, 1], copied to a device."""
+    """Images (N, C, H, W) in uint8 as float32 in [-1, 1], copied to a device; others are refused."""
+    check_uint8("images", images)
     return torch.from_numpy(np.array(images)).to(device).float() / 127.5 - 1
 
 
 def corrupted(images: np.ndarray, corruption: Corruption | None, generator: torch.Generator) -> np.ndarray:
     """Images (N, C, H, W), uint8, with one draw of the noise, as a network may see them; clipped and rounded."""
+    check_uint8("images", images)
     if corruption is None:
         return images
     return to_uint8(corruption(from_uint8(images), generator)).numpy()
@@ -34,12 +38,23 @@ class Pixels:
     images
         (N, C, H, W), uint8: a tensor, on the device that is trained on, or an array that stays on the disk.
     labels
-        (N,), int64, where there are any.
+        (N,), whole numbers from 0, where there are any.
+
+    Raises
+    ------
+    InputError
+        Images that are not uint8, which would be scaled twice, or labels that are not one for each.
     """
 
     def __init__(
         self, images: Tensor | np.ndarray, labels: np.ndarray | None = None, device: torch.device | str = "cpu"
     ):
+        check_uint8("images", images)
+        if labels is not None and (np.shape(labels) != (len(images),) or np.asarray(labels).dtype.kind not in "iu"):
+            said = f"{np.asarray(labels).dtype}, of shape {np.shape(labels)}"
+            raise InputError(
+                f"labels are {said}; for {len(images)} images they must be ({len(images)},), whole numbers"
+            )
         self._images, self.labels = images, None if labels is None else torch.from_numpy(np.array(labels))
         self.in_memory = isinstance(images, Tensor)
         self.device = images.device if isinstance(images, Tensor) else torch.device(device)

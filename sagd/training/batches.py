@@ -75,7 +75,7 @@ def draw_batch(
     labels = None
     if classes:
         assert source.labels is not None  # or `train` has refused
-        hidden = torch.rand(n, generator=generator(seed, "labels", step)) < recipe.label_dropout
+        hidden = torch.rand(n, generator=generator(seed, "labels", step), dtype=torch.float32) < recipe.label_dropout
         labels = source.labels[batch_indices(len(source), n, seed, step)].masked_fill(hidden, classes)
         labels = (labels if rows is None else labels[rows]).to(device)
     x0 = torch.cat([source.encode(some) for some in x0.split(recipe.micro_batch_size or len(x0))])
@@ -87,7 +87,7 @@ def read(source: Pixels | Latents, recipe: Recipe, seed: int, step: int, rows: s
     indices = batch_indices(len(source), recipe.batch_size, seed, step)
     flip = None
     if recipe.flip:
-        flip = torch.rand(len(indices), generator=generator(seed, "flip", step)) < 0.5
+        flip = torch.rand(len(indices), generator=generator(seed, "flip", step), dtype=torch.float32) < 0.5
     if rows is not None:
         indices, flip = indices[rows], None if flip is None else flip[rows]
     return source.read(indices, flip)

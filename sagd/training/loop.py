@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sagd.errors import InputError
+from sagd.errors import InputError, check_number, check_whole
 from sagd.formulations.base import Formulation
 from sagd.networks.weights import classes_of, described, predictor
 from sagd.noise.base import Noise
@@ -94,6 +94,8 @@ def train(
         Batch larger than the data, labels missing, a checkpoint of another run, something else in its place, processes
         with different settings, a loss that is not finite, a full disk.
     """
+    check_whole("seed", seed)
+    check_number("checkpoint_seconds", checkpoint_seconds, least=0)
     device, world = source.device, world or World()
     classes = classes_of(network)
     if recipe.batch_size > len(source):
@@ -109,7 +111,7 @@ def train(
     parameters: dict[str, Tensor] = dict(network.named_parameters())
     averaged = {name: p.detach().clone() for name, p in parameters.items()}
     optimising = optimizers(network, recipe)
-    losses = torch.full((recipe.steps,), float("nan"), device=device)
+    losses = torch.full((recipe.steps,), float("nan"), device=device, dtype=torch.float32)
     use_bf16 = _use_bf16(recipe.precision, device)
     formulation.check(noise)
     noises = [fingerprint(noise.tensors()), fingerprint(corruption.tensors()) if corruption else None]
@@ -132,7 +134,7 @@ def train(
         batch = draw_batch(
             source, formulation, noise, corruption, recipe, seed, step, classes=classes, rows=rows, stored=stored
         )
-        loss = torch.zeros((), device=device)
+        loss = torch.zeros((), device=device, dtype=torch.float32)
         parts = range(0, len(batch.x0), recipe.micro_batch_size or len(batch.x0))
         for start in parts:
             x0, t, eps, labels = batch.part(slice(start, start + parts.step))

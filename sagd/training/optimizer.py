@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from sagd.errors import InputError
+from sagd.errors import InputError, check_number
 from sagd.training.recipe import Recipe
 
 LEAST = 8  # rows and columns of a matrix that Muon takes: not those that read or write colours
@@ -15,7 +15,7 @@ def optimizers(network: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer
     Raises
     ------
     InputError
-        Muon for weights that FSDP has sharded, since it needs whole matrices.
+        A network without weights to train; Muon for weights that FSDP has sharded, since it needs whole matrices.
     """
     wanted = [p for p in network.parameters() if p.requires_grad]
     matrices: list[nn.Parameter] = []
@@ -25,6 +25,8 @@ def optimizers(network: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer
         if any(hasattr(w, "to_local") for w in matrices):
             raise InputError("optimizer is 'muon', which needs whole weights: FSDP shards them; take adamw, or DDP")
     chosen = {id(w) for w in matrices}
+    if not wanted:
+        raise InputError(f"{type(network).__name__} has no weights that can be trained")
     rest = [p for p in wanted if id(p) not in chosen]
     found: list[torch.optim.Optimizer] = [
         torch.optim.AdamW(rest, lr=recipe.lr, betas=recipe.betas, weight_decay=recipe.weight_decay, fused=True)
@@ -46,6 +48,9 @@ class Muon(torch.optim.Optimizer):
     """
 
     def __init__(self, params: list[nn.Parameter], lr: float, weight_decay: float = 0.0, momentum: float = 0.95):
+        check_number("lr", lr, least=0)
+        check_number("weight_decay", weight_decay, least=0)
+        check_number("momentum", momentum, least=0, below=1)
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
         for p in params:
             self.state[p]["momentum"] = torch.zeros_like(p)

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from sagd.errors import InputError, one_of
+from sagd.errors import InputError, check_flag, check_number, check_whole, one_of, shortened
 
 Decay = Literal["cosine", "linear"]
 Precision = Literal["auto", "fp32", "bf16"]
@@ -19,27 +19,28 @@ class Recipe:
     Parameters
     ----------
     steps, batch_size, lr
-        Optimiser steps, images a step, peak learning rate.
+        Optimiser steps, images a step, peak learning rate, above 0.
     warmup
         Steps of linear warm-up; a training that is not longer never reaches ``lr``.
     decay, decay_from, lr_last
         From the end of the warm-up, or from step ``decay_from`` if that is later, ``cosine`` or ``linear`` to
-        ``lr_last`` at the end.
+        ``lr_last``, 0 or more, at the end.
     optimizer
         ``adamw``; or ``muon``, which orthogonalises the updates of the hidden layers' matrices and leaves the rest to
         AdamW: a short training gets further, a step takes a little longer (docs/recipe.md).
     betas, weight_decay
-        Of AdamW; the decay of both.
+        Of AdamW, each in [0, 1); the decay of both, 0 or more.
     micro_batch_size
         How many images of its batch a device takes at a time, to save memory; None for all of them.
     flip
         Mirror half the images, drawn anew in every step.
     label_dropout
-        The share of labels that are hidden from a network that knows labels.
+        The share of labels, in [0, 1], that are hidden from a network that knows labels.
     clip_norm
-        Largest norm of the gradient.
+        Largest norm of the gradient, above 0; ``math.inf`` clips nothing.
     ema
-        Largest decay of the running average of the weights; the decay at step k is min(ema, 1 - (1 + k)^-3/4).
+        Largest decay of the running average of the weights, in [0, 1]; the decay at step k is min(ema,
+        1 - (1 + k)^-3/4).
     precision
         ``fp32``, ``bf16`` (autocast; weights stay float32), or ``auto``: bf16 on a GPU that has it.
     project
@@ -72,10 +73,25 @@ class Recipe:
         one_of("precision", self.precision, get_args(Precision))
         one_of("decay", self.decay, get_args(Decay))
         one_of("optimizer", self.optimizer, OPTIMIZERS)
-        for name in ("steps", "batch_size", "micro_batch_size"):
-            count = getattr(self, name)
-            if count is not None and count < 1:
-                raise InputError(f"{name} is {count}; it must be 1 or more")
+        for name in ("flip", "project", "compile"):
+            check_flag(name, getattr(self, name))
+        check_whole("steps", self.steps, 1)
+        check_whole("batch_size", self.batch_size, 1)
+        if self.micro_batch_size is not None:
+            check_whole("micro_batch_size", self.micro_batch_size, 1)
+        check_whole("warmup", self.warmup, 0)
+        check_whole("decay_from", self.decay_from, 0)
+        check_number("lr", self.lr, above=0)
+        check_number("lr_last", self.lr_last, least=0)
+        check_number("weight_decay", self.weight_decay, least=0)
+        if not isinstance(self.betas, list | tuple) or len(self.betas) != 2:
+            raise InputError(f"betas is {shortened(repr(self.betas), 60)}; it must be two numbers")
+        for beta in self.betas:
+            check_number("an entry of betas", beta, least=0, below=1)
+        check_number("label_dropout", self.label_dropout, least=0, most=1)
+        check_number("ema", self.ema, least=0, most=1)
+        if not (isinstance(self.clip_norm, float) and self.clip_norm == math.inf):
+            check_number("clip_norm", self.clip_norm, above=0)
 
     def lr_at(self, step: int) -> float:
         """The learning rate of a step, counted from 0."""

@@ -154,7 +154,10 @@ def test_it_has_unit_variance_and_survives_json(size):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ({"iterations": 0}, "iterations is 0; it must be a whole number, 1 or more"),
+        ({"iterations": 0}, "iterations is 0; it must be a whole number from 1 to 10000"),
+        ({"iterations": 10**9}, "iterations is 1000000000; it must be a whole number from 1 to 10000"),
+        ({"iterations": True}, "iterations is True"),
+        ({"discount": "0.3"}, "discount is '0.3'"),
         ({"iterations": 2.5}, "iterations is 2.5"),
         ({"discount": -0.1}, r"discount is -0.1; it must lie in \[0, 1\]"),
         ({"discount": math.nan}, "discount is nan"),

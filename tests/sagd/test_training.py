@@ -319,7 +319,7 @@ def test_loss_that_is_not_finite_is_told(make_unet):
 @pytest.mark.parametrize(
     ("changes", "says"),
     [({"precision": "fp16"}, "auto, fp32, bf16"), ({"decay": "constant"}, "cosine, linear"),
-     ({"optimizer": "sgd"}, "adamw, muon"), ({"batch_size": 0}, "batch_size is 0; it must be 1 or more")],
+     ({"optimizer": "sgd"}, "adamw, muon"), ({"batch_size": 0}, "batch_size is 0; it must be a whole")],
 )  # fmt: skip
 def test_a_recipe_that_means_nothing_is_refused(changes, says):
     with pytest.raises(sagd.InputError, match=says):
