@@ -211,4 +211,4 @@ def test_an_archive_without_a_published_sum_is_one_or_is_not_kept(server, tmp_pa
         return
     with pytest.raises(InputError, match=r"gave no whole zip file, so what came was removed; put the file at"):
         fetch(server.url, tmp_path / "w.zip", None)
-    assert [file.name for file in tmp_path.iterdir()] == [".w.lock"]
+    assert [file.name for file in tmp_path.iterdir()] == [".w.zip.lock"]
