@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from sagd.errors import InputError, shortened
+from sagd.errors import InputError
 from sagd.runtime.parallel import blocks
 
 LARGEST = 1e20  # in size, of a feature: then no power of it that a metric takes overflows float64
@@ -48,9 +48,3 @@ def check_features(least: int, **sets: np.ndarray) -> None:
         )
     for name, x in sets.items():
         check_rows(name, x)
-
-
-def check_count(name: str, value: int, least: int) -> None:
-    """Refuse what is no whole number, or one below ``least``."""
-    if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < least:
-        raise InputError(f"{name} is {shortened(repr(value), 60)}; it must be a whole number, {least} or more")

@@ -15,8 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sagd.errors import InputError, check_number
-from sagd.metrics.checks import check_count
+from sagd.errors import InputError, check_number, check_whole
 from sagd.noise.randomness import generator, seeded
 from sagd.runtime.files import write_bytes
 
@@ -49,7 +48,7 @@ class Fit:
     def __post_init__(self) -> None:
         """Refuse what trains nothing."""
         for name, least in (("features", 1), ("epochs", 1), ("batch_size", 2), ("seed", 0)):
-            check_count(name, getattr(self, name), least)
+            check_whole(name, getattr(self, name), least)
         check_number("lr", self.lr, above=0)
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from sagd.errors import InputError, needs, shortened
-from sagd.metrics.checks import BLOCK, LARGEST, check_array, check_count, check_rows
+from sagd.errors import InputError, check_whole, needs, shortened
+from sagd.metrics.checks import BLOCK, LARGEST, check_array, check_rows
 from sagd.runtime.files import BROKEN, entry, read_array, regular
 from sagd.runtime.parallel import blocks
 
@@ -181,7 +181,7 @@ def frechet_distance_infinity(
         unbiased, and may fall below 0.
     """
     check_array("features", features)
-    check_count("points", points, 3)
+    check_whole("points", points, 3)
     n = len(features)
     if n < 10:
         raise InputError(f"{n} samples; the extrapolation needs 10 or more")
@@ -212,8 +212,8 @@ def bootstrap_error(
     report
         Called with 1 after each resample.
     """
-    check_count("n", n, 1)
-    check_count("replicates", replicates, 2)
+    check_whole("n", n, 1)
+    check_whole("replicates", replicates, 2)
     values = []
     for _ in range(replicates):
         values.append(statistic(np.bincount(rng.integers(n, size=n), minlength=n)))

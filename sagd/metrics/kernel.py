@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from sagd.errors import InputError
-from sagd.metrics.checks import BLOCK, check_count, check_features
+from sagd.errors import InputError, check_whole
+from sagd.metrics.checks import BLOCK, check_features
 from sagd.runtime.parallel import blocks
 
 
@@ -85,8 +85,8 @@ def _mmd(aa: Any, bb: Any, ab: Any, n: int, m: int) -> Any:
 
 def check_subsets(subsets: int, size: int, n: int, m: int) -> None:
     """Refuse subsets that `kernel_distance_of_subsets` cannot draw from n and m features."""
-    check_count("the number of subsets", subsets, 0)
-    check_count("the size of the subsets", size, 0)
+    check_whole("the number of subsets", subsets, 0)
+    check_whole("the size of the subsets", size, 0)
     if not 3 <= size <= min(n, m) or subsets < 2:
         raise InputError(
             f"{subsets} subsets of {size}, from {n} and {m} images; allowed: 2 or more, of 3 to {min(n, m)}"

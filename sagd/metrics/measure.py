@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from sagd.errors import InputError, shortened
-from sagd.metrics.checks import BLOCK, check_count, check_features
+from sagd.errors import InputError, check_whole, shortened
+from sagd.metrics.checks import BLOCK, check_features
 from sagd.metrics.comparison import Comparison, Metric, check_begin, check_end
 from sagd.metrics.distances import METRICS
 from sagd.metrics.features import Extractor
@@ -74,9 +74,9 @@ def measure(
         metric of your own.
     """
     found = find(metrics, folder)
-    check_count("seed", seed, 0)
+    check_whole("seed", seed, 0)
     if replicates != 0:
-        check_count("replicates, unless it is 0,", replicates, 2)
+        check_whole("replicates, unless it is 0,", replicates, 2)
     check_features(0, generated=generated, **({} if reference is None else {"reference": reference}))
     if moments is not None and len(moments.mean) != generated.shape[1]:
         raise InputError(f"moments of {len(moments.mean)} features for generated of {generated.shape[1]}")

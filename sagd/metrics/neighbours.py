@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from sagd.errors import InputError
-from sagd.metrics.checks import BLOCK, check_count, check_features
+from sagd.errors import InputError, check_whole
+from sagd.metrics.checks import BLOCK, check_features
 from sagd.runtime.parallel import blocks
 
 
@@ -25,7 +25,7 @@ def precision_recall_density_coverage(
     InputError
         Features that are not finite, of different D, or too few; a reference whose rows are all equal.
     """
-    check_count("nearest", nearest, 1)
+    check_whole("nearest", nearest, 1)
     check_features(nearest + 1, generated=generated, reference=reference)
     if (reference == reference[0]).all():
         raise InputError(f"reference: all {len(reference)} rows are equal; neighbours of equal points tell nothing")

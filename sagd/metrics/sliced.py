@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from sagd.metrics.checks import check_count, check_features
+from sagd.errors import check_whole
+from sagd.metrics.checks import check_features
 
 DIRECTIONS = 256
 
@@ -26,7 +27,7 @@ def sliced_distance(a: np.ndarray, b: np.ndarray, *, rng: np.random.Generator, d
     InputError
         Features that are not finite, of different D, or fewer than 3.
     """
-    check_count("directions", directions, 1)
+    check_whole("directions", directions, 1)
     check_features(3, a=a, b=b)
     unit = rng.standard_normal((a.shape[1], directions))
     unit /= np.linalg.norm(unit, axis=0)
