@@ -68,8 +68,8 @@ def dry(params: Params, setting: Setting) -> None:
         raise InputError("no data set is named: the section dataset, or datasets")
     shape = door.shape_of(dataset)
     if world.main:
-        size = "x".join(map(str, shape))
-        print(f"  {'images':<12} {size} (channels, height, width), as the parameters say", flush=True)
+        spoken = "x".join(map(str, shape))
+        print(f"  {'images':<12} {spoken} (channels, height, width), as the parameters say", flush=True)
     counts = attempt("data", lambda: _data(setting, dataset)) or (door.images_of(dataset), 0)
     autoencoder = attempt("autoencoder", lambda: _autoencoder(setting, shape, world))
     attempt("features", lambda: _features(setting))

@@ -192,7 +192,7 @@ class SAGDPipeline(DiffusionPipeline):
         check_number("guidance_scale", guidance_scale)
         if guidance_scale != 1 and none is None:
             raise InputError(f"guidance_scale is {guidance_scale:g}; guidance needs a network that knows labels")
-        labels = None if none is None else _labels(class_labels, none).to(device)
+        labels = None if none is None or class_labels is None else _labels(class_labels, none).to(device)
         batch_size = batch_size if labels is None else len(labels)
         if isinstance(generator, list) and len(generator) != batch_size:
             raise InputError(f"{len(generator)} generators are given for {batch_size} images")
@@ -211,7 +211,7 @@ class SAGDPipeline(DiffusionPipeline):
         known = inspect.signature(self.scheduler.step).parameters
         more = {key: value for key, value in {"eta": eta, "generator": generator}.items() if key in known}
         predict = predictor(network, labels)
-        if labels is not None and guidance_scale != 1:
+        if labels is not None and none is not None and guidance_scale != 1:
             predict = _guided(network, labels, torch.full_like(labels, none), guidance_scale)
         for t in self.progress_bar(self.scheduler.timesteps):
             scaled = self.scheduler.scale_model_input(x, t) if hasattr(self.scheduler, "scale_model_input") else x
