@@ -51,7 +51,7 @@ FULL = {
 }  # fmt: skip
 SHORT = {"kills": 6, "data": 45, "artefacts": 20, "signals": 4, "imports": 3, "disks": 4, "pairs": 2}  # in CI
 REMARKS = re.compile(
-    r"images/s|images? read|is dropped|first is read|waiting|set aside|begun anew|^(prepare|encode): \d"
+    r"images/s|images? read|is dropped|first is read|waiting|set aside|from the start|^(prepare|encode): \d"
 )
 REPORT = ROOT / "docs" / "reliability.md"
 

@@ -109,7 +109,7 @@ def _growing(place: Path, counts: list[int], shape: tuple[int, ...]) -> tuple[li
     shapes = {f"{name}.npy": (int(n), *shape) for name, n in zip(("train", "held_out"), counts, strict=True)}
     shapes |= {"digests.npy": (int(sum(counts)), 32), "marks.npy": (int(sum(counts)), 16)}
     if (place / "ready").exists() and not all(_holds(place / name, wanted) for name, wanted in shapes.items()):
-        tell(f"what was begun in {place} is damaged, and is begun anew")
+        tell(f"what was begun in {place} is damaged; it is prepared again from the start")
         (place / "ready").unlink()
     if not (place / "ready").exists():
         shutil.rmtree(place, ignore_errors=True)

@@ -108,7 +108,7 @@ def features(
     """Features of a set of images, from the cache if they are there.
 
     They are written to the disk part by part. To resume after an interruption, call it again with the same arguments,
-    on any number of processes. What the cache holds is checked by its sum, and made anew where it is damaged.
+    on any number of processes. What the cache holds is checked by its sum, and made again where it is damaged.
 
     Parameters
     ----------

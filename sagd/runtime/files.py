@@ -153,7 +153,7 @@ class Held(dict[str, T]):
         self.path = path
 
     def __missing__(self, name: str) -> T:
-        raise InputError(f"{self.path} has no {name!r}; it is not a whole file of this study: make it anew")
+        raise InputError(f"{self.path} has no {name!r}; run the stage that writes it again")
 
 
 def read_bytes(path: Path | str) -> bytes:
@@ -187,7 +187,7 @@ def read_json(path: Path | str, **kinds: type | tuple[type, ...]) -> Held[Any]:
     for name, kind in kinds.items():
         value = found[name]
         if not isinstance(value, kind) or (isinstance(value, bool) and kind is int):
-            raise InputError(f"{path}: {name} is {shortened(repr(value), 60)}; make the file anew")
+            raise InputError(f"{path}: {name} is {shortened(repr(value), 60)}; run the stage that writes it again")
     return found
 
 
@@ -310,7 +310,7 @@ def lacking(error: BaseException) -> str | None:
 
 
 def set_aside(path: Path, why: str, ours: bool = False) -> None:
-    """Move a damaged file that can be made anew to the scratch folder, where it can be looked at, and say so.
+    """Move a damaged file that can be made again to the scratch folder, where it can be looked at, and say so.
 
     Only what sagd wrote itself is moved: what lies in the scratch folder, or what is known by its name or its content.
 
@@ -337,10 +337,10 @@ def set_aside(path: Path, why: str, ours: bool = False) -> None:
             shutil.move(path, next(place for each in names if not os.path.lexists(place := folder / each)))
         except FileNotFoundError:
             raise
-        except OSError:  # no room there: what can be made anew is not worth stopping for
+        except OSError:  # no room there: what can be made again is not worth stopping for
             path.unlink()
             what = "it is removed"
-    print(f"{why}; {what}, and made anew", file=sys.stderr, flush=True)
+    print(f"{why}; {what}, and made again", file=sys.stderr, flush=True)
 
 
 def in_scratch(path: Path) -> bool:
@@ -351,7 +351,7 @@ def in_scratch(path: Path) -> bool:
 def holds(path: Path | str, tensors: dict[str, Tensor]) -> bool:
     """Whether a safetensors file has these tensors, up to what another processor rounds: 1e-12 of the largest value.
 
-    What is kept then is the same on all machines, and so is what is made of it.
+    An old file that is equal so far is kept, so that all machines go on from the same bytes.
     """
     if not Path(path).exists():
         return False

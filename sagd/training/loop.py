@@ -78,7 +78,7 @@ def train(
         Where to save, about every ``checkpoint_seconds``; less often if saving is slow, so that it takes at most 5 % of
         the time. If the file exists, the run resumes from it, on any number of processes; on one CPU, with one number
         of threads, the final weights are bit-identical to those of an uninterrupted run. A damaged checkpoint is set
-        aside, and the run begun anew; any other file or folder that lies there is left as it is, and refused.
+        aside, and the run begins again; any other file or folder that lies there is left as it is, and refused.
     resumed
         Called once with the step that the run resumes from, if it does.
     report

@@ -314,7 +314,7 @@ def test_a_damaged_file_of_the_cache_is_set_aside_and_made_anew(cached, capsys, 
     assert again() == 27
     assert whole.read_bytes() == content and again() == 0
     said = capsys.readouterr().err.strip()
-    assert "\n" not in said and said.endswith("/damaged, and made anew") and whole.name in said
+    assert "\n" not in said and said.endswith("/damaged, and made again") and whole.name in said
 
 
 def test_a_damaged_part_is_set_aside_and_made_anew(cached, places, capsys, monkeypatch, tmp_path):
@@ -325,7 +325,7 @@ def test_a_damaged_part_is_set_aside_and_made_anew(cached, places, capsys, monke
     (whole.with_suffix("") / "00000000.npy").write_bytes(b"x")
     assert again() == 27
     said = capsys.readouterr().err
-    assert "00000000.npy" in said and said.endswith("/damaged, and made anew\n")
+    assert "00000000.npy" in said and said.endswith("/damaged, and made again\n")
 
 
 class InThreads(World):

@@ -200,7 +200,7 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_run_begun_anew(make_unet, tmp
     assert steps == [] and all(torch.equal(found.weights[k], w) for k, w in whole.weights.items())
     said = capsys.readouterr().err.strip()
     aside = tmp_path / "scratch" / "damaged"
-    assert "\n" not in said and str(file) in said and said.endswith(f"it is set aside in {aside}, and made anew")
+    assert "\n" not in said and str(file) in said and said.endswith(f"it is set aside in {aside}, and made again")
     assert (aside / f"{tmp_path.name}_c").read_bytes() == damaged[damage]
 
 
