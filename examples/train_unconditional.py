@@ -107,7 +107,7 @@ def main() -> None:
                 save(accelerator, options.out)
     if accelerator.is_main_process:
         weights.save(options.out / "network", average.module)
-        sampler = sagd.Sampler("ddim", 50, clip=bool(noise.support.all()))
+        sampler = sagd.Sampler("ddim", 50, clip=noise.full)
         samples = sagd.draw(average.module.eval(), diffusion, noise, sampler, data, n=64, seed=options.seed)
         save_grid(options.out / "samples.png", to_uint8(samples).cpu().numpy(), columns=16)
         print(f"saved {options.out}")

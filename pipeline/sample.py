@@ -119,7 +119,7 @@ def sampler_of(setting: Setting, formulation: Formulation, noise: Noise, corrupt
     """
     how = setting.sample.clip
     discrete = formulation.alpha_bar is not None
-    within = discrete and corrupts is None and bool(noise.support.all()) and not setting.encode.centre
+    within = discrete and corrupts is None and noise.full and not setting.encode.centre
     return setting.sample.settings(clip=within if how == "auto" else how == "on")
 
 

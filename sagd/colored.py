@@ -15,7 +15,7 @@ example); if it helps, it is against a network's errors.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -26,16 +26,15 @@ from sagd.formulations.base import Predict, Sampler, White, predicted
 from sagd.formulations.diffusion import Diffusion, ddim_step
 from sagd.networks.weights import predictor
 from sagd.noise.base import Noise
+from sagd.noise.devices import Keeps, double
 from sagd.noise.grid import Size, radius, ring_means, rings
 from sagd.noise.spectrum import Spectrum
 from sagd.runtime.files import read_json, write_json
 from sagd.runtime.parallel import blocks, concurrently
 
-KEPT = 64  # spectra of noise levels: those of a usual trajectory
-
 
 @dataclass(frozen=True, eq=False)
-class ColoredNoise:
+class ColoredNoise(Keeps):
     """How far each ring of frequencies has come, over the noise level; and the noise that follows for a step.
 
     Parameters
@@ -57,7 +56,6 @@ class ColoredNoise:
     gamma: Tensor
     strength: float = 1.0
     divider: float = 1.0
-    _spectra: dict = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         check_floating("log_snr", self.log_snr)
@@ -83,16 +81,15 @@ class ColoredNoise:
     def at_level(self, log_snr: float) -> Spectrum:
         """The noise of a step from x_t at this level."""
         check_number("log_snr", log_snr)
-        if log_snr not in self._spectra:
-            if len(self._spectra) >= KEPT:
-                self._spectra.clear()
-            left = 1 - self.gamma_at(log_snr).clamp(0, 1) / self.divider
-            # Where everything has come to its end, there is nothing to choose between.
-            square = left.clamp(min=1e-12 * left.max().item()) ** self.strength if left.max() > 0 else left + 1
-            _, ring = rings(self.size).unique(return_inverse=True)
-            square = square[ring]
-            self._spectra[log_snr] = Spectrum((square / square.mean()).sqrt())
-        return self._spectra[log_snr]
+        return self._kept("_at_level", log_snr)
+
+    def _at_level(self, log_snr: float) -> Spectrum:
+        left = 1 - self.gamma_at(log_snr).clamp(0, 1) / self.divider
+        # Where everything has come to its end, there is nothing to choose between.
+        square = left.clamp(min=1e-12 * left.max().item()) ** self.strength if left.max() > 0 else left + 1
+        _, ring = rings(self.size).unique(return_inverse=True)
+        square = square[ring]
+        return Spectrum((square / square.mean()).sqrt())
 
     def gamma_at(self, log_snr: float) -> Tensor:
         """Gamma of each ring at a noise level, (R,): interpolated between those measured, and constant beyond them."""
@@ -112,7 +109,8 @@ class ColoredNoise:
         """Read it back; InputError, if the file is another."""
         found = read_json(path)
         try:
-            log_snr, gamma = (torch.tensor(found[key], dtype=torch.float64) for key in ("log_snr", "gamma"))
+            numbers = (found[key] for key in ("log_snr", "gamma"))
+            log_snr, gamma = (torch.tensor(each, dtype=torch.float64, device="cpu") for each in numbers)
             return cls(tuple(found["size"]), log_snr, gamma, float(found["strength"]), float(found["divider"]))
         except (KeyError, TypeError, ValueError) as error:
             said = str(error) if isinstance(error, InputError) else "it is not what `sagd calibrate` writes"
@@ -162,11 +160,8 @@ def calibrate(
             f"labels have the shape {tuple(labels.shape)}; for {len(start)} images it must be ({len(start)},)"
         )
     schedule, steps = diffusion.schedule, diffusion.timesteps(sampler)
-    Diffusion.check(
-        diffusion,
-        Spectrum(torch.ones(tuple(start.shape[-2:]), dtype=torch.float64)),
-        replace(sampler, name="ddim", eta=0.0),
-    )
+    white = Spectrum(torch.ones(tuple(start.shape[-2:]), dtype=torch.float64, device="cpu"))
+    Diffusion.check(diffusion, white, replace(sampler, name="ddim", eta=0.0))
 
     def batch(rows: slice) -> Tensor:
         """Squares summed over images, channels and a ring's mean: of X0 - X0hat at each step, then of X0."""
@@ -178,10 +173,10 @@ def calibrate(
                 x0, eps = schedule.x0_and_eps(x, t, output, diffusion.prediction)
                 x = ddim_step(schedule, x, t, t_prev, eps, x0=x0)
                 expected.append(x0)
-            return torch.stack([_rings(x - x0) for x0 in expected] + [_rings(x)])
+            return ring_means(torch.stack([_power(x - x0) for x0 in expected] + [_power(x)]).cpu())
 
     todo = list(blocks(len(start), batch_size))
-    total = torch.zeros((), dtype=torch.float64)
+    total = torch.zeros((), dtype=torch.float64, device="cpu")
     for rows, sums in zip(todo, concurrently(batch, todo, start.device), strict=True):
         total = total + sums
         report(len(start[rows]))
@@ -192,13 +187,13 @@ def calibrate(
     return ColoredNoise(tuple(start.shape[-2:]), level(schedule.alpha_bar[steps]), gamma)
 
 
-def _rings(x: Tensor) -> Tensor:
-    """|F x|^2, summed over images and channels, averaged over the bins of each ring: (R,), float64."""
-    return ring_means(torch.fft.fft2(x.double(), norm="ortho").abs().square().flatten(0, 1).sum(0)).cpu()
+def _power(x: Tensor) -> Tensor:
+    """|F x|^2, summed over images and channels: (H, W), float64."""
+    return torch.fft.fft2(double(x), norm="ortho").abs().square().flatten(0, 1).sum(0)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Colored(Diffusion):
+class Colored(Diffusion, Keeps):
     """A `Diffusion` whose stochastic samplers draw `ColoredNoise` in their steps; training is as before.
 
     It goes where a formulation goes: ``sagd.sample(predict, Colored.of(diffusion, colored), sagd.isotropic(size),
@@ -241,10 +236,12 @@ class Colored(Diffusion):
         white: White | None = None,
     ) -> Tensor:
         """One step of a sampler, x_t to x_{t_prev}, which draws the noise of x_t's level."""
-        alpha_bar, _ = self.schedule.alpha_bars(t, t_prev)
-        spectrum = self.colored.at_level(level(torch.tensor(alpha_bar, dtype=torch.float64)).item())
+        spectrum = self._kept("_of_step", t)
         drawn = None if white is None else lambda: spectrum.sqrt(white())
         return super().step(predict, noise, x, t, t_prev, sampler, white=drawn)
+
+    def _of_step(self, t: int) -> Spectrum:
+        return self.colored.at_level(level(self.alpha_bar[t]).item())
 
 
 def level(alpha_bar: Tensor) -> Tensor:

@@ -121,7 +121,7 @@ def scheduler(formulation: Formulation, noise: Noise, sampler: Sampler) -> dict[
         return {"_class_name": "ShapedFlowMatchEulerDiscreteScheduler", "shift": what["shift"], **spectrum}
     if formulation.alpha_bar is None or sampler.name not in ("ddim", "ddpm"):
         return None
-    clips_and_projects = sampler.clip and not bool(noise.support.all())
+    clips_and_projects = sampler.clip and not noise.full
     steps = len(formulation.alpha_bar)
     # Where the number of steps does not divide T, diffusers' stride ends beside the next step that it visits.
     if clips_and_projects or steps % sampler.steps:
@@ -144,7 +144,7 @@ def _betas(alpha_bar: Tensor) -> dict[str, Any]:
     """A schedule, as diffusers describes it."""
     name = _name(alpha_bar)
     if name is None:
-        before = torch.cat([torch.ones(1, dtype=torch.float64), alpha_bar[:-1]])
+        before = torch.cat([torch.ones(1, dtype=torch.float64, device="cpu"), alpha_bar[:-1]])
         return {"trained_betas": (1 - alpha_bar / before).tolist()}
     rescaled = name == "zero_terminal_snr"
     return {"beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02, "rescale_betas_zero_snr": rescaled}

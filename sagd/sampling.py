@@ -125,7 +125,8 @@ def draw_batches(
         labels = (first + torch.arange(batch_size, device=device)) % classes if classes else None
 
         def white() -> Tensor:
-            return torch.stack([torch.randn(shape, generator=g, dtype=torch.float32) for g in sources]).to(device)
+            each = [torch.randn(shape, generator=g, dtype=torch.float32, device="cpu") for g in sources]
+            return torch.stack(each).to(device)
 
         with torch.inference_mode():
             start = formulation.start(noise, sampler, white(), data)

@@ -254,7 +254,7 @@ def _energy(settings: Mapping[str, Setting]) -> str:
     told = {}
     for name, setting in settings.items():
         noise = results.noise_of(setting)
-        if noise.constant and not bool(noise.support.all()):
+        if noise.constant and not noise.full:
             more = noise.at(0).weight[noise.support].square().mean().item() - 1
             told[name] = f"{100 * more:.0f} % ({name})"
     if not told:

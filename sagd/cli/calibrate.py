@@ -91,7 +91,7 @@ def run(options: argparse.Namespace) -> str:
         raise InputError(f"{options.folder}: the network {channels}; learned variances can't be calibrated")
     classes = _classes(options.folder, network)
     shape = (options.samples, network.config.in_channels, *_size(options.folder / UNET, network.config.sample_size))
-    start = torch.randn(shape, generator=generator(options.seed, "calibrate")).to(device)
+    start = torch.randn(shape, generator=generator(options.seed, "calibrate"), device="cpu").to(device)
     labels = torch.arange(options.samples, device=device) % classes if classes else None
     with Bar("calibrate", options.samples) as bar:
         try:

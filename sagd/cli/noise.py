@@ -132,7 +132,8 @@ def run(options: argparse.Namespace) -> str:
     title, *table = _table(options.operator, spectrum, eps)
     lines = [title, *table]
     if spectrum.per_sample:  # what divides the draw divides the weight
-        white = torch.randn(spectrum.size, generator=generator.manual_seed(options.seed), dtype=torch.float64)
+        again = generator.manual_seed(options.seed)
+        white = torch.randn(spectrum.size, generator=again, dtype=torch.float64, device="cpu")
         spectrum = Spectrum(spectrum.weight / spectrum.sqrt(white).std(correction=0))
     if power is not None:
         lines.append(_drowned(snr(power, schedule, spectrum, [t])[0] < 1, t, ring_means(radius(spectrum.size))))

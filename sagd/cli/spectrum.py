@@ -76,7 +76,7 @@ def measure(name: str, images: ImageSet) -> Measured:
     shape = images[:1].shape[1:]
     masks = band_masks(shape[1:])
     # Whole from the start: small tensors made between large ones would keep the heap from shrinking.
-    pixels, each = (torch.empty(len(images), *more, dtype=torch.float64) for more in ((), (len(masks),)))
+    pixels, each = (torch.empty(len(images), *more, dtype=torch.float64, device="cpu") for more in ((), (len(masks),)))
     done = 0
 
     def keep(transforms: Tensor) -> None:

@@ -136,7 +136,7 @@ def check(noise: Noise, config: Any) -> None:
     check_noise(noise)
     if not noise.constant:
         raise InputError("a varying spectrum has another noise at each step, which diffusers' schedulers can't draw")
-    if bool(noise.support.all()):
+    if noise.full:
         return
     for key in ("clip_sample", "thresholding"):
         if getattr(config, key, False):
@@ -146,7 +146,7 @@ def check(noise: Noise, config: Any) -> None:
 
 def project(noise: Noise, found: Tensor, sample: Tensor) -> Tensor:
     """A prediction on the support of the noise (App. D.5); channels beyond those of the sample are variances."""
-    if bool(noise.support.all()):
+    if noise.full:
         return found
     channels = sample.shape[1]
     return torch.cat([noise.project(found[:, :channels]), found[:, channels:]], 1)

@@ -203,7 +203,7 @@ class SAGDPipeline(DiffusionPipeline):
         elif latents.shape != wanted:
             raise InputError(f"latents have the shape {tuple(latents.shape)}; it must be {wanted}")
         if isinstance(self.scheduler, FlowMatchEulerDiscreteScheduler):  # evenly spaced from 1 to 0, as Flux has it
-            sigmas = torch.linspace(1, 1 / num_inference_steps, num_inference_steps, dtype=torch.float64)
+            sigmas = torch.linspace(1, 1 / num_inference_steps, num_inference_steps, dtype=torch.float64, device="cpu")
             self.scheduler.set_timesteps(sigmas=sigmas.tolist(), device=device)
         else:
             self.scheduler.set_timesteps(num_inference_steps, device=device)
@@ -213,9 +213,11 @@ class SAGDPipeline(DiffusionPipeline):
         predict = predictor(network, labels)
         if labels is not None and none is not None and guidance_scale != 1:
             predict = _guided(network, labels, torch.full_like(labels, none), guidance_scale)
-        for t in self.progress_bar(self.scheduler.timesteps):
+        on_device = self.scheduler.timesteps
+        # Schedulers look times up in tables on the CPU: given those of the device they would wait for it in every step.
+        for t, now in zip(self.progress_bar(on_device.cpu()), on_device, strict=True):
             scaled = self.scheduler.scale_model_input(x, t) if hasattr(self.scheduler, "scale_model_input") else x
-            found = predict(scaled, t.expand(batch_size))
+            found = predict(scaled, now.expand(batch_size))
             x = self.scheduler.step(found, t, x, **more).prev_sample
         images: Any = (x / 2 + 0.5).clamp(0, 1)
         if output_type != "pt":

@@ -84,7 +84,7 @@ def _checking(scheduler: Any) -> Iterator[None]:
 @contextlib.contextmanager
 def _projecting(scheduler: Any, noise: Noise) -> Iterator[None]:
     """Project what a scheduler's steps are given, where the noise leaves frequencies out."""
-    if bool(noise.support.all()) or isinstance(scheduler, Shaped):
+    if noise.full or isinstance(scheduler, Shaped):
         yield
         return
     plain = scheduler.step
@@ -148,8 +148,9 @@ def colored(pipeline: DiffusionPipeline, noise: ColoredNoise) -> Iterator[Diffus
 
     @functools.wraps(plain)
     def step(model_output: Tensor, timestep: Any, *args: Any, **kwargs: Any) -> Any:
-        before = min(int(timestep), len(levels) - 1)  # Euler's may lie between two
-        after, share = min(before + 1, len(levels) - 1), float(timestep) - before
+        now = float(timestep)  # on a device this waits
+        before = min(int(now), len(levels) - 1)  # Euler's may lie between two
+        after, share = min(before + 1, len(levels) - 1), now - before
         with drawing(noise.at_level((levels[before] * (1 - share) + levels[after] * share).item())):
             return plain(model_output, timestep, *args, **kwargs)
 

@@ -62,7 +62,7 @@ def sheet(title: str, eps: Tensor, spectrum: Spectrum, x0: Tensor | None, t: int
     _picture(axes[1, 0], torch.fft.fftshift(over_rms), 1, "weight w(f)", scale)
     # As bright as the image's power says; orange where the ring has drowned.
     grey = ((power.log10() + 4) / 8).clamp(0, 1)[..., None].expand(-1, -1, 3)
-    orange = (0.4 + 0.6 * grey) * torch.tensor([213, 94, 0]) / 255
+    orange = (0.4 + 0.6 * grey) * torch.tensor([213, 94, 0], device="cpu") / 255
     tinted = torch.where(drowned[rings(size)][..., None], orange, grey)
     says = "power of the image: black $10^{-4}$, white $10^4$"
     _picture(axes[1, 1], torch.fft.fftshift(tinted, dim=(0, 1)), 1, "drowned rings (orange)", says)

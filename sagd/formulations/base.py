@@ -2,7 +2,7 @@
 
 import inspect
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, get_args
 
@@ -20,6 +20,7 @@ from sagd.errors import (
     shortened,
 )
 from sagd.noise.base import Noise, check_noise
+from sagd.noise.devices import Keeps
 
 Predict = Callable[[Tensor, Tensor], Any]  # a network: (x_t, t) -> eps, v, velocity or x0; see `predicted`
 White = Callable[[], Tensor]  # draws N(0, I), of the shape of x_t
@@ -158,7 +159,7 @@ def builder(kind: Callable[..., Formulation]) -> Callable[..., Formulation]:
     return build
 
 
-class Continuous:
+class Continuous(Keeps):
     """What flow matching and EDM share: they are sampled from noise alone, by following an ODE."""
 
     @property
@@ -169,6 +170,13 @@ class Continuous:
     def grid(self, steps: int) -> Tensor:
         """The times that a sampler visits, (steps + 1,), float64, the last 0."""
         raise NotImplementedError
+
+    def visited(self, steps: int) -> tuple[float, ...]:
+        """The `grid` as plain numbers."""
+        return self._kept("_visited", steps)
+
+    def _visited(self, steps: int) -> tuple[float, ...]:
+        return tuple(self.grid(steps).tolist())
 
     def check(self, noise: Noise, sampler: Sampler | None = None) -> None:
         """Raise InputError if noise, sampler and formulation are incompatible."""
@@ -183,7 +191,7 @@ class Continuous:
             raise InputError(f"start is {sampler.start!r}; {name} is sampled from noise alone")
         if sampler.clip:
             raise InputError(f"clip is on; {name} is sampled without clipping")
-        self.grid(sampler.steps)
+        self.visited(sampler.steps)
 
     def start(self, noise: Noise, sampler: Sampler, white: Tensor, data: dict[str, Tensor] | None = None) -> Tensor:
         """Shaped noise, made of white noise (B, ...)."""
@@ -252,10 +260,10 @@ def check_noised(x0: Tensor, eps: Tensor) -> None:
         raise InputError("x0 is {} and eps is {}; they must be of one shape and dtype".format(*each))
 
 
-def integrate(slope: Callable[[Tensor, float], Tensor], x: Tensor, times: Tensor, sampler: str) -> Tensor:
+def integrate(slope: Callable[[Tensor, float], Tensor], x: Tensor, times: Sequence[float], sampler: str) -> Tensor:
     """Follow dx/dt = slope(x, t) along times that end at 0, by ``euler`` or ``heun``, whose last step is Euler's."""
     one_of("sampler", sampler, ODE_SAMPLERS)
-    for t, t_next in itertools.pairwise(times.tolist()):
+    for t, t_next in itertools.pairwise(times):
         d = slope(x, t)
         there = x + (t_next - t) * d
         if sampler == "heun" and t_next > 0:

@@ -28,6 +28,7 @@ from sagd.formulations.base import Family, Predict, Sampler, White, check_exampl
 from sagd.formulations.edm import EDM
 from sagd.formulations.schedule import PREDICTIONS, Schedule
 from sagd.noise.base import Noise, check_noise
+from sagd.noise.devices import double
 from sagd.noise.spectrum import posterior
 
 
@@ -113,8 +114,7 @@ class Diffusion:
             return torch.randint(len(self.schedule), (n,), generator=generator, device=device)
         white = torch.randn(n, generator=generator, device=device, dtype=torch.float32)
         levels = EDM.log_mean + EDM.log_std * white
-        log_sigma = 0.5 * torch.log((1 - self.alpha_bar) / self.alpha_bar).to(device)
-        return torch.searchsorted(log_sigma, levels.double()).clamp(max=len(self.schedule) - 1)
+        return self.schedule.first_above(levels).clamp(max=len(self.schedule) - 1)
 
     def loss(
         self, predict: Predict, noise: Noise, x0: Tensor, t: Tensor, eps: Tensor, *, project: bool = True
@@ -138,7 +138,8 @@ class Diffusion:
             _check_gaussian(noise)
         if not noise.constant and (sampler.name in ("euler", "heun") or sampler.eta > 0):
             raise InputError("a varying spectrum is sampled by ddim with eta 0, or by ddpm")
-        if self.alpha_bar[first] == 0 and (self.prediction == "eps" or sampler.name in ("euler", "heun")):
+        alpha_bar, _ = self.schedule.alpha_bars(first, -1)
+        if alpha_bar == 0 and (self.prediction == "eps" or sampler.name in ("euler", "heun")):
             raise InputError(
                 f"sampling begins at t = {first}, where alpha_bar is 0: that needs a network that predicts v, and "
                 "the sampler ddim or ddpm"
@@ -346,10 +347,11 @@ def start_from_marginal(schedule: Schedule, noise: Noise, t: int, mean: Tensor, 
         check_alike(name, moment, "an image of white", white[0])
     spectrum = noise.at(t)
     alpha_bar = schedule.alpha_bar[t]
-    std = (alpha_bar * power.double() + (1 - alpha_bar) * spectrum.weight.to(power.device) ** 2).sqrt()
-    axes = tuple(range(-len(spectrum.size), 0))
-    shaped = torch.fft.ifftn(torch.fft.fftn(white.double(), dim=axes) * std.to(white.device), dim=axes).real
-    return spectrum.project((alpha_bar.sqrt().item() * mean.to(white.device).double() + shaped).to(white.dtype))
+    std = (alpha_bar * power.cpu().double() + (1 - alpha_bar) * spectrum.weight**2).sqrt()
+    axes, exact = tuple(range(-len(spectrum.size), 0)), double(white)
+    shaped = torch.fft.ifftn(torch.fft.fftn(exact, dim=axes) * std.to(exact.device), dim=axes).real
+    centre = alpha_bar.sqrt().item() * mean.cpu().double()
+    return spectrum.project((centre.to(exact.device) + shaped).to(white))
 
 
 def _given(noise: Tensor | None, xt: Tensor) -> Tensor:

@@ -111,8 +111,9 @@ class EDM(Continuous):
     def grid(self, steps: int) -> Tensor:
         """The levels that a sampler visits, (steps + 1,), float64, from sigma_max to sigma_min and then 0 (eq. 5)."""
         check_whole("steps", steps, 2)
-        ends = torch.tensor([self.sigma_max, self.sigma_min], dtype=torch.float64) ** (1 / self.rho)
-        levels = torch.lerp(ends[0], ends[1], torch.linspace(0, 1, steps, dtype=torch.float64)) ** self.rho
+        ends = torch.tensor([self.sigma_max, self.sigma_min], dtype=torch.float64, device="cpu") ** (1 / self.rho)
+        shares = torch.linspace(0, 1, steps, dtype=torch.float64, device="cpu")
+        levels = torch.lerp(ends[0], ends[1], shares) ** self.rho
         return torch.cat([levels, levels.new_zeros(1)])
 
     def sample(
@@ -139,7 +140,7 @@ class EDM(Continuous):
             Whether to keep the graph of all steps.
         """
         self.check(noise, sampler)
-        levels = self.grid(sampler.steps)
+        levels = self.visited(sampler.steps)
 
         def slope(x: Tensor, sigma: float) -> Tensor:
             denoised = self.denoise(predict, x, torch.full((len(x),), sigma, device=x.device, dtype=torch.float32))
@@ -147,7 +148,7 @@ class EDM(Continuous):
 
         with torch.set_grad_enabled(gradients and torch.is_grad_enabled()):
             # What float32 rounds at sigma_max is large beside the data: a band that is left out is emptied again.
-            return noise.project(integrate(slope, levels[0].item() * x, levels, sampler.name))
+            return noise.project(integrate(slope, levels[0] * x, levels, sampler.name))
 
 
 def _like(sigma: Tensor | float, x: Tensor) -> Tensor:

@@ -121,7 +121,7 @@ class Flow(Continuous):
     def grid(self, steps: int) -> Tensor:
         """The times that a sampler visits, (steps + 1,), float64, from 1 to 0, evenly spaced and then shifted."""
         check_whole("steps", steps, 1)
-        return self.shifted(torch.linspace(1, 0, steps + 1, dtype=torch.float64))
+        return self.shifted(torch.linspace(1, 0, steps + 1, dtype=torch.float64, device="cpu"))
 
     def sample(
         self,
@@ -154,7 +154,7 @@ class Flow(Continuous):
             return noise.project(predicted(predict, x, times))
 
         with torch.set_grad_enabled(gradients and torch.is_grad_enabled()):
-            return integrate(velocity, x, self.grid(sampler.steps), sampler.name)
+            return integrate(velocity, x, self.visited(sampler.steps), sampler.name)
 
 
 def _flow(

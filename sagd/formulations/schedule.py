@@ -8,6 +8,7 @@ from torch import Tensor
 from sagd.errors import InputError, check_alike, check_floating, check_number, check_times, check_whole, one_of, whole
 from sagd.formulations.base import check_noised
 from sagd.noise.base import check_alpha_bar
+from sagd.noise.devices import Keeps
 from sagd.noise.spectrum import Spectrum
 
 SCHEDULES = ("linear", "zero_terminal_snr")
@@ -16,7 +17,7 @@ PREDICTIONS = ("eps", "v")
 
 
 @dataclass(frozen=True, eq=False)
-class Schedule:
+class Schedule(Keeps):
     """The variance schedule of a discrete diffusion.
 
     Parameters
@@ -27,10 +28,11 @@ class Schedule:
     """
 
     alpha_bar: Tensor
-    _on_device: dict = field(init=False, repr=False, default_factory=dict)
+    _numbers: tuple[float, ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "alpha_bar", check_alpha_bar(self.alpha_bar))
+        object.__setattr__(self, "_numbers", tuple(self.alpha_bar.tolist()))
 
     @classmethod
     def linear(cls, steps: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02) -> "Schedule":
@@ -38,7 +40,7 @@ class Schedule:
         check_whole("steps", steps, 1)
         check_number("beta_start", beta_start)
         check_number("beta_end", beta_end)
-        betas = torch.linspace(beta_start, beta_end, steps, dtype=torch.float64)
+        betas = torch.linspace(beta_start, beta_end, steps, dtype=torch.float64, device="cpu")
         return cls(torch.cumprod(1 - betas, 0))
 
     @classmethod
@@ -73,19 +75,33 @@ class Schedule:
         """
         check_floating("x", like)
         check_times("t", t, len(like), whole=True, least=-1, most=len(self) - 1)
-        if like.device not in self._on_device:  # kept there, so that no step of training waits for a copy
-            self._on_device[like.device] = self.alpha_bar.to(like.device)
-        t = torch.as_tensor(t, device=like.device)
-        alpha_bar = torch.where(t < 0, 1.0, self._on_device[like.device][t])
-        shape = (-1, *[1] * (like.ndim - 1))
-        signal, sigma = (v.reshape(shape).to(like.dtype) for v in (alpha_bar.sqrt(), (1 - alpha_bar).sqrt()))
+        # No index is read from the device: an int takes a part of the table, and so does a tensor of shape (B,).
+        row = (t.to(like.device).reshape(-1) + 1).clamp(min=0) if isinstance(t, Tensor) else max(int(t) + 1, 0)
+        table = self._kept("_table", like.device, like.dtype)
+        signal, sigma = (part[row].reshape(-1, *[1] * (like.ndim - 1)) for part in table)
         return signal, sigma
+
+    def _table(self, device: torch.device, dtype: torch.dtype) -> Tensor:
+        """sqrt(alpha_bar) and sigma of step -1 and of every step, (2, T + 1), computed in float64 on the CPU."""
+        alpha_bar = torch.cat([torch.ones(1, dtype=torch.float64, device="cpu"), self.alpha_bar])
+        return torch.stack([alpha_bar.sqrt(), (1 - alpha_bar).sqrt()]).to(dtype).to(device, copy=True)
+
+    def first_above(self, log_sigma: Tensor) -> Tensor:
+        """The first step whose log(sigma_t / sqrt(alpha_bar_t)) is at least that, of each (n,), float32; T: none."""
+        return torch.searchsorted(self._kept("_log_sigma", log_sigma.device), log_sigma)
+
+    def _log_sigma(self, device: torch.device) -> Tensor:
+        """Of every step, rounded down to float32: what is compared with it, in float32, is then as it is in float64."""
+        exact = 0.5 * torch.log((1 - self.alpha_bar) / self.alpha_bar)
+        near = exact.float()
+        below = torch.nextafter(near, torch.full_like(near, -torch.inf))
+        return torch.where(near > exact, below, near).to(device, copy=True)
 
     def alpha_bars(self, t: int, t_prev: int) -> tuple[float, float]:
         """alpha_bar at both ends of a sampler's step from t to t_prev < t; at -1, clean data, it is 1."""
         t = whole("t", t, 0, len(self) - 1)
         t_prev = whole("t_prev", t_prev, -1, t - 1)
-        return self.alpha_bar[t].item(), self.alpha_bar[t_prev].item() if t_prev >= 0 else 1.0
+        return self._numbers[t], self._numbers[t_prev] if t_prev >= 0 else 1.0
 
     def q_sample(self, x0: Tensor, t: Tensor | int, eps: Tensor) -> Tensor:
         """x_t = sqrt(alpha_bar_t) x0 + sigma_t eps_w (eq. 8, 22); x0 and eps are alike, t as in `signal_and_sigma`."""
@@ -96,7 +112,7 @@ class Schedule:
     def x0_from_eps(self, xt: Tensor, t: Tensor | int, eps: Tensor) -> Tensor:
         """x0hat = (x_t - sigma_t eps) / sqrt(alpha_bar_t) (eq. 34), at steps whose alpha_bar is above 0."""
         check_alike("eps", eps, "xt", xt)
-        last = len(self) - (1 if self.alpha_bar[-1] > 0 else 2)  # where alpha_bar is 0, eps says nothing of x0
+        last = len(self) - (1 if self._numbers[-1] > 0 else 2)  # where alpha_bar is 0, eps says nothing of x0
         check_times("t", t, len(xt), whole=True, least=-1, most=last)
         signal, sigma = self.signal_and_sigma(t, xt)
         return (xt - sigma * eps) / signal

@@ -103,7 +103,7 @@ def fit(images: Tensor, labels: Tensor, how: Fit, report: Callable[[int], None] 
     optimizer = torch.optim.AdamW(network.parameters(), lr=how.lr, weight_decay=0.01)
     each = len(images) // how.batch_size
     for epoch in range(how.epochs):
-        order = torch.randperm(len(images), generator=generator(how.seed, "classifier order", epoch))
+        order = torch.randperm(len(images), generator=generator(how.seed, "classifier order", epoch), device="cpu")
         for step in range(each):
             optimizer.param_groups[0]["lr"] = how.lr * (1 + math.cos(math.pi * (epoch + step / each) / how.epochs)) / 2
             rows = order[step * how.batch_size : (step + 1) * how.batch_size]

@@ -13,6 +13,7 @@ from sagd.errors import InputError
 from sagd.formulations.base import Predict, predicted
 from sagd.formulations.diffusion import Diffusion
 from sagd.noise.base import Noise
+from sagd.noise.devices import double
 from sagd.noise.grid import ring_means
 from sagd.runtime.parallel import blocks, concurrently
 
@@ -76,15 +77,17 @@ def denoising_errors(
     variance = _rings(x0 - x0.mean(0)) * len(x0) / (len(x0) - 1)
     if not variance.isfinite().all():
         raise InputError("x0 has numbers that are not finite")
-    strength = ring_means(spectrum.weight.double().cpu() ** 2)
-    whole = (ring_means(spectrum.support.double().cpu().expand(size)) == 1) & (variance > 0)
-    alpha_bar = schedule.alpha_bar.cpu()
+    strength = ring_means(spectrum.weight**2)
+    whole = (ring_means(spectrum.support.double().expand(size)) == 1) & (variance > 0)
+    alpha_bar = schedule.alpha_bar
     log_snr = (alpha_bar / (1 - alpha_bar)).log()  # falls with the step
-    wanted = torch.tensor(snrs, dtype=torch.float64).log()[:, None] - (variance / strength).log()  # (SNR, ring)
+    asked = torch.tensor(snrs, dtype=torch.float64, device="cpu").log()
+    wanted = asked[:, None] - (variance / strength).log()  # (SNR, ring)
     reached = whole & (wanted <= log_snr[0]) & (wanted >= log_snr[-1])
     after = torch.searchsorted(-log_snr, -wanted).clamp(1, len(log_snr) - 1)  # of the two steps the noisier one
     share = (log_snr[after - 1] - wanted) / (log_snr[after - 1] - log_snr[after])  # of the way to it
-    eps = noise.shape(torch.randn(x0.shape, generator=generator, dtype=x0.dtype, device=generator.device).to(x0))
+    white = torch.randn(x0.shape, generator=generator, dtype=x0.dtype, device=generator.device)
+    eps = noise.shape(white.to(x0.device))
 
     def error(t: int) -> Tensor:
         total = torch.zeros_like(variance)
@@ -101,15 +104,14 @@ def denoising_errors(
         return total / len(x0) / variance
 
     visited = sorted({*after[reached].tolist(), *(after - 1)[reached].tolist()})
-    logs = torch.full((len(log_snr), len(variance)), torch.nan, dtype=torch.float64)
+    logs = torch.full((len(log_snr), len(variance)), torch.nan, dtype=torch.float64, device="cpu")
     for t, errors in zip(visited, concurrently(error, visited, x0.device), strict=True):
         logs[t] = errors.log()
-    rings = torch.arange(len(variance))
+    rings = torch.arange(len(variance), device="cpu")
     found = torch.lerp(logs[after - 1, rings], logs[after, rings], share).exp()
     return torch.where(reached, found, torch.nan)
 
 
 def _rings(x: Tensor) -> Tensor:
     """|F x|^2, averaged over images, channels and the bins of each ring: (K,), float64, on the CPU."""
-    power = torch.fft.fft2(x.double(), norm="ortho").abs().square().flatten(0, 1).mean(0)
-    return ring_means(power).cpu()
+    return ring_means(torch.fft.fft2(double(x), norm="ortho").abs().square().flatten(0, 1).mean(0).cpu())

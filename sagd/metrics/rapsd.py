@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from sagd.errors import InputError, needs
+from sagd.noise.devices import double
 from sagd.noise.grid import radius, ring_means, rings
 
 
@@ -35,7 +36,7 @@ def rapsd(x: Tensor) -> tuple[Tensor, Tensor]:
     """
     if x.ndim < 2 or not x.numel() or x.is_complex():
         raise InputError(f"x has shape {tuple(x.shape)} and type {x.dtype}; it must be real images (..., H, W)")
-    power = torch.fft.fft2(x.double(), norm="ortho").abs().square().reshape(-1, *x.shape[-2:]).mean(0).cpu()
+    power = torch.fft.fft2(double(x), norm="ortho").abs().square().reshape(-1, *x.shape[-2:]).mean(0).cpu()
     return ring_means(radius(tuple(x.shape[-2:]))), ring_means(power)
 
 
@@ -91,7 +92,7 @@ def exponent(power: Tensor, up_to: float = 0.5) -> Exponent:
         bad = power[~((power >= 0) & power.isfinite())][0].item()
         raise InputError(f"power has the value {bad:g}; it must be finite, 0 or more")
     size = tuple(power.shape[-2:])
-    means, r = ring_means(power.double().reshape(-1, *size).mean(0)), radius(size)
+    means, r = ring_means(power.cpu().double().reshape(-1, *size).mean(0)), radius(size)
     used = (ring_means(r) > 0) & (ring_means(r) <= up_to) & (means > 0)
     count = int(used.sum())
     if count < 3:

@@ -8,6 +8,7 @@ from torch import Tensor
 from sagd.errors import InputError
 from sagd.formulations.base import Predict, predicted
 from sagd.formulations.diffusion import Diffusion
+from sagd.noise.devices import double
 from sagd.noise.spectrum import Spectrum
 from sagd.runtime.parallel import blocks
 
@@ -39,13 +40,13 @@ def score_difference(
         raise InputError(
             f"x0 has shape {tuple(x0.shape)}, white {tuple(white.shape)}; both must be (N, C, H, W), N > 0"
         )
-    squares = torch.zeros(3, dtype=torch.float64)
+    squares = torch.zeros(3, dtype=torch.float64, device="cpu")
     with torch.inference_mode():
         for rows in blocks(len(x0), batch_size):
             ts = torch.full((len(x0[rows]),), t, device=x0.device)
             xt = diffusion.schedule.q_sample(x0[rows], ts, white[rows])
             a, b = (_score(learnt, diffusion, xt, ts) for learnt in (one, other))
-            squares += torch.stack([v.double().square().sum().cpu() for v in (a - b, a, b)])
+            squares += torch.stack([double(v).square().sum() for v in (a - b, a, b)]).cpu()
     difference = (2 * squares[0] / (squares[1] + squares[2])).item()
     if not math.isfinite(difference):
         raise InputError(f"the scores at step {t} are not finite, or all 0: {squares[1]:g} and {squares[2]:g} squared")

@@ -32,6 +32,11 @@ class Noise(Protocol):
         ...
 
     @property
+    def full(self) -> bool:
+        """Whether the noise reaches every frequency."""
+        ...
+
+    @property
     def constant(self) -> bool:
         """Whether the noise is the same at every step."""
         ...
@@ -103,7 +108,7 @@ def check_noise(noise: Noise, name: str = "the noise") -> None:
 def check_alpha_bar(values: Tensor) -> Tensor:
     """The alpha_bar of a discrete schedule as (T,), float64, on the CPU; InputError unless it falls, in [0, 1)."""
     kept = float64("alpha_bar", values)
-    before = torch.cat([torch.ones(1, dtype=torch.float64), kept.flatten()])
+    before = torch.cat([torch.ones(1, dtype=torch.float64, device="cpu"), kept.flatten()])
     if kept.ndim != 1 or not len(kept) or not (before.diff() < 0).all() or not kept[-1] >= 0:
         raise InputError(
             f"alpha_bar must be (T,), falling, and in [0, 1); this one has shape {tuple(kept.shape)} and begins "

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from sagd.errors import InputError, check_flag, check_floating, check_number
 from sagd.noise.base import Noise, check_noise
+from sagd.noise.devices import double
 from sagd.noise.spectrum import Spectrum
 from sagd.runtime.files import read_tensors, write_tensors
 
@@ -47,7 +48,7 @@ class Corruption:
         if self.filtered:
             return self.remove(x0)
         shape = (len(x0) if count is None else count, *x0.shape[1:])
-        return x0 + self.gamma * self.spectrum.sample(shape, generator=generator, rows=rows)
+        return x0 + self.gamma * self.spectrum.sample(shape, generator=generator, rows=rows, device=x0.device)
 
     def remove(self, x: Tensor) -> Tensor:
         """Images (..., H, W) with nothing in the band."""
@@ -65,12 +66,14 @@ class Corruption:
     def moments(self, mean: Tensor, power: Tensor) -> tuple[Tensor, Tensor]:
         """Mean image and power (C, H, W) of `sagd.spaces.moments.statistics`, as the corruption makes them."""
         if self.filtered:
-            return self.remove(mean), power * ~self.spectrum.support
-        return mean, power + (self.gamma * self.spectrum.weight) ** 2
+            return self.remove(mean), power * ~self.spectrum.support.to(power.device)
+        exact = double(power)
+        return mean, exact + ((self.gamma * self.spectrum.weight) ** 2).to(exact.device)
 
     def tensors(self) -> dict[str, Tensor]:
         """The tensors from which `load` restores the corruption."""
-        gamma, filtered = torch.tensor(self.gamma, dtype=torch.float64), torch.tensor(self.filtered)
+        gamma = torch.tensor(self.gamma, dtype=torch.float64, device="cpu")
+        filtered = torch.tensor(self.filtered, device="cpu")
         return {**self.spectrum.tensors(), "gamma": gamma, "filtered": filtered}
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from sagd.errors import InputError, check_number, one_of, plainly, shortened
+from sagd.noise.devices import double
 
 Size = tuple[int, ...]  # of the grid: (L,), (H, W) or (D, H, W)
 
@@ -54,9 +55,10 @@ def radius(size: Size, grid: Grid = "fftfreq") -> Tensor:
     if math.prod(size) > LARGEST:
         raise InputError(f"size is {size}; a grid has {plainly(LARGEST)} frequencies at most")
     if grid == "fftfreq":
-        axes = [torch.fft.fftfreq(n, dtype=torch.float64) for n in size]
+        axes = [torch.fft.fftfreq(n, dtype=torch.float64, device="cpu") for n in size]
     else:
-        axes = [torch.fft.ifftshift(torch.linspace(-0.5, 0.5, n, dtype=torch.float64)) for n in size]
+        lines = (torch.linspace(-0.5, 0.5, n, dtype=torch.float64, device="cpu") for n in size)
+        axes = [torch.fft.ifftshift(line) for line in lines]
     return functools.reduce(torch.hypot, torch.meshgrid(*axes, indexing="ij")).abs()
 
 
@@ -123,5 +125,5 @@ def band_masks(size: Size, bands: Sequence[tuple[float, float]] = BANDS, units: 
 
 def band_means(values: Tensor, masks: Tensor) -> Tensor:
     """Average (..., H, W) over each band: (..., B); NaN where a band holds no frequency."""
-    share = masks.flatten(1).double()
-    return values.double().flatten(-2) @ (share / share.sum(1, keepdim=True)).T
+    share, found = masks.flatten(1).cpu().double(), double(values)
+    return found.flatten(-2) @ (share / share.sum(1, keepdim=True)).T.to(found.device)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from sagd.errors import InputError, check_alike, check_flag, check_floating, check_number, check_whole, one_of
+from sagd.noise.devices import Keeps, double
 from sagd.noise.grid import Size, float64, mirror
 from sagd.noise.randomness import check_generator
 
@@ -20,7 +21,7 @@ Normalize = Literal["expected", "sample", "none"]
 
 
 @dataclass(frozen=True, eq=False)
-class Spectrum:
+class Spectrum(Keeps):
     """A weight w(f) >= 0 on the DFT grid, and the Gaussian N(0, Sigma_w) that it defines (eq. 5-7).
 
     Build one with `isotropic`, `power_law`, `band_pass`, `two_band` or `exponential`, or from a weight of your own.
@@ -40,8 +41,9 @@ class Spectrum:
     weight: Tensor
     per_sample: bool = False
     recipe: dict = field(default_factory=lambda: {"operator": "custom"})
+    _full: bool = field(init=False, repr=False)
+    _least: float = field(init=False, repr=False)
     _constant: float | None = field(init=False, repr=False)
-    _tables: dict = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         w = float64("a weight", self.weight)
@@ -62,7 +64,9 @@ class Spectrum:
         if self.per_sample and not (w.flatten()[1:] > 0).any():
             raise InputError("normalize=sample divides by a standard deviation, and the zero frequency alone has none")
         object.__setattr__(self, "weight", w)
-        # Where the weight is the same at every frequency, T_w is a number.
+        # Known here once, so that no step asks a tensor. Where the weight is the same everywhere, T_w is a number.
+        object.__setattr__(self, "_full", bool((w > 0).all()))
+        object.__setattr__(self, "_least", w.where(w > 0, torch.inf).min().item())
         object.__setattr__(self, "_constant", w.max().item() if bool((w == w.max()).all()) else None)
 
     @property
@@ -78,6 +82,11 @@ class Spectrum:
     def support(self) -> Tensor:
         """The grid, bool: where w > 0."""
         return self.weight > 0
+
+    @property
+    def full(self) -> bool:
+        """Whether w > 0 everywhere."""
+        return self._full
 
     @property
     def constant(self) -> bool:
@@ -184,14 +193,14 @@ class Spectrum:
 
     def inverse(self, x: Tensor) -> Tensor:
         """Sigma_w^+ x: multiply by w^-2 on the support, by 0 off it (App. D.5)."""
-        overflows = self.weight[self.support].min() < 1e-19  # w^-2, in float32
-        return self._multiply(x.double() if overflows else x, "inverse").to(x.dtype)
+        overflows = self._least < 1e-19  # w^-2, in float32
+        return self._multiply(double(x) if overflows else x, "inverse").to(x)
 
     def project(self, x: Tensor) -> Tensor:
         """Sigma_w Sigma_w^+ x: keep the frequencies of the support. At full support, x itself."""
         check_floating("x", x)
         self._check_size(x.shape)
-        return x if bool(self.support.all()) else self._multiply(x, "project")
+        return x if self._full else self._multiply(x, "project")
 
     def to_dict(self) -> dict:
         """A JSON-ready description, from which `sagd.operators.from_dict` restores the spectrum."""
@@ -201,25 +210,20 @@ class Spectrum:
 
     def tensors(self) -> dict[str, Tensor]:
         """The tensors from which `sagd.noise.stored.load` restores the spectrum."""
-        return {"weight": self.weight, "per_sample": torch.tensor(self.per_sample)}
+        return {"weight": self.weight, "per_sample": torch.tensor(self.per_sample, device="cpu")}
 
     def _table(self, what: str, device: torch.device, dtype: torch.dtype) -> Tensor:
-        """The multiplier of an operator, kept for each device and dtype: on the half-space of rfftn (the last axis
-        to N // 2 + 1), or for ``complex`` w itself on real and imaginary parts, (*size, 2), as broadcasting that axis
-        is slow.
+        """The multiplier of an operator: on the half-space of rfftn (the last axis to N // 2 + 1), or for ``complex`` w
+        itself on real and imaginary parts, (*size, 2), as broadcasting that axis is slow.
         """
-        key = (what, str(device), dtype)
-        if key not in self._tables:
-            w, on = self.weight, self.support
-            if what == "complex":
-                table = torch.stack([w, w], -1)
-            else:
-                inverse = torch.where(on, w, 1) ** -2 * on
-                full = {"sqrt": w, "covariance": w**2, "inverse": inverse, "project": on}[what]
-                table = full[..., : self.size[-1] // 2 + 1]
-            with torch.inference_mode(False):  # kept, and used where gradients are wanted
-                self._tables[key] = table.to(device, dtype, copy=True).contiguous()
-        return self._tables[key]
+        w, on = self.weight, self.support
+        if what == "complex":
+            table = torch.stack([w, w], -1)
+        else:
+            inverse = torch.where(on, w, 1) ** -2 * on
+            full = {"sqrt": w, "covariance": w**2, "inverse": inverse, "project": on}[what]
+            table = full[..., : self.size[-1] // 2 + 1]
+        return table.to(dtype).to(device, copy=True).contiguous()
 
     def _sqrt_of_pairs(self, white: Tensor, rows: slice | None) -> Tensor:
         """T_w of white noise, or of some rows of it. T_w is real, so a complex FFT there and back shapes two images at
@@ -237,7 +241,7 @@ class Spectrum:
             wanted, part = (*asked.shape, *self.size), asked.flatten() < half
             first, second = first[asked.flatten() % half], second[asked.flatten() % half]
         spectra = torch.view_as_real(torch.fft.fftn(torch.complex(first, second), dim=self._axes, norm="ortho"))
-        spectra *= self._table("complex", white.device, white.dtype)
+        spectra *= self._kept("_table", "complex", white.device, white.dtype)
         pairs = torch.view_as_real(torch.fft.ifftn(torch.view_as_complex(spectra), dim=self._axes, norm="ortho"))
         if part is None:
             return pairs.movedim(-1, 0).reshape(-1, *self.size)[:count].reshape(wanted)
@@ -254,7 +258,8 @@ class Spectrum:
         check_floating("x", x)
         self._check_size(x.shape)
         working = x if x.dtype in (torch.float32, torch.float64) else x.float()
-        spectrum = torch.fft.rfftn(working, dim=self._axes, norm="ortho") * self._table(what, x.device, working.dtype)
+        table = self._kept("_table", what, x.device, working.dtype)
+        spectrum = torch.fft.rfftn(working, dim=self._axes, norm="ortho") * table
         return torch.fft.irfftn(spectrum, s=self.size, dim=self._axes, norm="ortho").to(x.dtype)
 
 

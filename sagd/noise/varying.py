@@ -8,12 +8,13 @@ from torch import Tensor
 
 from sagd.errors import InputError, check_times, whole
 from sagd.noise.base import check_alpha_bar, check_noise
+from sagd.noise.devices import Keeps
 from sagd.noise.grid import Size
 from sagd.noise.spectrum import Spectrum, check_draw
 
 
 @dataclass(frozen=True, eq=False)
-class Varying:
+class Varying(Keeps):
     """Noise that enters with one weight at the first step and with another at the last; in between, geometric means.
 
     The step s adds noise of weight w_s = w_first^(1 - u) w_last^u, u = s / (T - 1), brought to the mean square 1. What
@@ -37,9 +38,7 @@ class Varying:
     last: Spectrum
     alpha_bar: Tensor
     weights: Tensor = field(init=False, repr=False)
-    _at: dict = field(init=False, repr=False, default_factory=dict)
-    _between: dict = field(init=False, repr=False, default_factory=dict)
-    _tables: dict = field(init=False, repr=False, default_factory=dict)
+    _white: Spectrum = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         for name, end in (("first", self.first), ("last", self.last)):
@@ -51,15 +50,17 @@ class Varying:
             raise InputError("the first and the last spectrum must have one size and the same frequencies")
         if not (self.first.gaussian and self.last.gaussian):
             raise InputError("a varying spectrum is Gaussian: normalize=sample is not possible")
+        object.__setattr__(self, "alpha_bar", self.alpha_bar.cpu())
         steps = len(self.alpha_bar)
-        gathered = torch.zeros(self.size, dtype=torch.float64)
-        weights = torch.empty((steps, *self.size), dtype=torch.float64)
+        gathered = torch.zeros(self.size, dtype=torch.float64, device="cpu")
+        weights = torch.empty((steps, *self.size), dtype=torch.float64, device="cpu")
         before = 1.0
         for s, alpha_bar in enumerate(self.alpha_bar.tolist()):
             alpha, before = alpha_bar / before, alpha_bar
             gathered = alpha * gathered + (1 - alpha) * self.entering(s).square()
             weights[s] = (gathered / (1 - alpha_bar)).sqrt()
         object.__setattr__(self, "weights", weights)
+        object.__setattr__(self, "_white", Spectrum(torch.ones(self.size, dtype=torch.float64, device="cpu")))
 
     def entering(self, s: int) -> Tensor:
         """w_s, the weight of the noise that step s adds; the grid's size, float64, mean square 1."""
@@ -74,6 +75,11 @@ class Varying:
     @property
     def support(self) -> Tensor:
         return self.first.support
+
+    @property
+    def full(self) -> bool:
+        """Whether the noise reaches every frequency."""
+        return self.first.full
 
     @property
     def constant(self) -> bool:
@@ -94,15 +100,16 @@ class Varying:
         """Raise InputError unless the noise was made for this schedule."""
         if alpha_bar is None:
             raise InputError("a varying spectrum follows a discrete schedule; flow matching and EDM have none")
-        if not torch.equal(self.alpha_bar, alpha_bar):
+        if alpha_bar is not self.alpha_bar and not torch.equal(self.alpha_bar, alpha_bar):
             raise InputError("the varying spectrum was made for another schedule: make it with this one's alpha_bar")
 
     def at(self, t: int) -> Spectrum:
         """The spectrum W_t of the noise in x_t, t from 0 to T - 1."""
         t = whole("t", t, 0, len(self.weights) - 1)
-        if t not in self._at:
-            self._at[t] = Spectrum(self.weights[t])
-        return self._at[t]
+        return self._kept("_gathered", t)
+
+    def _gathered(self, t: int) -> Spectrum:
+        return Spectrum(self.weights[t])
 
     def sample(
         self,
@@ -121,26 +128,20 @@ class Varying:
         check_draw(shape, generator, dtype)
         check_times("t", t, shape[0], whole=True, least=0, most=len(self.weights) - 1)
         working = torch.float64 if dtype == torch.float64 else torch.float32
-        ones = Spectrum(torch.ones(self.size, dtype=torch.float64))
-        white = ones.sample(shape, generator=generator, rows=rows, device=device, dtype=working)
+        white = self._white.sample(shape, generator=generator, rows=rows, device=device, dtype=working)
         if not isinstance(t, Tensor) or t.ndim == 0:
             return self.shape(white, whole("t", t)).to(dtype)
         t = t.expand(shape[0])
         t = t if rows is None else t[rows]
         axes = tuple(range(-len(self.size), 0))
-        table = self._table(white)[t.to(white.device)]
+        table = self._kept("_table", white.device, white.dtype)[t.to(white.device)]
         table = table.reshape(len(t), *[1] * (white.ndim - 1 - len(self.size)), *table.shape[1:])
         spectrum = torch.fft.rfftn(white, dim=axes) * table
         return torch.fft.irfftn(spectrum, s=self.size, dim=axes).to(dtype)
 
-    def _table(self, like: Tensor) -> Tensor:
-        """All weights on the half-space of rfftn, kept where they are used, so that no step of training copies them."""
-        key = (str(like.device), like.dtype)
-        if key not in self._tables:
-            with torch.inference_mode(False):
-                half = self.weights[..., : self.size[-1] // 2 + 1]
-                self._tables[key] = half.to(like.device, like.dtype, copy=True).contiguous()
-        return self._tables[key]
+    def _table(self, device: torch.device, dtype: torch.dtype) -> Tensor:
+        """All weights on the half-space of rfftn."""
+        return self.weights[..., : self.size[-1] // 2 + 1].to(dtype).to(device, copy=True).contiguous()
 
     def shape(self, white: Tensor, t: int | None = None) -> Tensor:
         """Shape white noise into the noise of x_t."""
@@ -162,12 +163,11 @@ class Varying:
         """
         t = whole("t", t, 0, len(self.weights) - 1)
         t_prev = whole("t_prev", t_prev, 0, t - 1)
-        if (t, t_prev) not in self._between:
-            if len(self._between) >= len(self.weights):  # samplers of other steps have come and gone
-                self._between.clear()
-            ratio = self.weights[t_prev] / self.weights[t].where(self.support, 1)
-            self._between[t, t_prev] = Spectrum(ratio * self.support)
-        return self._between[t, t_prev]
+        return self._kept("_ratio", t, t_prev)
+
+    def _ratio(self, t: int, t_prev: int) -> Spectrum:
+        ratio = self.weights[t_prev] / self.weights[t].where(self.support, 1)
+        return Spectrum(ratio * self.support)
 
     def posterior(
         self, xt: Tensor, x0: Tensor, t: int, t_prev: int, alpha_bar: float, alpha_bar_prev: float, white: Tensor
@@ -182,11 +182,14 @@ class Varying:
             return x0
         alpha = alpha_bar / alpha_bar_prev
         ratio = (1 - alpha_bar_prev) / (1 - alpha_bar)
-        relative = self.between(t, t_prev)
-        residual = relative.covariance(xt - alpha_bar**0.5 * x0)  # V_prev / V_t, but for the ratio of sigma^2
-        share = (1 - alpha * ratio * relative.weight.square()).clamp(min=0).sqrt()
-        noise = Spectrum((1 - alpha_bar_prev) ** 0.5 * self.at(t_prev).weight * share).sqrt(white)
+        residual = self.between(t, t_prev).covariance(xt - alpha_bar**0.5 * x0)  # V_prev / V_t, but for sigma^2's ratio
+        noise = self._kept("_fresh", int(t), int(t_prev), alpha_bar_prev, alpha * ratio).sqrt(white)
         return alpha_bar_prev**0.5 * x0 + alpha**0.5 * ratio * residual + noise
+
+    def _fresh(self, t: int, t_prev: int, alpha_bar_prev: float, factor: float) -> Spectrum:
+        """Of what the posterior draws."""
+        share = (1 - factor * self.between(t, t_prev).weight.square()).clamp(min=0).sqrt()
+        return Spectrum((1 - alpha_bar_prev) ** 0.5 * self.at(t_prev).weight * share)
 
     def tensors(self) -> dict[str, Tensor]:
         """The tensors from which `sagd.noise.stored.load` restores the noise."""

@@ -112,12 +112,12 @@ def from_dict(description: dict) -> Noise:
 
 
 def _custom(weight: list, per_sample: bool = False) -> Spectrum:
-    return Spectrum(torch.tensor(weight, dtype=torch.float64), per_sample)
+    return Spectrum(torch.tensor(weight, dtype=torch.float64, device="cpu"), per_sample)
 
 
 def _varying(first: dict, last: dict, alpha_bar: list) -> Varying:
     ends = [cast(Spectrum, from_dict(end)) for end in (first, last)]  # or Varying refuses them
-    return Varying(ends[0], ends[1], torch.tensor(alpha_bar, dtype=torch.float64))
+    return Varying(ends[0], ends[1], torch.tensor(alpha_bar, dtype=torch.float64, device="cpu"))
 
 
 OWN: dict[str, Callable[..., Noise]] = {"custom": _custom, "varying": _varying}  # noises that no operator makes

@@ -25,7 +25,7 @@ def data_matched(size: Size, power: Tensor | list, *, normalize: Normalize = "ex
     power = given_power(size, power)
     if power.ndim != 2:
         raise InputError(f"data_matched averages over the rings of an image; its size is {tuple(size)}")
-    averages = torch.zeros(int(rings(size).max()) + 1, dtype=torch.float64)
+    averages = torch.zeros(int(rings(size).max()) + 1, dtype=torch.float64, device="cpu")
     averages[rings(size).unique()] = ring_means(power)
     recipe = {"operator": "data_matched", "size": size, "power": power.tolist()}
     return normalized(averages[rings(size)].sqrt(), normalize, recipe)

@@ -97,7 +97,7 @@ def _shrunk(size: Size, i: int, shrink: float | str) -> dict[Size, float]:
 def _upsampled(variances: dict[Size, float], size: Size) -> Tensor:
     """E |F u|^2 of noise u that is upsampled from grids: for each grid, a product over the axes."""
     rows = functools.cache(_rows)  # for this call: sizes differ, and nothing made under another default may stay
-    terms: list = [torch.tensor(list(variances.values()), dtype=torch.float64), [0]]
+    terms: list = [torch.tensor(list(variances.values()), dtype=torch.float64, device="cpu"), [0]]
     for axis, n in enumerate(size):
         terms += [torch.stack([rows(grid[axis], n) for grid in variances]), [0, axis + 1]]
     return torch.einsum(*terms, [*range(1, len(size) + 1)])
@@ -105,5 +105,6 @@ def _upsampled(variances: dict[Size, float], size: Size) -> Tensor:
 
 def _rows(n: int, into: int) -> Tensor:
     """E |F u|^2 of n white pixels, upsampled to u (into,): the sum over the rows of the upsampling."""
-    rows = F.interpolate(torch.eye(n, dtype=torch.float64)[:, None], size=into, mode="linear", align_corners=False)
+    pixels = torch.eye(n, dtype=torch.float64, device="cpu")[:, None]
+    rows = F.interpolate(pixels, size=into, mode="linear", align_corners=False)
     return torch.fft.fft(rows[:, 0], norm="ortho").abs().square().sum(0)

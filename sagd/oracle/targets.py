@@ -17,13 +17,16 @@ from sagd.formulations.base import EMBEDDED, Predict, Sampler
 from sagd.formulations.diffusion import Diffusion
 from sagd.formulations.schedule import PREDICTIONS, Schedule
 from sagd.noise.base import Noise
+from sagd.noise.devices import Keeps, has_float64
 from sagd.noise.grid import mirror
 from sagd.noise.spectrum import Spectrum
 from sagd.spaces.moments import field_distance
 
+Time = Tensor | float  # one for all examples, or (B, 1, ...)
+
 
 @dataclass(frozen=True, eq=False)
-class Mixture:
+class Mixture(Keeps):
     """A mixture of Gaussians, each with a mean and with a covariance that is diagonal in the Fourier basis.
 
     Channels are independent in it: of colour images the covariance between channels is left out, so what follows for a
@@ -74,7 +77,7 @@ class Mixture:
         """Draw (n, C, *size), float64; the mixture and the generator are on the CPU."""
         check_whole("n", n, 1)
         which = torch.multinomial(self.weights, n, replacement=True, generator=generator)
-        white = torch.randn((n, *self.means.shape[1:]), generator=generator, dtype=torch.float64)
+        white = torch.randn((n, *self.means.shape[1:]), generator=generator, dtype=torch.float64, device="cpu")
         std = self.power.expand_as(self.means)[which].sqrt()
         return self.means[which] + torch.fft.ifftn(torch.fft.fftn(white, dim=self._axes) * std, dim=self._axes).real
 
@@ -87,28 +90,34 @@ class Mixture:
         """
         one_of("prediction", prediction, PREDICTIONS)
 
-        def predict(xt: Tensor, t: float) -> Tensor:
-            step = whole("t", t, 0, len(schedule) - 1)  # type: ignore[arg-type]
-            alpha_bar = schedule.alpha_bar[step].item()
-            signal, sigma = alpha_bar**0.5, (1 - alpha_bar) ** 0.5
-            spectra, x0, on = self._posterior(xt, signal, sigma, noise.at(step), self._seen(noise, project))
+        def predict(xt: Tensor, t: Time) -> Tensor:
+            if isinstance(t, Tensor):
+                signal, sigma = schedule.signal_and_sigma(t.reshape(-1), xt.double())
+                spectrum = noise.at(0)
+            else:
+                step = whole("t", t, 0, len(schedule) - 1)  # type: ignore[arg-type]
+                alpha_bar = schedule.alpha_bar[step].item()
+                signal, sigma = alpha_bar**0.5, (1 - alpha_bar) ** 0.5
+                spectrum = noise.at(step)
+            spectra, x0, on = self._posterior(xt, signal, sigma, spectrum, self._seen(noise, project))
             found = (spectra - signal * x0) / sigma * on
             if prediction == "v":
                 found = (signal * found - sigma * x0) * on
             return self._real(found, xt)
 
-        return _at_each_time(predict)
+        return _at_each_time(predict, together=len(self.means) == 1, constant=noise.constant)
 
     def velocity(self, spectrum: Spectrum, project: bool = True) -> Predict:
         """The exact velocity E[eps - x0 | x_t] for `Flow`, t > 0, in the place of a network; ``project`` as above."""
 
-        def predict(xt: Tensor, t: float) -> Tensor:
-            now = t / EMBEDDED
-            check_number("t / 1000", now, above=0)
+        def predict(xt: Tensor, t: Time) -> Tensor:
+            now = t.double() / EMBEDDED if isinstance(t, Tensor) else t / EMBEDDED
+            if not isinstance(now, Tensor):
+                check_number("t / 1000", now, above=0)
             spectra, x0, on = self._posterior(xt, 1 - now, now, spectrum, self._seen(spectrum, project))
             return self._real(((spectra - (1 - now) * x0) / now - x0) * on, xt)
 
-        return _at_each_time(predict)
+        return _at_each_time(predict, together=len(self.means) == 1)
 
     def denoised(self, x: Tensor, sigma: float, spectrum: Spectrum, project: bool = True) -> Tensor:
         """E[x0 | x0 + sigma eps_w = x], which EDM's D estimates; x itself where the noise leaves frequencies out.
@@ -116,6 +125,8 @@ class Mixture:
         ``project`` as above: whether x tells anything there.
         """
         check_number("sigma", sigma, above=0)
+        if not has_float64(x.device):
+            return self.denoised(x.cpu(), sigma, spectrum, project).to(x)
         spectra, x0, on = self._posterior(x, 1.0, sigma, spectrum, self._seen(spectrum, project))
         return self._real(torch.where(on, x0, spectra), x)
 
@@ -126,10 +137,10 @@ class Mixture:
         return noise.support if project else torch.ones_like(noise.support)
 
     def _posterior(
-        self, xt: Tensor, signal: float, sigma: float, spectrum: Spectrum, support: Tensor
+        self, xt: Tensor, signal: Time, sigma: Time, spectrum: Spectrum, support: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The DFT of x_t = signal x0 + sigma eps_w and of E[x0 | x_t], and where the noise is."""
-        here = self.to(xt.device)
+        here = self._kept("to", xt.device)
         spectra, means, variance, on = here._at(xt, signal, sigma, spectrum.weight, support)
         gains = signal * here.power / variance  # of x_t - signal mean, towards x0
         shares = here._responsibilities(spectra, signal * means, variance, on)
@@ -148,7 +159,9 @@ class Mixture:
         t = whole("t", t, -1, len(schedule) - 1)
         if t < 0 and not (self.power > 0).all():
             raise InputError("the target has no density where its variance is 0; at t >= 0 the noise gives it one")
-        here, now = self.to(xt.device), noise.at(max(t, 0)).weight
+        if not has_float64(xt.device):
+            return self.log_density(xt.cpu(), t, schedule, noise).to(xt)
+        here, now = self._kept("to", xt.device), noise.at(max(t, 0)).weight
         alpha_bar = schedule.alpha_bar[t].item() if t >= 0 else 1.0
         signal, sigma = alpha_bar**0.5, (1 - alpha_bar) ** 0.5
         support = noise.support if t >= 0 else torch.ones_like(noise.support)
@@ -156,11 +169,11 @@ class Mixture:
         return here._log_joint(spectra, signal * means, variance, on).logsumexp(1)
 
     def _at(
-        self, xt: Tensor, signal: float, sigma: float, weight: Tensor, support: Tensor
+        self, xt: Tensor, signal: Time, sigma: Time, weight: Tensor, support: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The DFT of x_t and of the components' means, the variances in x_t, and the support of the noise."""
-        on = support.to(xt.device)
-        variance = (signal**2 * self.power + (sigma * weight.to(xt.device)).square()).where(on, 1.0)
+        on = support.to(xt.device, non_blocking=True)  # so that no step of a sampler waits
+        variance = (signal**2 * self.power + (sigma * weight.to(xt.device, non_blocking=True)).square()).where(on, 1.0)
         spectra, means = (torch.fft.fftn(x.double(), dim=self._axes, norm="ortho") for x in (xt, self.means))
         return spectra, means, variance, on
 
@@ -186,18 +199,31 @@ class Mixture:
         else:
             each = [flat(spectra - c[None], s).norm(dim=1) for c, s in zip(centres, scale, strict=True)]
             distance = torch.stack(each, 1)
-        volume = (variance.log() * on).flatten(1).sum(1) + spectra.shape[1] * int(on.sum()) * math.log(2 * math.pi)
+        count = spectra.shape[1] * on.sum(dtype=torch.float64)
+        volume = (variance.log() * on).flatten(1).sum(1) + count * math.log(2 * math.pi)
         return self.weights.log() - 0.5 * (distance.square() + volume)
 
 
-def _at_each_time(predict: Callable[[Tensor, float], Tensor]) -> Predict:
-    """A network of what predicts at one time: examples of other times are predicted apart."""
+def _at_each_time(predict: Callable[[Tensor, Time], Tensor], together: bool, constant: bool = True) -> Predict:
+    """A network of what predicts at one time: examples of other times are predicted apart.
+
+    On an accelerator nothing is asked of it, unless the noise is not ``constant``: a time is a tensor (B, 1, ...), of
+    all examples ``together``, or of one. Where there is no float64 all is computed on the CPU.
+    """
 
     def network(xt: Tensor, t: Tensor) -> Tensor:
         check_floating("x_t", xt)
         times = t.reshape(-1)
         if len(times) not in (1, len(xt)):
             raise InputError(f"t has the shape {tuple(t.shape)}; it must be one number, or one for each of {len(xt)}")
+        if not has_float64(xt.device):
+            return network(xt.cpu(), times.cpu()).to(xt)
+        if times.device.type != "cpu" and constant:
+            shaped = times.reshape(-1, *[1] * (xt.ndim - 1))
+            if together or len(shaped) == 1:
+                return predict(xt, shaped)
+            each = zip(xt.split(1), shaped.expand(len(xt), *shaped.shape[1:]).split(1), strict=True)
+            return torch.cat([predict(x, now) for x, now in each])
         if len(times) == 1 or bool((times == times[0]).all()):
             return predict(xt, times[0].item())
         found = torch.zeros_like(xt)
@@ -212,7 +238,7 @@ def gaussian_field(mean: Tensor, power: Tensor) -> Mixture:
     """The Gaussian with a mean and a variance at each frequency, both (C, *size): `sagd.spaces.moments.statistics`."""
     check_floating("mean", mean)
     check_floating("power", power)
-    return Mixture(mean.double()[None], power.double()[None], torch.ones(1, dtype=torch.float64))
+    return Mixture(mean.double()[None], power.double()[None], torch.ones(1, dtype=torch.float64, device=mean.device))
 
 
 def finite(images: Tensor, power: float = 0.0) -> Mixture:
@@ -220,7 +246,7 @@ def finite(images: Tensor, power: float = 0.0) -> Mixture:
     check_floating("images", images)
     check_number("power", power, least=0)
     images = images.double()
-    shares = torch.full((len(images),), 1 / len(images), dtype=torch.float64)
+    shares = torch.full((len(images),), 1 / len(images), dtype=torch.float64, device=images.device)
     return Mixture(images, torch.full_like(images[:1], power), shares)
 
 

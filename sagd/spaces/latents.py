@@ -81,7 +81,7 @@ class Latents:
             raise InputError("flip needs the latents of mirrored images, and these were encoded without")
         shard, row = indices // self._per_shard, indices % self._per_shard
         view = torch.zeros_like(indices) if flip is None else flip.long()
-        found = torch.empty((len(indices), *self.shape), dtype=self._shards[0]["latents"].dtype)
+        found = torch.empty((len(indices), *self.shape), dtype=self._shards[0]["latents"].dtype, device="cpu")
         for k, v in torch.stack([shard, view], 1).unique(dim=0).tolist():
             mine = (shard == k) & (view == v)
             found[mine] = self._shards[k]["flipped" if v else "latents"][row[mine]]
@@ -256,7 +256,7 @@ def _shard(
     images: np.ndarray, autoencoder: Autoencoder, shape: tuple, dtype: torch.dtype, flips: bool, batch_size: int
 ) -> dict[str, Tensor]:
     """Latents of a shard, and the moments of what is stored."""
-    views = {"latents": torch.empty((len(images), *shape), dtype=dtype)}
+    views = {"latents": torch.empty((len(images), *shape), dtype=dtype, device="cpu")}
     if flips:
         views["flipped"] = torch.empty_like(views["latents"])
     with torch.inference_mode():
@@ -268,7 +268,7 @@ def _shard(
         raise InputError(f"the autoencoder gives latents that are not finite in {dtype}; try dtype bfloat16")
     count = sum(len(z) for z in views.values())
     # One latent at a time: float64 of a shard is four times its size.
-    zero = torch.zeros((), dtype=torch.float64)
+    zero = torch.zeros((), dtype=torch.float64, device="cpu")
     mean = sum((z.double() for view in views.values() for z in view), zero) / count
     squares = sum(((z.double() - mean).square() for view in views.values() for z in view), zero)
     return views | {"mean": mean, "squares": squares}
@@ -276,7 +276,8 @@ def _shard(
 
 def _normalize(place: Path, names: list[str]) -> None:
     """Mean and variance of every element over the shards, in their order, so that they depend on nothing else."""
-    count, mean, squares = 0, torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
+    zero = torch.zeros((), dtype=torch.float64, device="cpu")
+    count, mean, squares = 0, zero, zero
     for name in names:
         shard = open_tensors(place / name)
         n = len(shard["latents"]) * (1 + ("flipped" in shard))
@@ -291,7 +292,7 @@ def statistics(place: Path) -> dict[str, Tensor]:
     """
     latents = Latents(place)
     few = _spread(len(latents), PROBED)
-    power = torch.zeros(latents.shape, dtype=torch.float64)
+    power = torch.zeros(latents.shape, dtype=torch.float64, device="cpu")
     for rows in few.split(64):
         power += torch.fft.fft2(latents.to_x0(latents.read(rows)).double(), norm="ortho").abs().square().sum(0)
     return {"mean": torch.zeros_like(power), "power": power / len(few)}
@@ -331,7 +332,7 @@ def probe(
     with torch.inference_mode():
         for rows in _spread(len(images), count).split(batch_size):
             batches.append(autoencoder.encode(pixels(rows)).float().cpu())
-    z, zero = torch.cat(batches), torch.zeros((), dtype=torch.float64)
+    z, zero = torch.cat(batches), torch.zeros((), dtype=torch.float64, device="cpu")
     mean = sum((x.double() for x in z), zero) / len(z)
     variance = sum(((x.double() - mean).square() for x in z), zero) / len(z)
     normal = ((x.double() - mean) / (variance + EPSILON).sqrt() for x in z)
@@ -342,7 +343,7 @@ def probe(
 def _spread(n: int, count: int) -> Tensor:
     """``count`` indices below n, or all."""
     count = min(count, n)
-    return torch.arange(count) * n // count
+    return torch.arange(count, device="cpu") * n // count
 
 
 def encoder(autoencoder: Autoencoder, folder: Path) -> Callable[[Tensor], Tensor]:

@@ -62,7 +62,7 @@ def statistics(
         each(transforms)
         return transforms.abs().square().sum(0)
 
-    zero = torch.zeros((), dtype=torch.float64)
+    zero = torch.zeros((), dtype=torch.float64, device="cpu")
     mean = sum((pixels(start).sum(0) for start in blocks), zero) / len(images)
     power = sum((squares(start, mean) for start in blocks), zero)
     return {"mean": mean, "power": power / len(images)}

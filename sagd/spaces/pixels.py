@@ -71,7 +71,7 @@ class Pixels:
     def read(self, indices: Tensor, flip: Tensor | None = None) -> Tensor:
         """Images by their indices, as they are stored, those of ``flip`` (bool) mirrored; callable from any thread."""
         if self.in_memory:
-            found = self._images[indices.to(self.device)]
+            found = self._images[indices.to(self.device, non_blocking=True)]
         else:
             found = torch.from_numpy(self._images[indices.numpy()])
         return found if flip is None else torch.where(each(flip, found), found.flip(-1), found)
@@ -106,4 +106,4 @@ class Encoded(Pixels):
 
 
 def each(flags: Tensor, like: Tensor) -> Tensor:
-    return flags.to(like.device).reshape(-1, *[1] * (like.ndim - 1))
+    return flags.to(like.device, non_blocking=True).reshape(-1, *[1] * (like.ndim - 1))

@@ -25,7 +25,7 @@ def batch_indices(n: int, batch_size: int, seed: int, step: int) -> Tensor:
 
 @functools.lru_cache(maxsize=16)
 def _order(n: int, seed: int, epoch: int) -> Tensor:
-    return torch.randperm(n, generator=generator(seed, "order", epoch))
+    return torch.randperm(n, generator=generator(seed, "order", epoch), device="cpu")
 
 
 class Batch(NamedTuple):
@@ -75,9 +75,10 @@ def draw_batch(
     labels = None
     if classes:
         assert source.labels is not None  # or `train` has refused
-        hidden = torch.rand(n, generator=generator(seed, "labels", step), dtype=torch.float32) < recipe.label_dropout
+        hidden = torch.rand(n, generator=generator(seed, "labels", step), dtype=torch.float32, device="cpu")
+        hidden = hidden < recipe.label_dropout
         labels = source.labels[batch_indices(len(source), n, seed, step)].masked_fill(hidden, classes)
-        labels = (labels if rows is None else labels[rows]).to(device)
+        labels = (labels if rows is None else labels[rows]).to(device, non_blocking=True)
     x0 = torch.cat([source.encode(some) for some in x0.split(recipe.micro_batch_size or len(x0))])
     return Batch(x0, t if rows is None else t[rows], eps, labels)
 
@@ -87,7 +88,8 @@ def read(source: Pixels | Latents, recipe: Recipe, seed: int, step: int, rows: s
     indices = batch_indices(len(source), recipe.batch_size, seed, step)
     flip = None
     if recipe.flip:
-        flip = torch.rand(len(indices), generator=generator(seed, "flip", step), dtype=torch.float32) < 0.5
+        draws = torch.rand(len(indices), generator=generator(seed, "flip", step), dtype=torch.float32, device="cpu")
+        flip = draws < 0.5
     if rows is not None:
         indices, flip = indices[rows], None if flip is None else flip[rows]
     return source.read(indices, flip)

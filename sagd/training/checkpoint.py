@@ -44,7 +44,7 @@ class State:
             return
         tensors = self.world.collected(self.tensors())
         if self.world.main:
-            tensors |= {"step": torch.tensor(step)}
+            tensors |= {"step": torch.tensor(step, device="cpu")}
             write_tensors(path, tensors, {"run": self.describe, "sum": _sum(tensors)})
         self.world.wait()  # a process that ended here would leave the others waiting for its shards
 

@@ -42,7 +42,7 @@ def load(device: torch.device, weights: Path) -> Loaded:
     saved["embeddings.position_embeddings"] = torch.cat([positions[:, :1], patches], 1)
     # Not load_state_dict: transformers has renamed modules since the file was written, and translates.
     network = Dinov2Model.from_pretrained(None, config=config, state_dict=saved).eval().requires_grad_(False).to(device)
-    mean, std = (torch.tensor(v).view(3, 1, 1) for v in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
+    mean, std = (torch.tensor(v, device="cpu").view(3, 1, 1) for v in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
 
     def prepare(images: Tensor) -> Tensor:
         pictures = (Image.fromarray(i.permute(1, 2, 0).numpy()) for i in images)
