@@ -15,6 +15,8 @@ SCHEDULES = ("linear", "zero_terminal_snr")
 
 PREDICTIONS = ("eps", "v")
 
+MOST = 1_000_000  # steps of a schedule: their tables are kept on each device
+
 
 @dataclass(frozen=True, eq=False)
 class Schedule(Keeps):
@@ -36,8 +38,8 @@ class Schedule(Keeps):
 
     @classmethod
     def linear(cls, steps: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02) -> "Schedule":
-        """DDPM's linear betas, in (0, 1)."""
-        check_whole("steps", steps, 1)
+        """DDPM's linear betas, in (0, 1); ``steps`` from 1 to a million."""
+        check_whole("steps", steps, 1, MOST)
         check_number("beta_start", beta_start)
         check_number("beta_end", beta_end)
         betas = torch.linspace(beta_start, beta_end, steps, dtype=torch.float64, device="cpu")
@@ -49,7 +51,7 @@ class Schedule(Keeps):
 
         There an eps says nothing of x0: networks for it predict v, and samplers begin at the end (``trailing``).
         """
-        check_whole("steps", steps, 2)  # the last is pure noise
+        check_whole("steps", steps, 2, MOST)  # the last is pure noise
         signal = cls.linear(steps, beta_start, beta_end).alpha_bar.sqrt()
         return cls(((signal - signal[-1]) * signal[0] / (signal[0] - signal[-1])).square())
 

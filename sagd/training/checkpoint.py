@@ -90,7 +90,7 @@ class State:
         fits = all(name in saved and saved[name].shape == t.shape for name, t in mine.items())
         if run != self.describe or not fits:
             raise InputError(
-                f"{path} is the checkpoint of another run; remove it to train again from the start, or restore its settings"
+                f"{path} is the checkpoint of another run; remove it to begin again, or restore its settings"
             )
         with torch.no_grad():
             for name, tensor in mine.items():
