@@ -50,15 +50,23 @@ def render(source: Path, page: Path, title: str, executed: Path) -> None:
     """Execute a notebook in the working directory; write it as executed, and the page, which needs no other file."""
     import nbformat
     import papermill
-    from jupyter_client.manager import KernelManager
+    from jupyter_client import AsyncKernelManager
+    from jupyter_client.kernelspec import KernelSpecManager
 
-    KernelManager.transport.default_value = "ipc"  # sockets are files: no port is opened
+    class Here(AsyncKernelManager):
+        """A kernel of this interpreter, whichever are installed; its sockets are files, so no port is opened."""
+
+        def __init__(self, **options: Any):
+            super().__init__(transport="ipc", kernel_spec_manager=KernelSpecManager(kernel_dirs=[]), **options)
+
     logging.getLogger("papermill").setLevel(logging.WARNING)
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])  # of the kernel
     try:
         notebook = papermill.execute_notebook(
-            source, None, kernel_name="python3", progress_bar=sys.stderr.isatty(), record_timing=False, log_output=False
-        )
+            source, None, kernel_name="python3", kernel_manager_class=Here,
+            shutdown_kernel="immediate",  # not by an interrupt, which the kernel would print
+            progress_bar=sys.stderr.isatty(), record_timing=False, log_output=False,
+        )  # fmt: skip
     except papermill.PapermillExecutionError as error:
         raise InputError(f"{source}: cell {error.cell_index}: {error.ename}: {error.evalue}") from error
     settle(notebook)

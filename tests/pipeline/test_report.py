@@ -4,9 +4,11 @@ import json
 import re
 import shutil
 import statistics
+import sys
 from pathlib import Path
 
 import matplotlib
+import nbformat
 import numpy as np
 import pandas as pd
 import pytest
@@ -515,3 +517,17 @@ def test_a_table_of_sentences_is_aligned_to_the_left():
     told = pd.DataFrame({"claim": ["<b>"], "n": [1]})
     assert "left" in pages.table(told, text=True).data and "left" not in pages.table(told).data
     assert "&lt;b&gt;" in pages.table(told).data
+
+
+def test_a_notebook_runs_on_this_interpreter_and_ends_in_silence(tmp_path, monkeypatch, capfd):
+    """Whatever kernel is called python3 on this machine."""
+    stale = tmp_path / "jupyter" / "kernels" / "python3"
+    stale.mkdir(parents=True)
+    (stale / "kernel.json").write_text('{"argv": ["/gone/python"], "display_name": "old", "language": "python"}')
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
+    monkeypatch.chdir(tmp_path)
+    cell = nbformat.v4.new_code_cell("import sys; print(sys.executable)")
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), "which.ipynb")
+    report.render(Path("which.ipynb"), Path("page.html"), "which", Path("executed.ipynb"))
+    assert sys.executable in Path("page.html").read_text()
+    assert capfd.readouterr().err == ""
