@@ -185,7 +185,7 @@ def settings_of(folder, stage):
 
 
 def outs_of(stage, item):
-    for out in (*stage.get("outs", ()), *stage.get("metrics", ())):
+    for out in (*stage.get("outs", ()), *stage.get("metrics", ()), *stage.get("plots", ())):
         yield (next(iter(out)) if isinstance(out, dict) else out).replace("${item.s}", item)
 
 
@@ -203,7 +203,7 @@ EDITS = {
     "sagd/metrics/kernel.py": {"evaluate", "grid_evaluate"},
     "sagd/metrics/extractors/dinov2_vitb14.py": {"evaluate", "grid_evaluate"},
     "sagd/training/loop.py": {"train", "grid_train"},
-    "sagd/data/mnist.py": {"prepare"},
+    "sagd/data/mnist.py": {"watch", "prepare"},
     "sagd/oracle/suggest.py": {"encode"},
     "sagd/networks/unet.py": {"train", "grid_train", "sample", "grid_sample", "evaluate", "grid_evaluate", "export"},
     "sagd/sampling.py": {"sample", "grid_sample", "export"},
@@ -224,6 +224,52 @@ def test_an_edit_reruns_what_it_can_change_and_nothing_else(tree, edited):
         assert changed(tree) == EDITS[edited]
     finally:
         path.write_bytes(before)
+
+
+@pytest.mark.parametrize("file", STUDIES)
+def test_prepare_depends_on_the_list_of_the_users_files(file):
+    found = dict(stages(file))
+    (listed,) = outs_of(found["watch"], "")
+    assert any(d.startswith(f"{listed}/") for d in found["prepare"]["deps"])
+
+
+@pytest.mark.slow
+def test_other_files_make_prepare_anew_and_where_there_are_some_they_are_listed_each_time(tree):
+    listed, again = tree / "reports" / "watch" / "dataset.json", tree / "reports" / "watch.json"
+    before, lock = {path: path.read_text() for path in (listed, again)}, (tree / "dvc.lock").read_text()
+    try:
+        listed.write_text('{"files": 1}')
+        assert changed(tree) == {"watch", "prepare"}  # its output, and what it is made of
+        again.write_text('{"again": NaN}')
+        dvc(tree, "commit", "--force", "watch", "prepare")
+        assert changed(tree) == {"watch"}
+    finally:
+        for path, content in {**before, tree / "dvc.lock": lock}.items():
+            path.write_text(content)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["train", "sample", "grid_train", "grid_sample"])
+def test_what_was_trained_or_sampled_before_is_taken_from_the_cache(name, tmp_path):
+    """The stage with its outputs as they are declared, whose command is another one."""
+    stage = dict(stages("dvc.yaml"))[name]
+    made = list(outs_of(stage, "iso"))
+    for part in ("outs", "plots"):
+        stage[part] = json.loads(json.dumps(stage[part]).replace("${item.s}", "iso"))
+    files = [out if Path(out).suffix else f"{out}/made" for out in made]
+    folders = " ".join(str(Path(f).parent) for f in files)
+    stage |= {"cmd": f"mkdir -p {folders}; for f in {' '.join(files)}; do cp params.yaml $f; done", "params": ["seed"]}
+    stage |= {"deps": ["given"]}
+    stage.pop("matrix", None)
+    YAML().dump({"stages": {name: stage}}, tmp_path / "dvc.yaml")
+    (tmp_path / "given").touch()
+    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
+    dvc(tmp_path, "init", "--quiet")
+    for seed in (0, 1, 0):
+        (tmp_path / "params.yaml").write_text(f"seed: {seed}\n")
+        said = dvc(tmp_path, "repro")
+    assert "is cached" in said and "Running" not in said
+    assert [(tmp_path / f).read_text() for f in files] == ["seed: 0\n"] * len(files)
 
 
 def test_the_environment_writes_no_byte_code():
