@@ -17,6 +17,8 @@ PREVIEW = 24
 
 
 def main(params: Params, options: argparse.Namespace) -> None:
+    if not options.setting:
+        params.sweep("corrupt", "train")  # each stage `train` knows of one setting
     for setting in params.chosen(options) if options.setting else params.all_settings:
         images = setting.images()
         # Not the first ones: a set may lie in the order of its classes.

@@ -41,6 +41,8 @@ Space = tuple[Moments, dict, Moments | None]  # the data's moments, where they a
 def main(params: Params, options: argparse.Namespace) -> None:
     world = World()
     settings = params.chosen(options) if options.setting else params.all_settings
+    if world.main and not options.setting:
+        params.sweep("encode")
     spaces: dict[tuple, Space] = {}
     for setting in settings:
         # What encodes during training has the statistics of corrupted images; other corrupted latents are refused.

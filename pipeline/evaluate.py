@@ -43,6 +43,8 @@ COUNTS = ("seeds", "samples_per_seed", "held_out")
 
 def main(params: Params, options: argparse.Namespace) -> None:
     world = World()
+    if world.main and options.grid:
+        params.sweep("evaluate")
     for setting in params.chosen(options):
         for variant in params.variants(setting):
             evaluate(variant, params.made(variant), world)

@@ -13,7 +13,7 @@ from typing import Any
 from ruamel.yaml import YAML, YAMLError
 
 from sagd.errors import InputError
-from sagd.runtime.files import read_json, write_json
+from sagd.runtime.files import read_bytes, read_json, write_json
 
 FOLDER = Path("paper")
 DECIDE = "decide"  # the profile of a study of its own, in paper/decide
@@ -132,7 +132,7 @@ def _with_edges(content: Any, edges: dict[str, float]) -> Any:
 
 
 def _yaml(path: Path) -> Any:
-    return YAML(typ="safe").load(path.read_bytes())
+    return YAML(typ="safe").load(read_bytes(path))
 
 
 def code(alpha: float) -> str:

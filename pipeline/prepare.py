@@ -7,10 +7,12 @@ import numpy as np
 
 from pipeline.params import Params
 from pipeline.params.sections import EXTENSIONS, Dataset, naming
-from pipeline.run.console import stage
+from pipeline.run.console import in_a_copy, stage
 from sagd.data import channels_of, find
 from sagd.data.prepare import prepare, split
+from sagd.data.source import root_of
 from sagd.errors import InputError
+from sagd.images import tell
 from sagd.runtime.download import digest
 from sagd.runtime.files import write_array, write_json
 
@@ -18,6 +20,8 @@ from sagd.runtime.files import write_array, write_json
 def main(params: Params, options: argparse.Namespace) -> None:
     dataset = params.dataset(options.dataset)
     place = params.prepared(options.dataset)
+    if in_a_copy() and root_of(dataset.path) == Path("data") and not Path("data").exists():
+        tell("prepare: DVC runs a queued experiment in a copy, whose folder data is empty; give dataset.path, absolute")
     with naming("dataset", Dataset):
         pictures = find(dataset.name, dataset.path, dataset.size, folder=EXTENSIONS / "data")
         given = pictures.held_out is not None  # a data set with a test part of its own

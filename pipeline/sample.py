@@ -46,6 +46,8 @@ ROOMS = ("errors", "noise", "formulations", "networks", "spaces", "sampling")  #
 
 def main(params: Params, options: argparse.Namespace) -> None:
     world = World()
+    if world.main and options.grid:
+        params.sweep("sample")
     for setting in params.chosen(options):
         for variant in params.variants(setting):
             sample(variant, world)

@@ -16,6 +16,10 @@ class InputError(ValueError):
     """Bad input, told in one line: what, where, what is allowed. A front end prints it without a traceback."""
 
 
+class Missing(InputError):
+    """A file or folder that the user named is not there."""
+
+
 def shortened(text: str, most: int) -> str:
     """A text in at most so many characters, without those that control a terminal."""
     text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text[: most + 1])

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import reprlib
+import shutil
 import sys
 import typing
 from collections.abc import Callable
@@ -41,7 +42,7 @@ from sagd.errors import InputError, plainly, shortened
 from sagd.images import tell
 from sagd.metrics.denoising import DENOISING
 from sagd.noise.base import Noise as AnyNoise
-from sagd.runtime.files import read_array, read_bytes, read_images, read_json
+from sagd.runtime.files import read_array, read_bytes, read_images, read_json, regular
 
 LARGEST = 4 << 20  # bytes of a file of parameters; the paper's, with 171 settings, has a fortieth of it
 DEEPEST = 16  # mappings and lists inside each other
@@ -336,6 +337,22 @@ class Params:
             found.append(replace(setting, section=_with_sample(setting, sample), variant=name))
         return found
 
+    def sweep(self, *stages: str) -> None:
+        """Remove what stages wrote for settings and variants of the grid that the file has no more."""
+        if self.profile is not None or "grid" not in self.raw:
+            return
+        for stage in stages:
+            drawn = [variant for setting in self.settings for variant in self.variants(setting)]
+            kept = {setting.artifacts(stage).name for setting in drawn}
+            for place in ("artifacts", "reports"):
+                for left in Path(place, "grid", stage).glob("[!.]*"):  # what is being written has a dot in front
+                    if left.name.partition(".")[0] in kept:
+                        continue
+                    if left.is_dir():
+                        shutil.rmtree(left)
+                    else:
+                        left.unlink()
+
     def chosen(self, options: argparse.Namespace) -> list[Setting]:
         """The settings that a command line asks for: the grid's, those of a group, one of them, or the focus."""
         if getattr(options, "grid", False):
@@ -373,14 +390,14 @@ def _same(name: str, part: Section, recorded: dict) -> bool:
 
 def file() -> Path:
     """The file of parameters in the working directory."""
-    return next((path for path in FILES if path.is_file()), FILES[0])
+    return next((path for path in FILES if path.exists()), FILES[0])
 
 
 def load() -> Params:
     """Read the parameters from the working directory; the sections are checked as they are asked for, or by `check`."""
     path = file()
     try:
-        content = path.read_bytes()
+        content = regular(path).read_bytes()
         if len(content) > LARGEST:
             raise ValueError(f"it has {len(content):,} bytes; at most {LARGEST:,} are read")
         # Not PyYAML: DVC writes 1e-5 as 1e-05, which YAML 1.1 reads as a string.

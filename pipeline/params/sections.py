@@ -7,6 +7,7 @@ import contextlib
 import functools
 import inspect
 import operator
+import os
 import re
 import types
 import typing
@@ -93,7 +94,8 @@ def _named(names: Callable[[], typing.Iterable[str]], own: bool = False) -> Afte
 
 Band = Annotated[list[float], Field(min_length=2, max_length=2), AfterValidator(_ordered)]
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9]*(_[a-z0-9]+)*$")]  # "__" separates a setting from its variant
-Place = Annotated[str, Field(max_length=4096), AfterValidator(_printable), AfterValidator(_place)]
+Text = Annotated[str, Field(max_length=4096), AfterValidator(_printable)]
+Place = Annotated[Text, AfterValidator(_place), AfterValidator(os.path.expanduser)]  # a file, a folder, or on the hub
 # The bounds lie far above what is of use: a slip of the key is told at once. What a machine can't hold of what is
 # allowed is told by pipeline/run/door.py.
 Seed = Annotated[int, Field(ge=0, le=10**15)]
@@ -129,7 +131,7 @@ def naming(where: str, model: type[Section]) -> Iterator[None]:
         yield
     except InputError as error:
         named = keyed(where, model, str(error))
-        raise InputError(named if named.startswith(f"{where}.") else str(error)) from None
+        raise type(error)(named if named.startswith(f"{where}.") else str(error)) from None
 
 
 def described(function: Callable) -> dict[str, str]:
@@ -537,7 +539,7 @@ def _measures() -> list[str]:
 class Evaluate(Section):
     """How samples are measured."""
 
-    features: Annotated[str, AfterValidator(_features)] = Field(
+    features: Annotated[str, AfterValidator(os.path.expanduser), AfterValidator(_features)] = Field(
         description="the network whose features are compared (docs/measuring.md), or a .pt or .onnx file"
     )
     metrics: Annotated[list[Annotated[str, _named(_measures, own=True)]], Field(min_length=1, max_length=100)] = Field(

@@ -10,8 +10,10 @@ from pathlib import Path
 
 from pipeline.params import Params, Setting, load
 from pipeline.run.launch import LAUNCHER, STDERR, launch, worker
-from sagd.errors import InputError
+from sagd.errors import InputError, Missing
 from sagd.runtime.files import lacking
+
+IN_A_COPY = ". With --queue or --temp, DVC works in a copy of what git tracks: git add it, or give its absolute path"
 
 
 def stage(
@@ -60,6 +62,8 @@ def stage(
             params = load()
             door.check(params, _chosen(params, options, each), "" if name == "check" else name)
             main(params, options)
+    except Missing as error:
+        sys.exit(f"{name}: {error}{IN_A_COPY if in_a_copy() else ''}")
     except InputError as error:
         sys.exit(f"{name}: {error}")
     except KeyboardInterrupt:
@@ -69,6 +73,11 @@ def stage(
             raise
         more = "; --dry of the stage train says what a setting needs" if "memory" in said else ""
         sys.exit(f"{name}: {said}{more}")
+
+
+def in_a_copy() -> bool:
+    """Whether this is the copy of the repository in which DVC runs a queued experiment."""
+    return ".dvc/tmp/exps/" in f"{Path.cwd().as_posix()}/"
 
 
 def _chosen(params: Params, options: argparse.Namespace, each: str | None) -> list[Setting]:

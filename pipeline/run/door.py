@@ -17,7 +17,7 @@ from pipeline.params import Params, Setting
 from pipeline.params.sections import EXTENSIONS, Dataset, Train
 from pipeline.params.sections import Noise as NoiseSection
 from sagd.data import SOURCES, channels_of
-from sagd.errors import InputError, amount
+from sagd.errors import InputError, Missing, amount
 from sagd.images import tell
 from sagd.metrics.comparison import check_end
 from sagd.metrics.distances import METRICS
@@ -159,7 +159,7 @@ def _check_files(setting: Setting, dataset: Dataset | None) -> None:
     files = [("evaluate.features", chosen.features)] if chosen.features.endswith((".pt", ".onnx")) else []
     for key, name in [*files, *([("evaluate.reference", chosen.reference)] if chosen.reference else [])]:
         if not Path(name).is_file() and Path(name).parts[0] != "reports":  # where the stage classifier makes one
-            raise InputError(f"{key} is {name!r}; there is no such file")
+            raise Missing(f"{key} is {name!r}; there is no such file")
 
 
 def memory() -> int:

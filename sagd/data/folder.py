@@ -5,13 +5,13 @@ from pathlib import Path
 
 from sagd.data.pictures import Pictures, of_files
 from sagd.data.source import Source
-from sagd.errors import InputError
+from sagd.errors import Missing
 
 
 def _open(source: Source, path: str | None, size: int) -> Pictures:
     root = Path(path or "").expanduser()
     if not path or not os.path.exists(root):
-        raise InputError(f"path is {path}; the data set folder needs the path of an existing folder or zip file")
+        raise Missing(f"path is {path}; the data set folder needs the path of an existing folder or zip file")
     return of_files(root, f"folder: {root}")
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from sagd.errors import InputError
+from sagd.errors import InputError, Missing
 
 Thing = TypeVar("Thing")
 OWN = "own_"  # begins the module names of users' files
@@ -72,7 +72,7 @@ def own(place: str, folder: Path, what: str) -> Callable:
     file, _, name = place.rpartition(":")
     path = folder / file
     if not path.is_file():
-        raise InputError(f"{what} is {place!r}; there is no file {path}")
+        raise Missing(f"{what} is {place!r}; there is no file {path}")
     spec = importlib.util.spec_from_file_location(f"{OWN}{path.stem}", path)
     if spec is None or spec.loader is None:
         raise InputError(f"{what} is {place!r}; {path} is not a Python file")

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sagd.errors import InputError, needs
+from sagd.errors import InputError, Missing, needs
 from sagd.runtime.download import digest
 from sagd.runtime.files import scratch
 
@@ -124,7 +124,7 @@ def _folder(path: str) -> Path:
     try:
         return Path(snapshot_download(name, revision=revision or None, allow_patterns=["*.json", "*.safetensors"]))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise InputError(
+        raise Missing(
             f"path is {path}: no such folder, and the hub does not have it ({type(error).__name__}); name a "
             "folder that holds config.json and the safetensors file of the autoencoder"
         ) from error

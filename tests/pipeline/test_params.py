@@ -509,6 +509,46 @@ def test_broken_yaml_is_one_line(project):
     assert "\n" not in str(failure.value)
 
 
+@pytest.mark.parametrize("name", ["params.yaml", "params.json"])
+def test_parameters_that_are_a_pipe_are_refused_at_once(name, tmp_path, monkeypatch):
+    """To read one would wait for ever for a writer."""
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo(name)
+    with pytest.raises(InputError, match=rf"^cannot read {name}: it is not a regular file$"):
+        parameters.load()
+
+
+def test_what_settings_left_that_are_no_more_is_removed(project, tmp_path):
+    """Of the stage that asks, and nothing of the others; what another process is writing stays."""
+    params = project()
+    name = params.settings[0].title
+    left = [f"{p}/grid/{s}" for p in ("artifacts", "reports") for s in ("corrupt", "train")]
+    for folder in left:
+        for entry in (name, "gone", f"{name}__gone"):
+            (tmp_path / folder / entry).mkdir(parents=True)
+        for file in (f"{name}.png", "gone.png", f".{name}.png.host.1.1"):
+            (tmp_path / folder / file).touch()
+    params.sweep("corrupt")
+    kept = {name, f"{name}.png", f".{name}.png.host.1.1"}
+    for folder in left:
+        found = {p.name for p in (tmp_path / folder).iterdir()}
+        assert found == kept if folder.endswith("corrupt") else found > kept
+
+
+@pytest.mark.slow
+def test_in_the_copy_of_a_queued_experiment_a_missing_file_comes_with_its_reason(project, tmp_path):
+    project(dataset__name="folder", dataset__path="pictures")
+    said = r"^prepare: dataset\.path is pictures; the data set folder needs the path of an existing folder or zip file"
+    assert_one_line(stage("prepare", folder=tmp_path), said + "$")
+    copy = tmp_path / ".dvc" / "tmp" / "exps" / "standalone" / "tmp1"
+    copy.mkdir(parents=True)
+    shutil.copy(tmp_path / "params.yaml", copy)
+    reason = (
+        r"\. With --queue or --temp, DVC works in a copy of what git tracks: git add it, or give its absolute path$"
+    )
+    assert_one_line(stage("prepare", folder=copy), said + reason)
+
+
 def environment(folder):
     """Two threads, whatever the machine has, so that the seeds of a setting run side by side."""
     return os.environ | {"PYTHONPATH": str(ROOT), "SAGD_SCRATCH": str(folder / "scratch"), "OMP_NUM_THREADS": "2"}
