@@ -1,4 +1,4 @@
-"""List the files of the user's own data, of which DVC knows nothing: `prepare` depends on the list.
+"""List the user's own files, of which DVC knows nothing: `prepare`, `encode` and `evaluate` depend on the lists.
 
 DVC alone would read every image to tell whether one has changed. It runs this stage each time instead, where there are
 such files: `again` in reports/watch.json is NaN then, which is never equal to what it was.
@@ -8,6 +8,7 @@ import argparse
 import hashlib
 import math
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from pipeline.params import Params
@@ -18,45 +19,59 @@ from sagd.errors import InputError
 from sagd.images import listing, walk
 from sagd.runtime.files import write_json
 
+Listing = Callable[[Path], list[tuple[str, int, int]]]  # names, sizes and times
+
 
 def main(params: Params, options: argparse.Namespace) -> None:
-    datasets = params.datasets or {"dataset": params.section("dataset")}
-    folder, again = Path("reports", "watch", params.profile or ""), False
-    for name, dataset in datasets.items():
-        root, record = own(dataset), folder / f"{name}.json"
-        again = again or root is not None
-        # A disk that is away changes no data: if they are needed, `prepare` tells that they are not there.
-        if root is None or os.path.exists(root) or not record.is_file():
-            write_json(record, {"files": 0} if root is None else listed(root, dataset.name))
+    watched = {name: dataset_files(dataset) for name, dataset in params.datasets.items()}
+    if not watched:  # of the studies of several data sets, dvc.yaml names what else they read
+        watched["dataset"] = dataset_files(params.section("dataset"))
+        encode, evaluate = params.section("encode"), params.section("evaluate")
+        watched["encode"] = own_files(encode.path)
+        network = evaluate.features if "." in evaluate.features else None  # a file, or one of the networks by name
+        watched["evaluate"] = own_files(network, evaluate.reference)
+    folder = Path("reports", "watch", params.profile or "")
+    for name, places in watched.items():
+        record = folder / f"{name}.json"
+        # A disk that is away changes no data: if they are needed, the stage that reads them tells that they are away.
+        if all(map(os.path.exists, places)) or not record.is_file():
+            write_json(record, listed(places))
     for file in folder.glob("*.json"):
-        if file.stem not in datasets:
+        if file.stem not in watched:
             file.unlink()
-    write_json(Path("reports", "watch.json"), {"again": math.nan if again else 0})
+    write_json(Path("reports", "watch.json"), {"again": math.nan if any(watched.values()) else 0})
 
 
-def own(dataset: Dataset) -> Path | None:
+def dataset_files(dataset: Dataset) -> dict[Path, Listing]:
     """Where a data set's files are, if they are the user's; a data set by name is told apart by its sums."""
-    by_name = dataset.name in SOURCES and SOURCES[dataset.name].page
-    if by_name or not dataset.path:
-        return None
-    if dataset.name == "huggingface" and not Path(dataset.path.partition(":")[0]).exists():  # on the hub
-        return None
-    return Path(dataset.path).expanduser()
+    if dataset.name in SOURCES and SOURCES[dataset.name].page:
+        return {}
+    if dataset.name == "huggingface" and not Path((dataset.path or "").partition(":")[0]).exists():  # on the hub
+        return {}
+    return {place: listing if dataset.name == "folder" else of_any_kind for place in own_files(dataset.path)}
 
 
-def listed(root: Path, name: str) -> dict:
+def own_files(*paths: str | None) -> dict[Path, Listing]:
+    """The files and folders that some values of params.yaml name; what is no full path and is not here is on a hub."""
+    places = [Path(path).expanduser() for path in paths if path]
+    return {place: of_any_kind for place in places if place.is_absolute() or os.path.exists(place)}
+
+
+def listed(places: dict[Path, Listing]) -> dict:
     """How many files there are, and a hash of their names, sizes and times."""
-    if not os.path.exists(root):  # pathlib's raises where a folder above must not be searched
+    found = [file for place, files in places.items() if os.path.exists(place) for file in files(place)]
+    if not found:
         return {"files": 0}
-    files = listing(root) if name == "folder" or not root.is_dir() else of_any_kind(root)
     digest = hashlib.sha256()
-    for file, size, time in files:
+    for file, size, time in found:
         digest.update(os.fsencode(file) + f"\0{size} {time}\n".encode())
-    return {"files": len(files), "sha256": digest.hexdigest()}
+    return {"files": len(found), "sha256": digest.hexdigest()}
 
 
 def of_any_kind(root: Path) -> list[tuple[str, int, int]]:
     """The files below a folder that other code than ours reads: what it takes for data is not known."""
+    if not root.is_dir():
+        return listing(root)
     try:
         found = ((name, entry.stat()) for name, entry in walk(root))
         return sorted((name, file.st_size, file.st_mtime_ns) for name, file in found)

@@ -14,11 +14,12 @@ from pipeline import params as parameters
 from pipeline import watch
 
 ASKED = SimpleNamespace()
+STUDY = {"encode": {"kind": "pixel"}, "evaluate": {"features": "efficientnet_lite0", "metrics": ["fid"]}}
 
 
 def seen(name, path):
     """What `watch` writes for a data set, and whether it is run again."""
-    raw = {"dataset": {"name": name, "path": path, "size": 8, "held_out": 2}}
+    raw = {"dataset": {"name": name, "path": path, "size": 8, "held_out": 2}, **STUDY}
     watch.main(parameters.Params(raw), ASKED)
     record = json.loads(Path("reports/watch/dataset.json").read_text())
     return record, math.isnan(json.loads(Path("reports/watch.json").read_text())["again"])
@@ -96,3 +97,25 @@ def test_data_sets_that_the_study_has_no_more_are_forgotten(pictures):
     for names in (("a", "b"), ("b",)):
         watch.main(parameters.Params({"profile": "small", "datasets": dict.fromkeys(names, one)}), ASKED)
     assert [p.name for p in Path("reports/watch/small").iterdir()] == ["b.json"]
+
+
+def test_a_network_a_reference_and_an_autoencoder_of_ones_own_are_listed(pictures):
+    """What `encode` and `evaluate` read besides; names of networks, and names on a hub, are no files."""
+    raw = {"dataset": {"name": "mnist_5k", "size": 8, "held_out": 2}}
+    raw["encode"] = {"kind": "vae", "path": "autoencoder"}
+    raw["evaluate"] = {"features": "mine.pt", "reference": "mine.npz", "metrics": ["fid"]}
+
+    def found():
+        watch.main(parameters.Params(raw), ASKED)
+        records = {name: json.loads(Path(f"reports/watch/{name}.json").read_text()) for name in ("encode", "evaluate")}
+        return records, math.isnan(json.loads(Path("reports/watch.json").read_text())["again"])
+
+    assert found() == ({"encode": {"files": 0}, "evaluate": {"files": 0}}, False)  # not here: on a hub, or refused later
+    shutil.copytree(pictures, "autoencoder")
+    for name in ("mine.pt", "mine.npz"):
+        Path(name).write_bytes(b"1")
+    before, again = found()
+    assert again and (before["encode"]["files"], before["evaluate"]["files"]) == (3, 2)
+    Path("mine.npz").write_bytes(b"22")
+    after, _ = found()
+    assert after["encode"] == before["encode"] and after["evaluate"] != before["evaluate"]
