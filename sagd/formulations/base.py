@@ -252,12 +252,11 @@ def check_example(x0: Tensor, t: Tensor, eps: Tensor) -> None:
 
 
 def check_noised(x0: Tensor, eps: Tensor) -> None:
-    """Raise InputError unless x0 and eps (B, ...) are floating-point, of one shape and dtype."""
+    """Raise InputError unless x0 and eps (B, ...) are floating-point, of any precision, and of one shape."""
     check_floating("x0", x0)
     check_floating("eps", eps)
-    if (x0.shape, x0.dtype) != (eps.shape, eps.dtype):
-        each = (f"{tuple(x.shape)}, {str(x.dtype).removeprefix('torch.')}" for x in (x0, eps))
-        raise InputError("x0 is {} and eps is {}; they must be of one shape and dtype".format(*each))
+    if x0.shape != eps.shape:
+        raise InputError(f"x0 has the shape {tuple(x0.shape)} and eps {tuple(eps.shape)}; they must be the same")
 
 
 def integrate(slope: Callable[[Tensor, float], Tensor], x: Tensor, times: Sequence[float], sampler: str) -> Tensor:

@@ -40,7 +40,7 @@ class Keeps:
         names[(make, *key)] = name
         alike = [other for other in list(names) if other[0] == make]
         if len(alike) > MOST:
-            del self.__dict__[names.pop(alike[0])]
+            self.__dict__.pop(names.pop(alike[0], ""), None)  # unless another thread has just done so
         return name
 
     # So torch.compile calls it and does not trace it. `torch.compiler.assume_constant_result` is no more than this, but

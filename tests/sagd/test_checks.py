@@ -70,7 +70,6 @@ def flawed_examples(good):
     yield (X0, good, EPS.long()), "eps is int64"
     yield (X0, good, EPS[:1]), r"\(1, 1, 8, 8\)"
     yield (X0, good, EPS[:, 0]), r"\(4, 8, 8\)"
-    yield (X0, good, EPS.double()), "float64"
     yield (X0.numpy(), good, EPS), "x0 is a ndarray"
     yield (X0, good[:2], EPS), r"t has the shape \(2,\)"
     yield (X0, good[:, None], EPS), r"t has the shape \(4, 1\)"
@@ -83,7 +82,8 @@ def test_a_loss_takes_floating_point_examples_that_are_alike(name):
     """Of a uint8 x0 the v loss was exactly 0; an eps of one image counted for all."""
     formulation, good = FORMULATIONS[name]
     assert torch.isfinite(formulation.loss(network, NOISE, X0, good, EPS))
-    assert torch.isfinite(formulation.loss(network, NOISE, X0.half(), good, EPS.half()))
+    for eps in (EPS.half(), EPS):  # noise is drawn in float32, unless it is asked for otherwise
+        assert torch.isfinite(formulation.loss(network, NOISE, X0.half(), good, eps))
     for example, says in flawed_examples(good):
         refused(lambda example=example: formulation.loss(network, NOISE, *example), says)
     if formulation.alpha_bar is not None:  # the same in the plain functions
@@ -530,17 +530,13 @@ def test_nothing_depends_on_the_default_dtype(dtype):
 
 def test_no_cache_grows_with_every_call():
     for t in range(3):
-        for _ in range(3):
-            VARYING.at(torch.tensor(t))
-            VARYING.at(np.int64(t))
+        assert VARYING.at(torch.tensor(t)) is VARYING.at(np.int64(t)) is VARYING.at(t)
     few = sagd.Varying(VARYING.first, VARYING.last, sagd.Schedule.linear(6).alpha_bar)
     for t in range(6):
         for t_prev in range(t):
             assert few.between(t, t_prev).weight.equal(few.between(torch.tensor(t), torch.tensor(t_prev)).weight)
-    colored = ColoredNoise((8, 8), *GAMMA)
-    for k in range(300):
-        colored.at_level(-1 + k / 200)
-    assert len(VARYING._at) <= 4 and len(few._between) <= 6 and len(colored._spectra) <= 100
-    again = few.between(5, 2).weight
-    few._between.clear()
-    assert few.between(5, 2).weight.equal(again)
+
+    def kept(noise, method):
+        return len([name for name in vars(noise) if name.startswith(f"_kept_{method}")])
+
+    assert 3 <= kept(VARYING, "_gathered") <= len(VARYING.weights) and kept(few, "_ratio") == 15
