@@ -58,7 +58,7 @@ def sheet(title: str, eps: Tensor, spectrum: Spectrum, x0: Tensor | None, t: int
     alpha_bar = schedule.alpha_bar[t]
     _picture(axes[0, 0], x0, 1, "image", "black −1, white 1")
     _picture(axes[0, 1], eps, 3, "noise", "black −3, white 3")
-    _picture(axes[0, 2], schedule.q_sample(x0[None], t, eps)[0], 1, f"$x_t$ at t = {t}", "black −1, white 1")
+    _picture(axes[0, 2], schedule.q_sample(x0[None], t, eps[None])[0], 1, f"$x_t$ at t = {t}", "black −1, white 1")
     _picture(axes[1, 0], torch.fft.fftshift(over_rms), 1, "weight w(f)", scale)
     # As bright as the image's power says; orange where the ring has drowned.
     grey = ((power.log10() + 4) / 8).clamp(0, 1)[..., None].expand(-1, -1, 3)
