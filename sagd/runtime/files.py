@@ -207,9 +207,15 @@ def read_array(
     """
     try:
         content = np.load(regular(path), allow_pickle=False, mmap_mode="r" if memory_map else None)
-        if isinstance(content, np.ndarray) != (member is None):
-            raise ValueError("it is an npz archive" if member is None else "it is no npz archive")
-        array = content if member is None else content[member]
+        if isinstance(content, np.ndarray):
+            if member is not None:
+                raise ValueError("it is no npz archive")
+            array = content
+        else:
+            with content:
+                if member is None:
+                    raise ValueError("it is an npz archive")
+                array = content[member]
     except BROKEN as error:
         raise InputError(f"cannot read {path}: {shortened(str(error), 200)}") from error
     if like is not None and (array.dtype, array.ndim) != (np.dtype(like[0]), like[1]):

@@ -169,6 +169,7 @@ def test_one_compiled_step_takes_every_t():
         torch.testing.assert_close(compiled(XT, t, t_prev), step(XT, t, t_prev), atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:Torchinductor does not support code generation for complex:UserWarning")
 def test_inductor_gives_the_eager_loss():
     diffusion, noise = sagd.Diffusion(sagd.Schedule.linear()), NOISES["partial"]()
     torch._dynamo.reset()

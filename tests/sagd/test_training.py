@@ -282,7 +282,7 @@ def test_diverged_run_does_not_replace_a_good_checkpoint(make_unet, tmp_path):
 
     def poisoned():
         network = make_unet()
-        network.register_forward_hook(lambda *_: (_[2][0] * float("nan"),))
+        network.register_forward_hook(lambda *_: _[2] * float("nan"))
         return network
 
     with pytest.raises(sagd.InputError, match="not finite from step 3 on"):
