@@ -237,6 +237,8 @@ class Params:
         """Whether a setting was measured, and that with the parameters that the file has now."""
         file = setting.report("evaluate", "seeds.json")
         made = read_json(file).get("made", {}) if file.is_file() else {}
+        if not isinstance(made, dict):
+            raise InputError(f"{file}: made is {shortened(repr(made), 60)}; run the stage evaluate again")
         return made.get("seeds") == setting.seeds and all(
             _same(name, part, made.get(name, {})) for name, part in self._sections(setting).items()
         )
@@ -384,7 +386,7 @@ def _same(name: str, part: Section, recorded: dict) -> bool:
     aside = part.model_dump(mode="json", include=ASIDE.get(name, set()), exclude_defaults=True)
     try:
         return _made(name, type(part).model_validate(recorded | aside)) == _made(name, part)
-    except ValidationError:
+    except (ValidationError, TypeError):  # or what was recorded is no section
         return False
 
 

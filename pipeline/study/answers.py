@@ -229,14 +229,10 @@ def arms(its: dict[str, Answer], results: Results) -> HTML:
     named = dict.fromkeys(n for a in its.values() for n in settings_of(a.contrast, results.bands))
     rows = []
     for name in named:
-        if not results.run(name):
-            continue
-        row = {"arm": name}
-        for title, measure in MEASURES.items():
-            if results.has(name, measure, 1.0):
-                values = results.of(name, measure)
-                row[title] = number(values.mean(), values.sem())
-        rows.append(row | {"seeds": str(len(results.of(name)))})
+        found = {title: results.of(name, m) for title, m in MEASURES.items() if results.has(name, m)}
+        if found:
+            row = {title: number(values.mean(), values.sem()) for title, values in found.items()}
+            rows.append({"arm": name, **row, "seeds": str(len(next(iter(found.values()))))})
     if not rows:
         return HTML("")
     return pages.folded("All measures", f"{len(rows)} of {len(named)} arms", pd.DataFrame(rows).fillna(""), False)
@@ -313,7 +309,10 @@ def ran(results: Results) -> str:
     """What was run, how long it took, and on what, in Markdown."""
     settings = results.params.settings
     done = [s for s in settings if results.run(str(s.name))]
-    noted = timings.read()
+    try:
+        noted = timings.read()
+    except InputError:  # it is told below that no speed is known
+        noted = {}
     timed = sum(s.title in noted for s in done)
     trainings = sum(len(s.seeds) for s in done)
     hours = sum(
@@ -389,9 +388,9 @@ def rules(file: File) -> HTML:
 def power(file: File, results: Results) -> str:
     """Why there are so many seeds, in Markdown."""
     named = [name for pair in file.power.pairs for name in pair]
-    if not all(results.run(name) for name in named):
-        return f"{file.power.why} The pilot's results are not here."
     try:
+        if any(results.lacking(name) for name in named):
+            return f"{file.power.why} The pilot's results are not here."
         p = pilot(results, file.power)
     except InputError as error:
         return f"{file.power.why} What the pilot says could not be computed: {error}."

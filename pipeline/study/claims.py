@@ -1,5 +1,7 @@
 """A screen of the page for each claim: the sentences, what was measured beside the effects, samples, and tables."""
 
+import contextlib
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -8,9 +10,10 @@ import pandas as pd
 from IPython.display import HTML, Markdown, display
 from PIL import Image
 
-from pipeline.study import pages
+from pipeline.study import pages, reading
 from pipeline.study.answers import arms, command, counted, drawn, edges, heading, measured, numbers, told
 from pipeline.study.decided import PRIMARY, RINGS, Answer, Contrast, File, Results, answer
+from sagd.errors import InputError
 from sagd.figures import claims as figures
 from sagd.figures.study import strips
 from sagd.runtime.files import read_json
@@ -50,7 +53,10 @@ def picture(name: str, its: dict[str, Answer], results: Results) -> HTML:
         return HTML("")
     axes = {axis_label(a.contrast) for a in run if a.contrast.kind != "share"}
     axis = axes.pop() if len(axes) == 1 else "log ratio, or its change for 0.25 of alpha"
-    figure = LEFT.get(name, _distances)(its, results, lines, axis)
+    try:
+        figure = LEFT.get(name, _distances)(its, results, lines, axis)
+    except InputError as error:
+        return HTML(f"<p>The picture could not be drawn: {escape(str(error))}.</p>")
     margins = "Grey bands: margins, within which an effect does not matter." if any(e.margin for e in lines) else ""
     before = "Orange rings: the effect at a quarter (small ring) and at half of the training (large)."
     dots, left = counted(run[0].contrast), CAPTIONS.get(name, DISTANCES)
@@ -107,23 +113,27 @@ def samples(name: str, results: Results) -> HTML:
         return HTML("")
     rows = {}
     for label, file in files.items():
-        grid = np.asarray(Image.open(file))
-        rows[label] = grid[: grid.shape[1] // 12]  # twelve in a row
+        with contextlib.suppress(InputError), reading.of(file):  # one that is damaged is left out
+            grid = np.asarray(Image.open(file))
+            rows[label] = grid[: grid.shape[1] // 12]  # twelve in a row
+    if len(rows) < 2:
+        return HTML("")
     band = next(iter(named.values())).corrupt.band
     where = f", of images with noise in the band {list(band)}" if band else ""
     caption = (
-        f"The first twelve samples of each arm ({'; '.join(files)}){where}, not selected: "
+        f"The first twelve samples of each arm ({'; '.join(rows)}){where}, not selected: "
         "those in one place begin with the same white noise, and the networks with the same weights."
     )
-    return pages.keep(strips(rows), f"{name}_samples", caption, f"Rows of digits: {', '.join(files)}")
+    return pages.keep(strips(rows), f"{name}_samples", caption, f"Rows of digits: {', '.join(rows)}")
 
 
 def _distances(its: dict[str, Answer], results: Results, lines: list[figures.Effect], axis: str) -> "Figure":
     """Every arm that was run, with the distance of real images in the samples' place."""
     named = [n for a in its.values() for n in (a.contrast.a, a.contrast.b, a.contrast.c, a.contrast.d) if n]
-    arms = [n for n in dict.fromkeys(named) if results.run(n)]
-    values = {_arm(n, results): n for n in arms}
-    floors = {"real images": float(np.mean([results.of(n, f"{PRIMARY}_of_real").mean() for n in arms]))}
+    arms = [n for n in dict.fromkeys(named) if results.has(n)]
+    values, real = {_arm(n, results): n for n in arms}, f"{PRIMARY}_of_real"
+    means = [results.of(n, real).mean() for n in arms if results.has(n, real)]
+    floors = {"real images": float(np.mean(means))} if means else {}
     shown = {label: results.of(n).tolist() for label, n in values.items()}
     return figures.distances(shown, floors, "kernel distance", lines, axis)
 
@@ -160,11 +170,12 @@ def out_of_reach(results: Results) -> str:
     said = []
     for band in results.bands:
         arm, plain = f"omission_{band}_bpm", f"omission_{band}_iso"
-        if results.run(arm) and results.run(plain):
-            floor, distance = results.of(arm, f"{PRIMARY}_of_filtered").mean(), results.of(plain).mean()
+        filtered = f"{PRIMARY}_of_filtered"
+        if results.has(arm, filtered) and results.has(plain):
+            floor, distance = results.of(arm, filtered).mean(), results.of(plain).mean()
             if floor > distance:
                 arms = {"leaving the band out of the noise": arm, "filtering the images": f"omission_{band}_filtered"}
-                others = (f"{what} {results.of(name).mean():.2f}" for what, name in arms.items() if results.run(name))
+                others = (f"{what} {results.of(name).mean():.2f}" for what, name in arms.items() if results.has(name))
                 said.append(
                     f"On band {edges(band)} even real images without the band are further from clean ones, "
                     f"{floor:.2f}, than samples of isotropic noise are, {distance:.2f}, which have its corruption: no "
@@ -176,13 +187,15 @@ def out_of_reach(results: Results) -> str:
 
 def _over_bands(results: Results, names: list[str], measure: str = PRIMARY) -> np.ndarray:
     """A measure of some settings, (seeds, settings): NaN where one was not run."""
-    columns = {name: results.of(name, measure) for name in names if results.run(name)}
+    columns = {name: results.of(name, measure) for name in names if results.has(name, measure)}
     return pd.DataFrame(columns, columns=names).to_numpy(dtype=float)
 
 
 def _rings_picture(its: dict[str, Answer], results: Results, lines: list[figures.Effect], axis: str) -> "Figure":
     """The denoising error of each alpha over that of alpha 0, over the radius."""
-    over = next(a.contrast.over for a in its.values() if a.contrast.kind == "rings" and a.decision)
+    over = next((a.contrast.over for a in its.values() if a.contrast.kind == "rings" and a.decision), None)
+    if over is None:
+        raise InputError("the denoising errors of its arms can't be compared")
     errors = {alpha: results.denoising(name).set_index(["seed", "snr", "radius"]).error for name, alpha in over.items()}
     logs = np.log(pd.DataFrame(errors)).dropna()  # where the schedule reaches the SNR with every noise
     means = logs.sub(logs[0.0], axis=0).groupby(["seed", "radius"]).mean()
@@ -196,41 +209,54 @@ def _rings_picture(its: dict[str, Answer], results: Results, lines: list[figures
 
 def _endpoint(its: dict[str, Answer], results: Results, lines: list[figures.Effect], axis: str) -> "Figure":
     """Differences of learnt scores over sigma."""
-    found = read_json(_file(results, "endpoint"))
-    curves = {
-        "alpha ±0.25 against 0": np.array(found["of_alphas"]),
-        "two seeds of alpha 0": np.array(found["of_seeds"]),
-    }
+    file = _file(results, "endpoint")
+    with reading.of(file):
+        found = read_json(file)
+        sigma = reading.finite("sigma", found["sigma"], None)
+        curves = {
+            label: reading.finite(key, found[key], None, len(sigma))
+            for label, key in (("alpha ±0.25 against 0", "of_alphas"), ("two seeds of alpha 0", "of_seeds"))
+        }
     labels = ("sigma", "relative difference of scores")
-    return figures.curves(found["sigma"], curves, labels, lines, axis, logarithmic=True)
+    return figures.curves(sigma.tolist(), curves, labels, lines, axis, logarithmic=True)
 
 
 def _cost(its: dict[str, Answer], results: Results, lines: list[figures.Effect], axis: str) -> "Figure":
     """Times of a step."""
-    found = read_json(_file(results, "cost"))
-    values = {
-        f"{label}, {noise}": np.multiply(found[key][noise], 1000).tolist()
-        for key, label in (("cost_paper", "paper's U-Net"), ("cost_study", "study's U-Net"))
-        for noise in ("isotropic", "shaped")
-    }
+    file = _file(results, "cost")
+    with reading.of(file):
+        found = read_json(file)
+        values = {
+            f"{label}, {noise}": (reading.finite(f"{noise} of {key}", found[key][noise], None) * 1000).tolist()
+            for key, label in (("cost_paper", "paper's U-Net"), ("cost_study", "study's U-Net"))
+            for noise in ("isotropic", "shaped")
+        }
     return figures.distances(values, {}, "milliseconds a step", lines, axis)
 
 
 def _colored(its: dict[str, Answer], results: Results, lines: list[figures.Effect], axis: str) -> "Figure":
     """Distances by the sampler."""
-    found = read_json(_file(results, "colored"))["distances"]
+    file = _file(results, "colored")
     labels = {"ode": "ddim", "white": "ddpm, white", "paper": "ddpm, colored", "tuned": "ddpm, colored gently"}
     floors = {"real images": float(results.of("tilt_v_iso", f"{PRIMARY}_of_real").mean())}
-    shown = {label: found[arm] for arm, label in labels.items()}
+    with reading.of(file):
+        found = read_json(file)["distances"]
+        shown = {label: reading.finite(arm, found[arm], None).tolist() for arm, label in labels.items()}
     return figures.distances(shown, floors, "kernel distance", lines, axis)
 
 
 def _flicker(its: dict[str, Answer], results: Results, lines: list[figures.Effect], axis: str) -> "Figure":
     """Distances over the number of steps."""
-    found = read_json(_file(results, "flicker"))
-    curves = {f"alpha {alpha}": np.array(values) for alpha, values in found["distances"].items()}
+    file = _file(results, "flicker")
+    with reading.of(file):
+        found = read_json(file)
+        steps = reading.finite("steps", found["steps"], None)
+        curves = {
+            f"alpha {alpha}": reading.finite(f"alpha {alpha}", values, None, len(steps))
+            for alpha, values in found["distances"].items()
+        }
     labels = ("steps of ddim", "kernel distance")
-    return figures.curves(found["steps"], curves, labels, lines, axis, logarithmic=True)
+    return figures.curves(steps.tolist(), curves, labels, lines, axis, logarithmic=True)
 
 
 def _file(results: Results, stem: str) -> Path:

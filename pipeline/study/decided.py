@@ -3,6 +3,7 @@
 Which settings are compared, how, and what is expected stands in that file; the rules are in `pipeline.study.contrasts`.
 """
 
+import itertools
 import math
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -17,6 +18,7 @@ from ruamel.yaml import YAML, YAMLError
 from pipeline.params import Params, Setting
 from pipeline.params.sections import Section
 from pipeline.plan import digits
+from pipeline.study import reading
 from pipeline.study.contrasts import (
     CONTRADICTED,
     PART,
@@ -161,42 +163,62 @@ class Results:
         return self._setting(name).report("evaluate", ending)
 
     def run(self, name: str) -> bool:
-        """Whether a setting was measured, with the parameters as they are."""
-        return self.params.measured(self._setting(name))
+        """Whether a setting was measured, with the parameters as they are, and it can be read that it was."""
+        try:
+            return not self.lacking(name)
+        except InputError:
+            return False
 
     def lacking(self, name: str) -> str:
         """Why a setting does not count as run; empty where it does."""
-        if self.run(name):
+        if self.params.measured(self._setting(name)):
             return ""
         return f"{name} (there with other parameters)" if self._report(name, "seeds.json").is_file() else name
 
-    def has(self, name: str, measure: str, at: float) -> bool:
-        """Whether a setting has a measure at a share of its training."""
-        detail = read_json(self._report(name, "seeds.json"))
-        return measure + _ending(detail, at) in detail["per_seed"]
+    def has(self, name: str, measure: str = PRIMARY, at: float = 1.0) -> bool:
+        """Whether a setting was measured, and has a measure at a share of its training."""
+        try:
+            return self.run(name) and len(self.of(name, measure, at)) > 0
+        except InputError:
+            return False
 
     def of(self, name: str, measure: str = PRIMARY, at: float = 1.0) -> pd.Series:
         """A measure of a setting at a share of its training, by seed."""
-        detail = read_json(self._report(name, "seeds.json"))
-        values = detail["per_seed"].get(measure + _ending(detail, at))
-        if values is None:
+        file = self._report(name, "seeds.json")
+        found = read_json(file, seeds=list, per_seed=dict)
+        ending = "" if at == 1 else f"_step_{round(at * self._checkpoints(name)[-1])}"
+        if measure + ending not in found["per_seed"]:
             raise InputError(f"{name} has no {measure} at {at:g} of its training")
-        return pd.Series(values, detail["seeds"], dtype=float)
+        found = reading.detail(self._setting(name), [measure + ending])
+        return pd.Series(found["per_seed"][measure + ending], found["seeds"], dtype=float)
 
     def denoising(self, name: str, at: float = 1.0) -> pd.DataFrame:
-        """The denoising error of a setting at a share of its training: seed, snr, radius, error."""
-        rows = pd.read_csv(self._report(name, "denoising.csv"))
-        return rows[rows.step == round(at * rows.step.max())]
+        """The denoising error of a setting at a share of its training: seed, snr, radius, error.
+
+        Each is above 0, and every seed and checkpoint has the same: which ratios a schedule reaches is no network's.
+        """
+        file, steps = self._report(name, "denoising.csv"), self._checkpoints(name)
+        rows = reading.table(file, "seed", "step", "snr", "radius", "error")
+        with reading.of(file):
+            whole = rows.pivot(index=["snr", "radius"], columns=["seed", "step"], values="error")
+            asked = set(itertools.product(reading.detail(self._setting(name), [])["seeds"], steps))
+            if set(whole) != asked or whole.isna().any(axis=None):
+                raise InputError("it lacks errors of a seed or a checkpoint; run the stage that writes it again")
+            if not (rows.error > 0).all():
+                raise InputError(f"it has an error of {rows.error.min():g}; it must be above 0")
+        return rows[rows.step == round(at * steps[-1])]
+
+    def _checkpoints(self, name: str) -> list[int]:
+        """The steps of a training at which it was measured; the last is its end."""
+        file = self._report(name, "seeds.json")
+        run = read_json(file, run=dict)["run"]
+        with reading.of(file):
+            return [int(step) for step in reading.finite("checkpoints", run["checkpoints"], None)]
 
     @cached_property
     def bands(self) -> list[str]:
         """The names of the bands, such as 04_05."""
         return [f"{digits(low)}_{digits(high)}" for low, high in written().arms["omission"]["bands"]]
-
-
-def _ending(detail: dict, at: float) -> str:
-    """Of the names of what was measured at a share of the training."""
-    return "" if at == 1 else f"_step_{round(at * detail['run']['checkpoints'][-1])}"
 
 
 def compared(stage: str) -> dict[str, float]:
@@ -269,8 +291,9 @@ def _recorded(contrast: Contrast, params: Params) -> list[float]:
     if not isinstance(entry, dict) or not {"effects", "why"} & entry.keys():
         raise InputError(f"{file} has no {contrast.measure}")
     if "effects" not in entry:  # the stage says why
-        raise InputError(entry["why"])
-    return entry["effects"]
+        raise InputError(str(entry["why"]))
+    with reading.of(file):
+        return reading.finite(f"effects of {contrast.measure}", entry["effects"], None).tolist()
 
 
 def logarithms(what: str, distances: pd.Series) -> pd.Series:
@@ -299,6 +322,8 @@ def _rings(contrast: Contrast, results: Results, at: float) -> dict[str, list[fl
         rows = {alpha: table[inside(table.radius)] for alpha, table in tables.items()}
         logs = {a: np.log(t.set_index(["seed", "snr", "radius"]).error) for a, t in rows.items()}
         common = pd.DataFrame(logs).dropna()  # where the schedule reaches the SNR with every noise
+        if common.empty:
+            raise InputError(f"there is no error in {part} that all of {', '.join(contrast.over)} have")
         means = common.groupby(level="seed").mean()
         found[part] = _slopes({alpha: means[alpha] for alpha in means})
     return found
@@ -311,17 +336,18 @@ def _slopes(by_alpha: dict[float, pd.Series]) -> list[float]:
 
 def answer(name: str, contrast: Contrast, results: Results, at: float = 1.0) -> Answer:
     """The verdict on a contrast, before any correction."""
-    if contrast.kind == "recorded":
-        file = recorded(contrast, results.params)
-        missing = [] if file.exists() else [f"stage {file.stem}"]
-    else:
-        missing = [lacks for s in settings_of(contrast, results.bands) if (lacks := results.lacking(s))]
-    if missing:
-        return Answer(name, contrast, None, why=f"missing: {', '.join(missing[:3])}{', ...' if missing[3:] else ''}")
     try:
+        if contrast.kind == "recorded":
+            file = recorded(contrast, results.params)
+            missing = [] if file.exists() else [f"stage {file.stem}"]
+        else:
+            missing = [lacks for s in settings_of(contrast, results.bands) if (lacks := results.lacking(s))]
+        if missing:
+            why = f"missing: {', '.join(missing[:3])}{', ...' if missing[3:] else ''}"
+            return Answer(name, contrast, None, why=why)
         found = effects(contrast, results, at)
         return Answer(name, contrast, judged(contrast, found), tuple(found))
-    except InputError as error:  # such as a distance that has no logarithm: the other contrasts have their answers
+    except InputError as error:  # a file that is damaged, no logarithm: the other contrasts have their answers
         return Answer(name, contrast, None, why=str(error), failed=True)
 
 
@@ -379,7 +405,9 @@ def pilot(results: Results, power: Power) -> Pilot:
 
     for name in (name for pair in power.pairs for name in pair):
         logarithms(f"{PRIMARY} of {name}", results.of(name))
-    effects = [np.log(results.of(a) / results.of(b)).to_numpy() for a, b in power.pairs]
+    effects = [np.log(results.of(a) / results.of(b)).dropna().to_numpy() for a, b in power.pairs]
+    if any(len(x) < 2 for x in effects):
+        raise InputError("a pair of arms has fewer than two seeds in common")
     freedom = sum(len(x) - 1 for x in effects)
     spread = math.sqrt(sum(np.square(x - x.mean()).sum() for x in effects) / freedom)
     upper = spread * math.sqrt(freedom / chi2.ppf(0.1, freedom))

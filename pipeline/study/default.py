@@ -10,7 +10,7 @@ from PIL import Image
 
 from pipeline import params as parameters
 from pipeline.params import Params, Setting
-from pipeline.study import results, verdicts
+from pipeline.study import reading, results, verdicts
 from pipeline.study.pages import sentence
 from sagd.noise.base import Noise
 from sagd.noise.grid import cycles
@@ -64,12 +64,12 @@ class Study:
 def read() -> Study:
     """Read the study from params.yaml and reports/."""
     params = parameters.load()
-    detail = read_json(params.setting(None).report("evaluate", "seeds.json"))
-    names = detail["names"]
-    measured = [read_json(setting.report("evaluate", "json")) for setting in params.drawn]
-    label = names["kid"] if all(f"{names['kid']}_of_real" in found for found in measured) else names["fid"]
+    of_seeds = reading.detail(params.setting(None))
+    with reading.of(params.setting(None).report("evaluate", "seeds.json")):
+        frechet, kernel = (str(of_seeds["names"][family]) for family in ("fid", "kid"))
+    label = kernel if all(f"{kernel}_of_real" in reading.summary(setting) for setting in params.drawn) else frechet
     record = read_json(params.setting(None).prepared_record)
-    return Study(params, results.table(params, label), label, detail, record)
+    return Study(params, results.table(params, label), label, of_seeds, record)
 
 
 def how_measured(study: Study) -> str:
@@ -221,7 +221,9 @@ def _omission(study: Study, data: str) -> Omission:
     edges = first.corrupt.band
     assert edges is not None  # as the data are not clean
     curves = {
-        f"{_line(REMEDIES[frame.arm[name]])} ({name})": pd.read_csv(s.report("evaluate", "rapsd.csv"))
+        f"{_line(REMEDIES[frame.arm[name]])} ({name})": reading.table(
+            s.report("evaluate", "rapsd.csv"), "radius", "held_out", "samples"
+        )
         for name, s in settings.items()
     }
     band = [edge * cycles(first.corrupt.units) for edge in edges]
@@ -303,7 +305,7 @@ def noises(study: Study) -> dict[str, Noise]:
 
 def losses(study: Study) -> dict[str, pd.DataFrame]:
     """The training loss of each setting."""
-    return {s.title: pd.read_csv(s.report("train", "csv")) for s in study.params.all_settings}
+    return {s.title: reading.table(s.report("train", "csv"), "step", "loss") for s in study.params.all_settings}
 
 
 def data_text(study: Study) -> str:

@@ -9,6 +9,7 @@ old one.
 from pathlib import Path
 
 from pipeline.params import Params
+from sagd.errors import InputError
 from sagd.runtime.download import digest
 from sagd.runtime.files import read_json
 
@@ -37,12 +38,20 @@ def note(params: Params) -> str:
 
 
 def left_out(params: Params) -> str:
-    """Which results are of other parameters, in Markdown; empty if none is."""
-    found = [s.title for s in params.drawn if s.report("evaluate", "seeds.json").is_file() and not params.measured(s)]
-    if not found:
-        return ""
-    named = ", ".join(found[:3]) + (", ..." if found[3:] else "")
-    return f"**Left out:** results of {len(found)} settings ({named}), as their parameters were others."
+    """Which results are of other parameters, or damaged, in Markdown; empty if none is."""
+    found: dict[str, list[str]] = {}
+    for setting in params.drawn:
+        if setting.report("evaluate", "seeds.json").is_file():
+            try:
+                why = "" if params.measured(setting) else "their parameters were others"
+            except InputError:
+                why = "they can't be read"
+            found.setdefault(why, []).append(setting.title)
+    return " ".join(
+        f"**Left out:** results of {len(titles)} settings ({', '.join(titles[:3])}{', ...' if titles[3:] else ''}), "
+        f"as {why}."
+        for why, titles in found.items() if why
+    )  # fmt: skip
 
 
 def _noted(params: Params) -> dict:

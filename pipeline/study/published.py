@@ -17,11 +17,10 @@ from torch import Tensor
 from pipeline.params import Params
 from pipeline.plan import code, digits
 from pipeline.run import timings
-from pipeline.study import earlier
+from pipeline.study import earlier, reading
 from pipeline.study.pages import folded, keep, table
 from pipeline.study.verdicts import number
 from sagd.figures import study
-from sagd.runtime.files import read_json
 
 FOLDER = Path("published")  # from paper/
 # What the paper shows, and the settings that it takes: a pattern for ONLY of `make paper`.
@@ -67,9 +66,10 @@ def cells(params: Params) -> pd.DataFrame:
     for setting in params.settings:
         row: dict[str, Any] = {"setting": setting.name, "group": setting.group, "noise": setting.noise, "run": False}
         row["command"] = f"cd paper && dvc repro measure@{setting.name if setting.name in stages else setting.group}"
-        files = [setting.report("evaluate", ending) for ending in ("json", "seeds.json")]
         if params.measured(setting):
-            row |= {"run": True, **_measured(*map(read_json, files))}
+            found = reading.summary(setting), reading.detail(setting)
+            with reading.of(setting.report("evaluate", "seeds.json").parent):
+                row |= {"run": True, **_measured(*found)}
             if setting.title in old:
                 row["measured"] += f", {old[setting.title]}"
             row["images"] = setting.train.steps * setting.train.batch_size

@@ -10,7 +10,7 @@ from pathlib import Path
 from pipeline import params as parameters
 from pipeline.params import Params, Setting
 from pipeline.run import timings
-from pipeline.study import results
+from pipeline.study import reading, results
 from sagd.errors import InputError
 from sagd.runtime.files import read_json, write_json
 
@@ -53,12 +53,11 @@ def measured(params: Params) -> dict[str, dict]:
     """Of each setting what makes it, and every number of every seed."""
     found = {}
     for setting in params.drawn:
-        detail = read_json(setting.report("evaluate", "seeds.json"))
-        result = read_json(setting.report("evaluate", "json"))
-        numbers = {k: v for k, v in detail["per_seed"].items() if not k.endswith("_se")}  # results, not their errors
+        of_seeds, result = reading.detail(setting), reading.summary(setting)
+        numbers = {k: v for k, v in of_seeds["per_seed"].items() if not k.endswith("_se")}  # results, not their errors
         found[setting.title] = {
             "made": _made(setting),
-            "seeds": detail["seeds"],
+            "seeds": of_seeds["seeds"],
             "numbers": numbers,
             "errors": {name: _error(name, numbers[name], result) for name in numbers},
         }
@@ -93,7 +92,12 @@ def compare() -> Comparison | None:
     """This run beside the reference; None where there is no reference."""
     if not FILE.is_file():
         return None
-    reference, here = read_json(FILE), measured(parameters.load())
+    here = measured(parameters.load())
+    with reading.of(FILE):
+        return _beside(read_json(FILE), here)
+
+
+def _beside(reference: dict, here: dict[str, dict]) -> Comparison:
     found = Comparison(reference=reference["machines"], here=_machines())
     found.missing = [title for title in reference["settings"] if title not in here]
     for title, ours in here.items():

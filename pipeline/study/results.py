@@ -6,6 +6,7 @@ import json
 import pandas as pd
 
 from pipeline.params import Params, Setting
+from pipeline.study import reading
 from sagd.noise.base import Noise
 from sagd.operators import OPERATORS, from_dict
 from sagd.runtime.files import read_json
@@ -13,7 +14,9 @@ from sagd.runtime.files import read_json
 
 def noise_of(setting: Setting) -> Noise:
     """The noise that a setting was trained with, as `encode` wrote it."""
-    return from_dict(read_json(setting.report("encode", "json"))["noise"])
+    file = setting.report("encode", "json")
+    with reading.of(file):
+        return from_dict(read_json(file, noise=dict)["noise"])
 
 
 # What reads better than an operator's name and its keys.
@@ -81,7 +84,9 @@ def arm(setting: Setting) -> str:
         return "filtered"
     if setting.noise.operator == "isotropic":
         return "isotropic"
-    reached = read_json(setting.report("encode", "json"))["corrupted_frequencies"]["reached_by_the_noise"]
+    file = setting.report("encode", "json")
+    with reading.of(file):
+        reached = read_json(file)["corrupted_frequencies"]["reached_by_the_noise"]
     if reached:
         return "other"
     return "projected" if setting.train.project else "literal"
@@ -116,8 +121,10 @@ def table(params: Params, distance: str) -> pd.DataFrame:
     """
     rows = []
     for setting in params.drawn:
-        result = read_json(setting.report("evaluate", "json"))
-        detail = read_json(setting.report("evaluate", "seeds.json"))
+        result, of_seeds = reading.summary(setting), reading.detail(setting)
+        with reading.of(setting.report("evaluate", "seeds.json")):
+            of = {"per_seed": distance} | {part: part for part in ("pixels_mean", "pixels_dc", "pixels_rest")}
+            measures = {column: of_seeds["per_seed"][name] for column, name in of.items()}
         rows.append(
             {
                 "setting": setting.title,
@@ -133,12 +140,11 @@ def table(params: Params, distance: str) -> pd.DataFrame:
                 "sample_se": result[f"{distance}_sample_se"],
                 "real": result[f"{distance}_of_real"],
                 "filtered": result.get(f"{distance}_of_filtered"),
-                "per_seed": detail["per_seed"][distance],
-                **{part: detail["per_seed"][part] for part in ("pixels_mean", "pixels_dc", "pixels_rest")},
+                **measures,
                 "measured": result,
-                "caveats": detail["caveats"],
-                "seeds": len(detail["seeds"]),
-                "seed_list": detail["seeds"],
+                "caveats": of_seeds["caveats"],
+                "seeds": len(of_seeds["seeds"]),
+                "seed_list": of_seeds["seeds"],
                 "samples": result["samples_per_seed"],
             }
         )

@@ -7,10 +7,10 @@ import pandas as pd
 
 from pipeline import params as parameters
 from pipeline.params import Params
-from pipeline.study import results
+from pipeline.study import reading, results
 from pipeline.study.theory import STATISTICS, curve
 from pipeline.study.verdicts import Interval, difference, interaction, judged, number, paired
-from sagd.runtime.files import read_json, read_tensors
+from sagd.runtime.files import read_tensors
 
 # A setting's name is that of its noise, then of its training, then of its start: `plw_m006_v, marginal`.
 NOISES = {"plw_m006": "-0.06", "iso": "0", "plw_p006": "+0.06"}
@@ -69,8 +69,10 @@ class Networks:
 def read() -> Networks:
     """Read the study from theory/."""
     params = parameters.load()
-    detail = read_json(params.settings[0].report("evaluate", "seeds.json"))
-    return Networks(params, results.table(params, detail["names"]["fid"]), detail)
+    of_seeds = reading.detail(params.settings[0])
+    with reading.of(params.settings[0].report("evaluate", "seeds.json")):
+        frechet = str(of_seeds["names"]["fid"])
+    return Networks(params, results.table(params, frechet), of_seeds)
 
 
 def words(name: str, against: str | None = None) -> str:

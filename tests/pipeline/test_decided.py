@@ -13,11 +13,14 @@ from ruamel.yaml import YAML
 from pipeline import params as parameters
 from pipeline.plan import decided as arms
 from pipeline.study import decided
-from pipeline.study.answers import heading, outcome, power, sentence
+from pipeline.study.answers import arms as arms_of
+from pipeline.study.answers import heading, outcome, power, ran, sentence
+from pipeline.study.claims import picture
 from pipeline.study.contrasts import CONTRADICTED, EQUIVALENT, PART, SUPPORTED, UNDECIDED, decide
 from pipeline.study.decided import (
     FAILED,
     NOT_RUN,
+    PRIMARY,
     Answer,
     Contrast,
     Results,
@@ -235,3 +238,94 @@ def test_a_stage_depends_on_the_networks_that_its_contrasts_name(question):
     needed = {setting for contrast in written(FILE).questions[question].contrasts.values() for setting in contrast.over}
     trained = "artifacts/${profile}/train/"
     assert {Path(d).name for d in stages[question]["deps"] if d.startswith(trained)} == needed
+
+
+def changed(path, **content):
+    path.write_text(json.dumps(json.loads(path.read_text()) | content))
+
+
+DAMAGES = {  # of evaluate.seeds.json
+    "empty": lambda path: path.write_text(""),
+    "cut off": lambda path: path.write_text(path.read_text()[:-50]),
+    "not UTF-8": lambda path: path.write_bytes(b"\xff\xfe\x00"),
+    "made a list": lambda path: changed(path, made=["seeds"]),
+    "no per_seed": lambda path: changed(path, per_seed=None),
+    "per_seed a list": lambda path: changed(path, per_seed=[1.0] * 8),
+    "a seed without a value": lambda path: changed(path, per_seed={PRIMARY: [1.0] * 7}),
+    "a word": lambda path: changed(path, per_seed={PRIMARY: [1.0] * 7 + ["1.0"]}),
+    "nested": lambda path: changed(path, per_seed={PRIMARY: [[1.0]] * 8}),
+    "a scalar": lambda path: changed(path, per_seed={PRIMARY: 2.0}),
+    "not finite": lambda path: changed(path, per_seed={PRIMARY: [1.0] * 7 + [float("nan")]}),
+    "other seeds": lambda path: changed(path, seeds=[*range(1, 9)]),
+    "seeds twice": lambda path: changed(path, seeds=[0] * 8),
+    "no such measure": lambda path: changed(path, per_seed={}),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_what_is_damaged_takes_its_own_contrast_and_no_more(study, damage):
+    """Of the page too: pictures, tables and what is told of the runs are made of what can be read."""
+    results = study(lambda name: 1.0, only=lambda name: name.startswith(("tilt_eps", "tilt_v")))
+    path = results.params.setting("tilt_eps_iso").report("evaluate", "seeds.json")
+    DAMAGES[damage](path)
+    contrasts = written().questions["tilt"].contrasts
+    its = {name: answer(name, contrasts[name], results) for name in ("listing", "v_listing")}
+    assert its["listing"].verdict == FAILED and its["v_listing"].verdict == EQUIVALENT
+    assert (str(path) if damage != "no such measure" else "tilt_eps_iso has no kd_classifier") in its["listing"].why
+    assert "could not be computed" in heading("tilt", written().questions["tilt"], its).lower()
+    assert "<img" in picture("tilt", its, results).data
+    assert "tilt_v_iso" in arms_of(its, results).data and "settings were run" in ran(results)
+
+
+ROWS = {  # of evaluate.denoising.csv, by its lines
+    "none": lambda lines: [],
+    "the header alone": lambda lines: lines[:1],
+    "a seed less": lambda lines: [line for line in lines if not line.startswith(b"0,")],
+    "cut off": lambda lines: lines[:-3],
+    "cut off in a number": lambda lines: [*lines[:-1], lines[-1][:-4]],
+    "a word": lambda lines: [*lines[:-1], b"0,3000,1.0,0.6,none\n"],
+    "not UTF-8": lambda lines: [*lines[:-1], b"\xff\n"],
+    "negative": lambda lines: [*lines[:-1], re.sub(rb"[^,]+$", b"-0.5\n", lines[-1])],
+    "not finite": lambda lines: [*lines[:-1], re.sub(rb"[^,]+$", b"nan\n", lines[-1])],
+    "a row twice": lambda lines: [*lines, lines[-1]],
+}
+
+
+@pytest.mark.parametrize("damage", [*ROWS, "missing"])
+def test_denoising_errors_that_are_damaged_are_not_left_out(study, damage):
+    tilted = study(lambda name: 1.0, lambda a, r, at: np.exp(a * (0.3 if r < 0.2 else -0.4)), spectra)
+    path = tilted.params.setting("spectrum_iso").report("evaluate", "denoising.csv")
+    if damage == "missing":
+        path.unlink()
+    else:
+        path.write_bytes(b"".join(ROWS[damage](path.read_bytes().splitlines(keepends=True))))
+    for name in ("rings", "fading"):
+        found = answer(name, written().questions["spectrum"].contrasts[name], tilted)
+        assert found.verdict == FAILED and str(path) in found.why
+
+
+def spectra(name):
+    return name.startswith("spectrum")
+
+
+@pytest.mark.parametrize("effects", [None, 0.5, "down", [[1.0], [2.0]], [0.5], [0.1, "0.2"], [0.1, float("nan")], {}])
+def test_effects_of_a_stage_that_are_none_are_told(study, effects):
+    results = study(lambda name: 1.0, only=lambda name: False)
+    (contrast,) = (c for c in written().questions["flicker"].contrasts.values() if c.measure == "flicker_fewer")
+    file = decided.recorded(contrast, results.params)
+    file.parent.mkdir(parents=True)
+    file.write_text(json.dumps({"flicker_fewer": {"effects": effects}}))
+    found = answer("fewer", contrast, results)
+    assert found.verdict == FAILED and ("flicker_fewer is" in found.why or "two or more" in found.why)
+
+
+def test_a_picture_that_cannot_be_drawn_is_told(study):
+    """What a stage has decided stays, though what it drew beside is gone."""
+    results = study(lambda name: 1.0, only=lambda name: False)
+    (contrast,) = (c for c in written().questions["flicker"].contrasts.values() if c.measure == "flicker_fewer")
+    file = decided.recorded(contrast, results.params)
+    file.parent.mkdir(parents=True)
+    file.write_text(json.dumps({"flicker_fewer": {"effects": [0.1, 0.2]}, "steps": [5, 10], "distances": {"0": [[1]]}}))
+    its = {"fewer": answer("fewer", contrast, results)}
+    said = picture("flicker", its, results).data
+    assert its["fewer"].decision and "could not be drawn" in said and str(file) in said
