@@ -65,7 +65,7 @@ def radius(size: Size, grid: Grid = "fftfreq") -> Tensor:
 def float64(name: str, values: Any) -> Tensor:
     """Real numbers as a tensor on the CPU; InputError where they are none, such as text or complex numbers."""
     if "complex" not in str(getattr(values, "dtype", "")):
-        with contextlib.suppress(TypeError, ValueError, RuntimeError):
+        with contextlib.suppress(TypeError, ValueError, RuntimeError, OverflowError):
             return torch.as_tensor(values, dtype=torch.float64, device="cpu")
     raise InputError(f"{name} is {shortened(repr(values), 60)}; it must be an array of real numbers")
 

@@ -5,14 +5,24 @@ last two for images, as in the paper, the last one for signals (..., L), the las
 Leading axes (batch, channel) are independent.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from numbers import Integral, Real
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
-from sagd.errors import InputError, check_alike, check_flag, check_floating, check_number, check_whole, one_of
+from sagd.errors import (
+    InputError,
+    check_alike,
+    check_flag,
+    check_floating,
+    check_number,
+    check_whole,
+    one_of,
+    shortened,
+)
 from sagd.noise.devices import Keeps, double
 from sagd.noise.grid import Size, float64, mirror
 from sagd.noise.randomness import check_generator
@@ -47,6 +57,9 @@ class Spectrum(Keeps):
 
     def __post_init__(self) -> None:
         w = float64("a weight", self.weight)
+        if not isinstance(self.recipe, Mapping) or "operator" not in self.recipe:
+            said = shortened(repr(self.recipe), 60)
+            raise InputError(f"recipe is {said}; it must name the operator, as what to_dict gives does")
         check_flag("per_sample", self.per_sample)
         if (
             not 1 <= w.ndim <= 3
@@ -301,5 +314,14 @@ def normalized(weight: Tensor, normalize: Normalize, recipe: dict) -> Spectrum:
     if normalize != "none" and (symmetric > 0).any() and torch.isfinite(symmetric).all():
         flat = bool(symmetric.min() >= symmetric.max() * (1 - 1e-14))  # then it is exactly white
         weight = torch.ones_like(symmetric) if flat else symmetric * symmetric.square().mean().rsqrt()
-    recipe = {**recipe, "size": list(recipe["size"]), "normalize": normalize}
+    recipe = {key: _plain(value) for key, value in recipe.items()} | {"normalize": normalize}
     return Spectrum(weight, per_sample=normalize == "sample", recipe=recipe)
+
+
+def _plain(value: Any) -> Any:
+    """A number, or a list of some, as Python's own: those of NumPy are not for JSON."""
+    if isinstance(value, list | tuple):
+        return [v if isinstance(v, list) else _plain(v) for v in value]
+    if isinstance(value, Real) and not isinstance(value, bool):
+        return int(value) if isinstance(value, Integral) else float(value)
+    return value

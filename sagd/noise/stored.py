@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from sagd.errors import InputError
-from sagd.noise.base import Noise
+from sagd.noise.base import Noise, check_noise
 from sagd.noise.spectrum import Spectrum
 from sagd.noise.varying import Varying
 from sagd.runtime.files import read_tensors, write_tensors
@@ -19,6 +19,7 @@ from sagd.runtime.files import read_tensors, write_tensors
 
 def save(path: Path | str, noise: Noise) -> None:
     """Write a noise to a safetensors file, float64."""
+    check_noise(noise)
     write_tensors(path, noise.tensors())
 
 

@@ -1,17 +1,16 @@
 """Operators: each makes a `Spectrum` from a few numbers. A new one is one file here, with a function of its name."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import FunctionType
 from typing import cast
 
-import torch
 from torch import Tensor
 
-from sagd.errors import InputError
+from sagd.errors import InputError, shortened
 from sagd.noise.base import Noise
-from sagd.noise.grid import Size
+from sagd.noise.grid import Size, float64
 from sagd.noise.spectrum import Spectrum
 from sagd.noise.varying import Varying
 from sagd.operators._colours import colour
@@ -72,6 +71,11 @@ def build(
     InputError
         An unknown operator or argument, a bad value, a mistake in the user's file; in one line.
     """
+    if not isinstance(name, str):
+        raise InputError(f"operator is {shortened(repr(name), 60)}; it must be a name, such as 'power_law'")
+    if not isinstance(arguments, Mapping | None):
+        said = shortened(repr(arguments), 60)
+        raise InputError(f"arguments of operator {name} are {said}; they must be a dict, such as {{'alpha': -0.5}}")
     users = ":" in name
     operator = own(name, folder, "operator") if users else OPERATORS[name]
     arguments = dict(arguments or {})
@@ -101,6 +105,9 @@ def from_dict(description: dict) -> Noise:
     InputError
         An operator that is unknown, an argument that is missing, unknown or wrong.
     """
+    if not isinstance(description, Mapping):
+        said = shortened(repr(description), 60)
+        raise InputError(f"the description of a noise is {said}; it must be a dict, as to_dict gives")
     arguments = dict(description)
     name = arguments.pop("operator", None)
     try:
@@ -112,12 +119,12 @@ def from_dict(description: dict) -> Noise:
 
 
 def _custom(weight: list, per_sample: bool = False) -> Spectrum:
-    return Spectrum(torch.tensor(weight, dtype=torch.float64, device="cpu"), per_sample)
+    return Spectrum(float64("a weight", weight), per_sample)
 
 
 def _varying(first: dict, last: dict, alpha_bar: list) -> Varying:
     ends = [cast(Spectrum, from_dict(end)) for end in (first, last)]  # or Varying refuses them
-    return Varying(ends[0], ends[1], torch.tensor(alpha_bar, dtype=torch.float64, device="cpu"))
+    return Varying(ends[0], ends[1], float64("alpha_bar", alpha_bar))
 
 
 OWN: dict[str, Callable[..., Noise]] = {"custom": _custom, "varying": _varying}  # noises that no operator makes
