@@ -6,15 +6,17 @@ from itertools import pairwise
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from sagd.errors import InputError, check_number, check_whole, one_of, shortened
+from sagd.errors import InputError, check_number, check_whole, one_of, plainly, shortened
 from sagd.noise.grid import Size, radius
 from sagd.noise.spectrum import Normalize, Spectrum, normalized
+from sagd.operators._upsampling import Upsampling
 
 MOST = 10_000  # iterations: as many take a second or so; the last that could matter come long before
+WIDEST = 4096  # of a side, under random ratios: there are about as many grids, and each has as many that follow it
 RATIO = (2.0, 4.0)  # between which a random ratio is uniform
+_UPSAMPLING = Upsampling()
 
 
 def pyramid(
@@ -61,12 +63,15 @@ def pyramid(
     except InputError:
         raise InputError(f"shrink is {shortened(repr(shrink), 60)}; it must be random, or a number above 1") from None
     full = tuple(radius(size).shape)
+    if shrink == "random" and max(full) > WIDEST:
+        raise InputError(f"size is {full}; under random ratios a side has {plainly(WIDEST)} pixels at most")
+    shrunk = functools.cache(_shrunk)  # of kohya's, each grid of an iteration becomes the same ones
     variances: dict[Size, float] = defaultdict(float)  # of the noise on each grid
     grids: dict[Size, float] = {full: 1.0}  # of one iteration, each with its probability
     for i in range(iterations):
         coarser: dict[Size, float] = defaultdict(float)
         for grid, probability in grids.items():
-            for small, share in _shrunk(full if sizes == "kohya" else grid, i, shrink).items():
+            for small, share in shrunk(full if sizes == "kohya" else grid, i, shrink).items():
                 coarser[small] += probability * share
                 variances[small] += probability * share * discount ** (2 * i)
         grids = {grid: probability for grid, probability in coarser.items() if min(grid) > 1}
@@ -96,15 +101,7 @@ def _shrunk(size: Size, i: int, shrink: float | str) -> dict[Size, float]:
 
 def _upsampled(variances: dict[Size, float], size: Size) -> Tensor:
     """E |F u|^2 of noise u that is upsampled from grids: for each grid, a product over the axes."""
-    rows = functools.cache(_rows)  # for this call: sizes differ, and nothing made under another default may stay
     terms: list = [torch.tensor(list(variances.values()), dtype=torch.float64, device="cpu"), [0]]
     for axis, n in enumerate(size):
-        terms += [torch.stack([rows(grid[axis], n) for grid in variances]), [0, axis + 1]]
+        terms += [torch.stack([_UPSAMPLING.power(grid[axis], n) for grid in variances]), [0, axis + 1]]
     return torch.einsum(*terms, [*range(1, len(size) + 1)])
-
-
-def _rows(n: int, into: int) -> Tensor:
-    """E |F u|^2 of n white pixels, upsampled to u (into,): the sum over the rows of the upsampling."""
-    pixels = torch.eye(n, dtype=torch.float64, device="cpu")[:, None]
-    rows = F.interpolate(pixels, size=into, mode="linear", align_corners=False)
-    return torch.fft.fft(rows[:, 0], norm="ortho").abs().square().sum(0)

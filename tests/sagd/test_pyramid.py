@@ -11,6 +11,7 @@ import torch.nn.functional as F
 
 import sagd
 from sagd.operators import from_dict
+from sagd.operators._upsampling import banded, by_row
 
 SIZES = [(8, 8), (7, 9), (6, 5), (16,), (9,), (4, 6, 5)]
 MODES = {1: "linear", 2: "bilinear", 3: "trilinear"}
@@ -136,6 +137,17 @@ def test_what_the_diagonal_leaves_out_is_as_stated(sizes, iterations, discount):
     assert (variance.max() / variance.mean()).item() == pytest.approx(most, abs=0.01)
     weight = sagd.pyramid((n, n), iterations, discount, sizes=sizes).weight.square()
     assert weight[0, 0].item() == pytest.approx(boost, rel=0.005)
+
+
+@pytest.mark.parametrize(("n", "into"), [(1, 8), (2, 9), (5, 12), (12, 12), (11, 12), (17, 100)])
+def test_large_sides_are_upsampled_as_small_ones(n, into):
+    torch.testing.assert_close(banded(n, into), by_row(n, into), atol=1e-13, rtol=1e-13)
+
+
+def test_a_side_too_wide_to_try_all_ratios_is_refused():
+    with pytest.raises(sagd.InputError, match=r"size is \(5000,\); under random ratios a side has 4,096 pixels"):
+        sagd.pyramid((5000,))
+    assert sagd.pyramid((5000,), shrink=2).size == (5000,)
 
 
 @pytest.mark.parametrize("arguments", [{"iterations": 1}, {"discount": 0.0}])
