@@ -3,16 +3,15 @@
 It needs no samples and no features, and says directly which frequencies a network has learnt.
 """
 
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
-from sagd.errors import InputError
+from sagd.errors import InputError, check_floating, check_number, check_whole, shortened
 from sagd.formulations.base import Predict, predicted
 from sagd.formulations.diffusion import Diffusion
-from sagd.noise.base import Noise
+from sagd.noise.base import Noise, check_noise
 from sagd.noise.devices import double
 from sagd.noise.grid import ring_means
 from sagd.runtime.parallel import blocks, concurrently
@@ -63,14 +62,19 @@ def denoising_errors(
         Varying noise, or fewer than two images; ratios that are not above 0; data or a network's output that are not
         finite.
     """
+    check_noise(noise)
+    check_floating("x0", x0)
     if not noise.constant or len(x0) < 2:
         raise InputError(f"denoising takes constant noise and two images or more; there are {len(x0)}")
-    if x0.ndim != 4 or not x0.is_floating_point():
+    if x0.ndim != 4:
         raise InputError(f"x0 has shape {tuple(x0.shape)} and type {x0.dtype}; it must be (N, C, H, W) of real numbers")
-    if not snrs or not all(0 < snr < math.inf for snr in snrs):
-        raise InputError(f"snrs are {snrs}; they must be above 0, one or more")
-    if batch_size < 1:
-        raise InputError(f"batch_size is {batch_size}; it must be 1 or more")
+    if not isinstance(snrs, Sequence) or not snrs:
+        raise InputError(f"snrs are {shortened(repr(snrs), 60)}; they must be a sequence of numbers above 0")
+    for snr in snrs:
+        check_number("an entry of snrs", snr, above=0)
+    check_whole("batch_size", batch_size, 1)
+    if not isinstance(generator, torch.Generator):
+        raise InputError(f"generator is {shortened(repr(generator), 60)}; it must be a torch.Generator")
     schedule, size = diffusion.schedule, tuple(x0.shape[-2:])
     x0 = noise.project(x0)
     spectrum = noise.at(0)

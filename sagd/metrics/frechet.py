@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from sagd.errors import InputError, check_whole, needs, shortened
-from sagd.metrics.checks import BLOCK, LARGEST, check_array, check_rows
+from sagd.metrics.checks import BLOCK, LARGEST, check_array, check_rng, check_rows
 from sagd.runtime.files import BROKEN, entry, read_array, regular
 from sagd.runtime.parallel import blocks
 
@@ -182,6 +182,7 @@ def frechet_distance_infinity(
     """
     check_array("features", features)
     check_whole("points", points, 3)
+    check_rng(rng, "choice")
     n = len(features)
     if n < 10:
         raise InputError(f"{n} samples; the extrapolation needs 10 or more")
@@ -214,6 +215,7 @@ def bootstrap_error(
     """
     check_whole("n", n, 1)
     check_whole("replicates", replicates, 2)
+    check_rng(rng, "integers")
     values = []
     for _ in range(replicates):
         values.append(statistic(np.bincount(rng.integers(n, size=n), minlength=n)))

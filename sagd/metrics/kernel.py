@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from sagd.errors import InputError, check_whole
-from sagd.metrics.checks import BLOCK, check_features
+from sagd.metrics.checks import BLOCK, check_features, check_rng
 from sagd.runtime.parallel import blocks
 
 
@@ -59,6 +59,7 @@ def kernel_distance_of_subsets(
     """
     check_features(3, a=a, b=b)
     check_subsets(subsets, size, len(a), len(b))
+    check_rng(rng, "choice")
     draws = [[rng.choice(len(x), size, replace=False) for x in (a, b)] for _ in range(subsets)]
     n, m = len(a), len(b)
     if n * n / 2 + m * m / 2 + n * m <= subsets * 2 * size**2:  # all pairs are fewer than those of the subsets

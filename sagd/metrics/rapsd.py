@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sagd.errors import InputError, needs
+from sagd.errors import InputError, check_floating, needs
 from sagd.noise.devices import double
 from sagd.noise.grid import radius, ring_means, rings
 
@@ -34,10 +34,16 @@ def rapsd(x: Tensor) -> tuple[Tensor, Tensor]:
     InputError
         No image (..., H, W), or complex numbers.
     """
-    if x.ndim < 2 or not x.numel() or x.is_complex():
-        raise InputError(f"x has shape {tuple(x.shape)} and type {x.dtype}; it must be real images (..., H, W)")
+    _check_images("x", x)
     power = torch.fft.fft2(double(x), norm="ortho").abs().square().reshape(-1, *x.shape[-2:]).mean(0).cpu()
     return ring_means(radius(tuple(x.shape[-2:]))), ring_means(power)
+
+
+def _check_images(name: str, x: Tensor) -> None:
+    if not isinstance(x, Tensor):
+        raise InputError(f"{name} is a {type(x).__name__}; it must be a tensor (..., H, W)")
+    if x.ndim < 2 or not x.numel() or x.is_complex():
+        raise InputError(f"{name} has shape {tuple(x.shape)} and type {x.dtype}; it must be real, (..., H, W)")
 
 
 @dataclass(frozen=True)
@@ -86,8 +92,7 @@ def exponent(power: Tensor, up_to: float = 0.5) -> Exponent:
     with needs("metrics"):
         from scipy import stats
 
-    if power.ndim < 2 or not power.numel() or power.is_complex():
-        raise InputError(f"power has shape {tuple(power.shape)} and type {power.dtype}; it must be real (..., H, W)")
+    _check_images("power", power)
     if not ((power >= 0) & power.isfinite()).all():
         bad = power[~((power >= 0) & power.isfinite())][0].item()
         raise InputError(f"power has the value {bad:g}; it must be finite, 0 or more")
@@ -135,8 +140,9 @@ def jackknife(each: Tensor) -> tuple[Tensor, Tensor]:
     Raises
     ------
     InputError
-        Fewer than three images; shares that are not finite, by the first such image.
+        No floating-point tensor (N, B); fewer than three images; shares that are not finite, by the first such image.
     """
+    check_floating("shares", each)
     if each.ndim != 2:
         raise InputError(f"shares of shape {tuple(each.shape)}; they must be (N, B)")
     n = len(each)
@@ -163,6 +169,8 @@ def compare(samples: Tensor, data: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         standard errors away from 1; or whether the samples have any power where the data have none.
     """
     (ours, our_error), (theirs, their_error) = jackknife(samples), jackknife(data)
+    if len(ours) != len(theirs):
+        raise InputError(f"the samples have {len(ours)} bands and the data {len(theirs)}; they must be the same")
     ratio = ours / theirs
     error = torch.hypot(our_error, ratio * their_error) / theirs
     return ratio, error, torch.where(theirs > 0, (ratio - 1).abs() > 2 * error, ours > 0)

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from sagd.errors import InputError
+from sagd.errors import InputError, check_floating, check_whole, whole
 from sagd.formulations.base import Predict, predicted
 from sagd.formulations.diffusion import Diffusion
 from sagd.noise.devices import double
@@ -36,6 +36,10 @@ def score_difference(
     InputError
         No images, or fields of other shapes; scores that are not finite, or all 0.
     """
+    check_floating("x0", x0)
+    check_floating("white", white)
+    check_whole("batch_size", batch_size, 1)
+    t = whole("t", t, 0, len(diffusion.schedule) - 1)
     if not len(x0) or x0.shape != white.shape:
         raise InputError(
             f"x0 has shape {tuple(x0.shape)}, white {tuple(white.shape)}; both must be (N, C, H, W), N > 0"

@@ -3,7 +3,7 @@
 import numpy as np
 
 from sagd.errors import check_whole
-from sagd.metrics.checks import check_features
+from sagd.metrics.checks import check_features, check_rng
 
 DIRECTIONS = 256
 
@@ -29,6 +29,7 @@ def sliced_distance(a: np.ndarray, b: np.ndarray, *, rng: np.random.Generator, d
     """
     check_whole("directions", directions, 1)
     check_features(3, a=a, b=b)
+    check_rng(rng, "standard_normal")
     unit = rng.standard_normal((a.shape[1], directions))
     unit /= np.linalg.norm(unit, axis=0)
     one, other = (np.sort(x.astype(np.float64) @ unit, axis=0) for x in (a, b))

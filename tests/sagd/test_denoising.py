@@ -93,13 +93,17 @@ def test_an_output_that_is_not_finite_is_told():
     [
         (DATA[:9] * torch.nan, {}, "x0 has numbers that are not finite"),
         (DATA[:9, 0], {}, r"x0 has shape \(9, 8, 8\)"),
-        (DATA[:9].to(torch.uint8), {}, r"type torch\.uint8; it must be \(N, C, H, W\) of real numbers"),
-        (DATA[:9], {"snrs": (1.0, -1.0)}, r"snrs are \(1\.0, -1\.0\); they must be above 0"),
+        (DATA[:9].to(torch.uint8), {}, "x0 is uint8; it must be floating-point"),
+        (DATA[:9], {"snrs": (1.0, -1.0)}, "an entry of snrs is -1.0; it must be above 0"),
         (DATA[:9], {"snrs": ()}, r"snrs are \(\)"),
+        (DATA[:9], {"snrs": 5}, "snrs are 5; they must be a sequence"),
         (DATA[:9], {"batch_size": 0}, "batch_size is 0"),
+        (DATA[:9], {"batch_size": 2.5}, "batch_size is 2.5"),
+        (DATA[:9], {"generator": 0}, "generator is 0"),
+        (None, {}, "x0 is a NoneType"),
     ],
 )
 def test_bad_input_is_told(x0, how, says):
     noise = sagd.isotropic(SIZE)
     with pytest.raises(InputError, match=says):
-        denoising_errors(wiener(noise), DIFFUSION, noise, x0, generator=generator(0, "w"), **how)
+        denoising_errors(wiener(noise), DIFFUSION, noise, x0, **{"generator": generator(0, "w")} | how)

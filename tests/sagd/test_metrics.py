@@ -344,6 +344,8 @@ def test_the_first_row_that_is_not_finite_is_told(metric, value, recwarn):
         (np.ones((9, 3), object), "type object"),
         (torch.ones(9, 3), "is a Tensor; it must be a NumPy array"),
         ([[1.0]], "is a list; it must be a NumPy array"),
+        (np.ma.masked_array(np.ones((9, 3)), np.eye(9, 3)), "is a MaskedArray; it must be a NumPy array"),
+        (np.asmatrix(np.ones((9, 3))), "is a matrix; it must be a NumPy array"),
     ],
 )
 def test_what_is_no_array_of_features_is_refused_by_every_metric(x, says):
@@ -357,6 +359,20 @@ def test_what_is_no_array_of_features_is_refused_by_every_metric(x, says):
     ):
         with pytest.raises(InputError, match=says):
             metric(x)
+
+
+@pytest.mark.parametrize(
+    "metric",
+    [
+        lambda rng: kernel_distance_of_subsets(GOOD, GOOD, subsets=2, size=3, rng=rng),
+        lambda rng: sliced_distance(GOOD, GOOD, rng=rng),
+        lambda rng: frechet_distance_infinity(np.tile(GOOD, (2, 1)), Moments.of(GOOD), rng=rng),
+        lambda rng: bootstrap_error(np.sum, 9, replicates=2, rng=rng),
+    ],
+)
+def test_a_seed_is_no_generator(metric):
+    with pytest.raises(InputError, match="rng is 0; it must be a generator"):
+        metric(0)
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.uint8, np.int8])

@@ -89,6 +89,21 @@ def test_a_spectrum_is_of_real_images(x):
             measure(x)
 
 
+@pytest.mark.parametrize("measure", [rapsd.rapsd, rapsd.exponent])
+def test_an_array_is_no_tensor(measure):
+    with pytest.raises(InputError, match="is a ndarray; it must be a tensor"):
+        measure(np.ones((8, 8)))
+
+
+def test_two_sets_are_compared_in_the_same_bands():
+    """One band of the data counted for all of the samples'."""
+    with pytest.raises(InputError, match="the samples have 3 bands and the data 1"):
+        rapsd.compare(torch.rand(7, 3), torch.rand(7, 1))
+    for shares in (torch.ones(7, 3, dtype=torch.int64), np.ones((7, 3))):
+        with pytest.raises(InputError, match=r"shares is (int64|a ndarray)"):
+            rapsd.compare(shares, torch.rand(7, 3))
+
+
 def test_an_image_whose_power_is_not_finite_is_told(generator):
     each = torch.rand((7, 3), generator=generator)
     each[4, 1] = torch.nan

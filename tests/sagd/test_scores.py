@@ -54,3 +54,20 @@ def test_scores_that_are_not_finite_are_told():
         score_difference(broken, learnt(0.25), DIFFUSION, X0, WHITE, 50)
     with pytest.raises(InputError, match=r"x0 has shape \(40, 1, 8, 8\), white \(39, 1, 8, 8\)"):
         score_difference(learnt(0.0), learnt(0.25), DIFFUSION, X0, WHITE[1:], 50)
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"batch_size": 0}, "batch_size is 0"),
+        ({"t": None}, "t is None; it must be a whole number from 0 to 999"),
+        ({"t": 1000}, "t is 1000"),
+        ({"t": -1}, "t is -1"),
+        ({"x0": X0.numpy()}, "x0 is a ndarray"),
+        ({"white": WHITE.long()}, "white is int64"),
+    ],
+)
+def test_bad_input_is_told(changed, says):
+    good = {"one": learnt(0.0), "other": learnt(0.25), "diffusion": DIFFUSION, "x0": X0, "white": WHITE, "t": 50}
+    with pytest.raises(InputError, match=says):
+        score_difference(**good | changed)
