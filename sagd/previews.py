@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sagd.errors import check_uint8, check_whole, needs
+from sagd.errors import InputError, check_uint8, check_whole, needs
 from sagd.runtime.files import writing
 
 
@@ -23,6 +23,9 @@ def grid(images: np.ndarray, columns: int) -> np.ndarray:
 def save_grid(path: Path, images: np.ndarray, columns: int, pixels: int = 960) -> None:
     """Write a PNG of tiled images, enlarged by a whole factor, without smoothing, towards ``pixels`` of width."""
     check_whole("pixels", pixels, 1)
+    check_uint8("images", images)
+    if not len(images) or images.shape[1] not in (1, 3):
+        raise InputError(f"images have the shape {tuple(images.shape)}; a picture is of one or more, C 1 or 3")
     with needs("data"):
         from PIL import Image
 

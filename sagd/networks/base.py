@@ -55,6 +55,12 @@ class Network(nn.Module):
                 module.gradient_checkpointing = wanted  # type: ignore[assignment]
 
 
+def times(timestep: Tensor | float, sample: Tensor) -> Tensor:
+    """The times of a batch, (B,): one for each image, or one number for all, in float32 whatever the default is."""
+    dtype = None if isinstance(timestep, Tensor) else torch.float32
+    return torch.as_tensor(timestep, dtype=dtype, device=sample.device).expand(len(sample))
+
+
 def again(wanted: bool, block: Callable[..., Tensor], *inputs: Any) -> Tensor:
     """What a block returns; if wanted, its activations are computed again in the backward pass."""
     if not wanted or not torch.is_grad_enabled():

@@ -48,6 +48,15 @@ def arguments(network: type, config: dict, fixed: dict | None = None) -> dict:
     return {key: value for key, value in settings.items() if key in known}
 
 
+def check_sizes(size: tuple[int, int], **lists: list) -> None:
+    """Refuse a size that is not (H, W), and what is no list."""
+    if not isinstance(size, list | tuple) or len(size) != 2 or any(type(n) is not int or n < 1 for n in size):
+        raise InputError(f"size is {shortened(repr(size), 60)}; it must be (H, W), whole numbers above 0")
+    for name, values in lists.items():
+        if not isinstance(values, list | tuple):
+            raise InputError(f"{name} is {shortened(repr(values), 60)}; it must be a list")
+
+
 def check_counts(settings: dict, *keys: str) -> None:
     """Raise InputError unless each of these settings is a whole number above 0, or some of them in a list."""
     for key in keys:

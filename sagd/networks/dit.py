@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sagd.errors import InputError, check_number, check_whole
-from sagd.networks.base import Network, again
-from sagd.networks.config import MOST, arguments, check_counts, described
+from sagd.networks.base import Network, again, times
+from sagd.networks.config import MOST, arguments, check_counts, check_sizes, described
 from sagd.networks.unet import TimestepEmbedding
 
 FOURIER = 256  # random frequencies of the time embedding
@@ -37,6 +37,7 @@ def dit(
     patch, widths, depths, heads
         Side of a token; width, blocks and attention heads of the body and of the head.
     """
+    check_sizes(size, widths=widths, depths=depths, heads=heads)
     if size[0] != size[1]:
         raise InputError(f"a DiT takes square images; these are {size[0]}x{size[1]}")
     return DiTDH(size[0], channels, patch, tuple(widths), tuple(depths), tuple(heads), num_classes=classes)
@@ -126,7 +127,7 @@ class DiTDH(Network):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
 
-    def forward(self, sample: Tensor, timestep: Tensor, class_labels: Tensor | None = None) -> Tensor:
+    def forward(self, sample: Tensor, timestep: Tensor | float, class_labels: Tensor | None = None) -> Tensor:
         """Predict at x_t, in the precision of the weights.
 
         Parameters
@@ -134,11 +135,12 @@ class DiTDH(Network):
         sample
             (B, C, H, W), of any precision.
         timestep
-            (B,), from 0 to 1000, as diffusers' U-Nets take it.
+            (B,), or one number for all, from 0 to 1000, as diffusers' U-Nets take it.
         class_labels
             (B,), int64; without it no label is told.
         """
         sample = sample.to(self.body_embed.weight.dtype)
+        timestep = times(timestep, sample)
         timestep = timestep if timestep.is_floating_point() else timestep.float()
         time = self.time_embed(self.time_frequencies(timestep / UNIT).to(sample.dtype))
         condition = time

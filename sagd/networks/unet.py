@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sagd.errors import InputError, check_whole, shortened
-from sagd.networks.base import Network, again
-from sagd.networks.config import MOST, arguments, check_counts, described
+from sagd.errors import InputError, check_flag, check_whole
+from sagd.networks.base import Network, again, times
+from sagd.networks.config import MOST, arguments, check_counts, check_sizes, described
 
 DOWN = ("DownBlock2D", "AttnDownBlock2D")  # without and with attention
 UP = ("UpBlock2D", "AttnUpBlock2D")
@@ -54,9 +54,10 @@ def unet(
         Number of labels, 0 for none; one more stands for no label.
     """
     check_counts(locals(), "channels", "widths", "layers", "groups")
+    check_sizes(size, widths=widths, attention=attention)
     check_whole("classes", classes, 0, MOST)
-    if len(size) != 2 or any(type(n) is not int or n < 1 for n in size):
-        raise InputError(f"size is {shortened(repr(size), 60)}; it must be (H, W), whole numbers above 0")
+    for flag in attention:
+        check_flag("an entry of attention", flag)
     halvings = 2 ** (len(widths) - 1)
     if any(n % halvings for n in size):
         raise InputError(f"{len(widths)} levels need a resolution that {halvings} divides; it is {size[0]}x{size[1]}")
@@ -68,8 +69,8 @@ def unet(
         sample_size=size[0] if size[0] == size[1] else (size[0], size[1]),
         in_channels=channels,
         out_channels=channels,
-        down_block_types=tuple(DOWN[bool(a)] for a in attention),
-        up_block_types=tuple(UP[bool(a)] for a in reversed(attention)),
+        down_block_types=tuple(DOWN[a] for a in attention),
+        up_block_types=tuple(UP[a] for a in reversed(attention)),
         block_out_channels=tuple(widths),
         layers_per_block=layers,
         norm_num_groups=groups,
@@ -170,7 +171,7 @@ class UNet2DModel(Network):
         """
         if (class_labels is None) != (self.class_embedding is None):
             raise InputError("class_labels must be given if the network knows labels, and only then")
-        t = torch.as_tensor(timestep, device=sample.device).expand(len(sample))
+        t = times(timestep, sample)
         dtype = self.conv_in.weight.dtype
         embedded = self.time_embedding(time_features(t, self.conv_in.out_channels).to(dtype))
         if class_labels is not None and self.class_embedding is not None:

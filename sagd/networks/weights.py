@@ -41,8 +41,9 @@ def predictor(network: Callable[..., Any], labels: Tensor | None = None) -> Call
     return predict
 
 
-def save(folder: Path, network: nn.Module, weights: dict[str, Tensor] | None = None) -> None:
+def save(folder: Path | str, network: nn.Module, weights: dict[str, Tensor] | None = None) -> None:
     """Write a network's configuration and weights (its own, unless others, say of its EMA, are given)."""
+    folder = Path(folder)
     write_tensors(folder / WEIGHTS, weights or network.state_dict(), {"format": "pt"})
     write_bytes(folder / CONFIG, (json.dumps(described(network), indent=1, sort_keys=True) + "\n").encode())
 
@@ -54,7 +55,7 @@ def described(network: nn.Module) -> dict[str, Any]:
     return {"_class_name": config.get("_class_name", type(network).__name__), **settings}
 
 
-def load(folder: Path) -> nn.Module:
+def load(folder: Path | str) -> nn.Module:
     """Read a network back, in evaluation mode and without gradients.
 
     Raises
@@ -65,7 +66,7 @@ def load(folder: Path) -> nn.Module:
     return read(folder).eval().requires_grad_(False)
 
 
-def read(folder: Path) -> nn.Module:
+def read(folder: Path | str) -> nn.Module:
     """Read a network back, as it is before training.
 
     Raises
@@ -76,6 +77,7 @@ def read(folder: Path) -> nn.Module:
     from sagd.networks.dit import DiTDH
     from sagd.networks.unet import UNet2DModel
 
+    folder = Path(folder)
     config = read_json(folder / CONFIG)
     kind = DiTDH if config.get("_class_name") == "DiTDH" else UNet2DModel
     try:

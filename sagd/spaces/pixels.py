@@ -55,7 +55,10 @@ class Pixels:
             raise InputError(
                 f"labels are {said}; for {len(images)} images they must be ({len(images)},), whole numbers"
             )
-        self._images, self.labels = images, None if labels is None else torch.from_numpy(np.array(labels))
+        # int64, as embeddings take no shorter ones
+        self._images, self.labels = images, None if labels is None else torch.from_numpy(np.array(labels, np.int64))
+        if self.labels is not None and len(self.labels) and self.labels.min() < 0:
+            raise InputError(f"a label is {self.labels.min()}; labels are whole numbers from 0")
         self.in_memory = isinstance(images, Tensor)
         self.device = images.device if isinstance(images, Tensor) else torch.device(device)
         self.shape = tuple(images.shape[1:])
@@ -66,7 +69,7 @@ class Pixels:
     @property
     def classes(self) -> int:
         """Number of labels, 0 if there are none."""
-        return 0 if self.labels is None else int(self.labels.max()) + 1
+        return 0 if self.labels is None or not len(self.labels) else int(self.labels.max()) + 1
 
     def read(self, indices: Tensor, flip: Tensor | None = None) -> Tensor:
         """Images by their indices, as they are stored, those of ``flip`` (bool) mirrored; callable from any thread."""

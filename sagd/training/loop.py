@@ -53,7 +53,7 @@ def train(
     seed: int,
     corruption: Corruption | None = None,
     world: World | None = None,
-    checkpoint: Path | None = None,
+    checkpoint: Path | str | None = None,
     checkpoint_seconds: float = 20.0,
     resumed: Callable[[int], None] = lambda step: None,
     report: Callable[[Tensor], None] = lambda loss: None,
@@ -96,6 +96,7 @@ def train(
     """
     check_whole("seed", seed)
     check_number("checkpoint_seconds", checkpoint_seconds, least=0)
+    checkpoint = None if checkpoint is None else Path(checkpoint)
     device, world = source.device, world or World()
     classes = classes_of(network)
     if recipe.batch_size > len(source):

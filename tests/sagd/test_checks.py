@@ -22,7 +22,7 @@ from sagd.networks.dit import DiTDH
 from sagd.networks.unet import UNet2DModel, unet
 from sagd.noise.grid import radius, ring_means
 from sagd.noise.spectrum import posterior
-from sagd.previews import grid
+from sagd.previews import grid, save_grid
 from sagd.spaces.moments import statistics
 from sagd.spaces.pixels import Pixels, corrupted, from_uint8, to_uint8
 from sagd.training.loop import train
@@ -325,6 +325,10 @@ def test_images_are_scaled_once():
         lambda: Pixels(IMAGES[0]),
         lambda: Pixels(IMAGES, np.zeros(3, dtype=np.int64)),
         lambda: Pixels(IMAGES, np.zeros(16)),
+        lambda: Pixels(IMAGES, np.full(16, -1)),
+        lambda: Pixels(IMAGES, np.full(16, 2**64 - 1, dtype=np.uint64)),
+        lambda: save_grid("never.png", IMAGES[:0].numpy(), 4),
+        lambda: save_grid("never.png", IMAGES.expand(16, 2, 8, 8).numpy(), 4),
         lambda: from_uint8(x.numpy()),
         lambda: from_uint8(IMAGES.numpy().astype(np.int64)),
         lambda: to_uint8(IMAGES),

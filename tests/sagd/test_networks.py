@@ -377,6 +377,46 @@ def test_networks_that_cannot_be_built_are_refused(build, changed, says):
         build(**({unet: SMALL, dit: TINY_DIT}[build] | changed))
 
 
+@pytest.mark.parametrize(
+    ("build", "changed", "says"),
+    [
+        (unet, {"attention": ["no", False]}, "an entry of attention is 'no'; it must be True or False"),
+        (unet, {"attention": None}, "attention is None; it must be a list"),
+        (unet, {"widths": 8}, "widths is 8; it must be a list"),
+        (unet, {"size": 8}, r"size is 8; it must be \(H, W\)"),
+        (dit, {"size": 8}, r"size is 8; it must be \(H, W\)"),
+        (dit, {"size": None}, "size is None"),
+        (dit, {"heads": 2}, "heads is 2; it must be a list"),
+    ],
+)
+def test_the_kind_of_each_setting_is_checked(build, changed, says):
+    with pytest.raises(InputError, match=says):
+        build(**{unet: SMALL, dit: TINY_DIT}[build] | changed)
+
+
+@pytest.mark.parametrize("make", [lambda: unet(**SMALL), lambda: dit(**TINY_DIT | {"channels": 1})])
+def test_one_time_is_that_of_each_image_whatever_the_default_dtype(make, monkeypatch):
+    """In bfloat16 300.993 is 300."""
+    network, t = make().eval(), 300.993
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)) / 10)
+        x = torch.ones(2, 1, *(SMALL["size"] if hasattr(network, "conv_in") else TINY_DIT["size"]))
+        wanted = network(x, torch.tensor([t, t]))
+        assert torch.equal(network(x, torch.tensor(t)), wanted)
+        torch.set_default_dtype(torch.bfloat16)
+        try:
+            assert torch.equal(network(x, t), wanted)
+        finally:
+            torch.set_default_dtype(torch.float32)
+
+
+def test_a_folder_may_be_named_by_text(tmp_path):
+    network = unet(**SMALL)
+    weights.save(str(tmp_path), network)
+    assert torch.equal(weights.load(str(tmp_path)).conv_in.weight, network.conv_in.weight)
+
+
 @pytest.mark.parametrize("classes", [0, 5])
 def test_labels_where_a_unet_wants_none_or_the_other_way_are_refused(classes):
     network = unet(**SMALL, classes=classes)

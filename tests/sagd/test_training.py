@@ -17,6 +17,7 @@ from sagd.errors import InputError
 from sagd.formulations.base import Sampler
 from sagd.formulations.diffusion import Diffusion
 from sagd.networks import weights
+from sagd.networks.unet import unet
 from sagd.noise.corruption import Corruption
 from sagd.noise.randomness import generator as stream
 from sagd.runtime.files import read_tensors, write_tensors
@@ -163,6 +164,20 @@ write_tensors(folder / "weights", done.weights | {{"losses": done.losses}})
     a, b = (read_tensors(tmp_path / name / "weights") for name in ("whole", "killed"))
     assert a.keys() == b.keys()
     assert all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_a_checkpoint_may_be_named_by_text(make_unet, tmp_path):
+    path = tmp_path / "run.safetensors"
+    run(make_unet, replace(RECIPE, steps=2), checkpoint=str(path), checkpoint_seconds=0)
+    assert path.exists()
+
+
+@pytest.mark.parametrize("kind", ["uint8", "int8", "int16", "int32", "uint16", "int64"])
+def test_labels_of_every_whole_type_can_be_trained_on(kind):
+    network = unet((8, 8), 1, [8, 8], 1, [False, False], 4, classes=3)
+    labels = (torch.arange(40) % 3).numpy().astype(kind)
+    train(network, Pixels(IMAGES, labels), NOISE, DIFFUSION, replace(RECIPE, steps=1), seed=0)
+    assert Pixels(IMAGES, labels).classes == 3 and Pixels(IMAGES[:0], labels[:0]).classes == 0
 
 
 def test_checkpoint_of_another_run_is_refused(make_unet, tmp_path):
