@@ -21,9 +21,10 @@ from torch import Tensor
 
 from sagd.diffusers.drawing import drawing, intercept
 from sagd.diffusers.schedulers import Shaped
-from sagd.errors import InputError, check_number, one_of
+from sagd.errors import InputError, check_floating, check_number, check_whole, one_of, shortened
 from sagd.networks.dit import DiTDH
 from sagd.networks.weights import predictor
+from sagd.noise.randomness import check_generator
 
 
 class SAGDTransformer2DModel(ModelMixin, ConfigMixin):
@@ -182,7 +183,7 @@ class SAGDPipeline(DiffusionPipeline):
         ------
         InputError
             Labels missing, not wanted or unknown; guidance without labels; as many generators as there are not images;
-            latents of another shape.
+            latents of another shape; a number of images or of steps that is not 1 or more; eta outside of [0, 1].
         """
         one_of("output_type", output_type, ("pil", "np", "pt"))
         network, device = self.network, self._execution_device
@@ -194,13 +195,17 @@ class SAGDPipeline(DiffusionPipeline):
             raise InputError(f"guidance_scale is {guidance_scale:g}; guidance needs a network that knows labels")
         labels = None if none is None or class_labels is None else _labels(class_labels, none).to(device)
         batch_size = batch_size if labels is None else len(labels)
-        if isinstance(generator, list) and len(generator) != batch_size:
-            raise InputError(f"{len(generator)} generators are given for {batch_size} images")
+        check_whole("batch_size", batch_size, 1)
+        check_whole("num_inference_steps", num_inference_steps, 1)
+        check_number("eta", eta, least=0, most=1)
+        check_generator(generator, batch_size)
+        generator = list(generator) if isinstance(generator, tuple) else generator  # diffusers takes no tuple
         wanted = (batch_size, *self.image_shape)
         if latents is None:
             with contextlib.nullcontext() if self.noise is None else drawing(self.noise):
                 latents = randn_tensor(wanted, generator=generator, device=device, dtype=network.dtype)
-        elif latents.shape != wanted:
+        check_floating("latents", latents)
+        if latents.shape != wanted:
             raise InputError(f"latents have the shape {tuple(latents.shape)}; it must be {wanted}")
         if isinstance(self.scheduler, FlowMatchEulerDiscreteScheduler):  # evenly spaced from 1 to 0, as Flux has it
             sigmas = torch.linspace(1, 1 / num_inference_steps, num_inference_steps, dtype=torch.float64, device="cpu")
@@ -229,13 +234,17 @@ class SAGDPipeline(DiffusionPipeline):
 
 def _labels(given: list[int] | Tensor, none: int) -> Tensor:
     """(B,), whole numbers from 0 to ``none``, which is checked where they are on the CPU."""
-    labels = torch.as_tensor(given)
+    try:
+        labels = torch.as_tensor(given)
+    except (TypeError, ValueError, RuntimeError):
+        said = shortened(repr(given), 60)
+        raise InputError(f"class_labels are {said}; they must be whole numbers, one for each image") from None
     if labels.ndim != 1 or labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
         found = f"{tuple(labels.shape)}, {labels.dtype}"
         raise InputError(f"class_labels are {found}; they must be whole numbers, one for each image")
     if labels.device.type == "cpu" and len(labels) and not 0 <= labels.min() <= labels.max() <= none:
         raise InputError(f"class_labels are {labels.min()} to {labels.max()}; allowed are 0 to {none}, which is none")
-    return labels
+    return labels.long()  # embeddings take no shorter ones
 
 
 def _guided(network: ModelMixin, labels: Tensor, none: Tensor, scale: float) -> Callable[[Tensor, Tensor], Tensor]:

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from sagd.diffusers.drawing import check, check_schedule, drawing, intercept, project
 from sagd.errors import InputError
-from sagd.noise.base import Noise
+from sagd.noise.base import Noise, check_noise
 from sagd.operators import from_dict
 
 
@@ -108,6 +108,8 @@ def _set_timesteps(plain: Any) -> Any:
 
 
 def _described(spectrum: Any) -> dict:
+    if not isinstance(spectrum, dict):
+        check_noise(spectrum, "spectrum")
     described = spectrum if isinstance(spectrum, dict) else spectrum.to_dict()
     from_dict(described)  # or it is refused here
     return described

@@ -544,7 +544,7 @@ def test_an_image_does_not_depend_on_the_others(scheduler):
     torch.testing.assert_close(alone[0], many[2])
     with pytest.raises(sagd.InputError, match="class_labels must be given"):
         pipeline(2)
-    with pytest.raises(sagd.InputError, match="3 generators are given for 2 images"):
+    with pytest.raises(sagd.InputError, match="3 generators for a first axis of 2"):
         pipeline(class_labels=[0, 1], generator=[generator(k) for k in range(3)])
 
 
