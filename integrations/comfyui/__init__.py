@@ -10,7 +10,7 @@ import json
 import numpy as np
 import torch
 
-from sagd.errors import InputError, shortened
+from sagd.errors import InputError, check_floating, shortened
 from sagd.k_diffusion import noise_sampler
 from sagd.operators import OPERATORS, build
 
@@ -43,6 +43,7 @@ class ShapedNoise:
         if getattr(latents, "is_nested", False) or latents.ndim not in (4, 5):
             found = "nested" if getattr(latents, "is_nested", False) else tuple(latents.shape)
             raise InputError(f"latents are {found}; shaped noise is for (B, C, H, W) and (B, C, F, H, W)")
+        check_floating("latents", latents)
         generator = torch.Generator().manual_seed(self.seed)
         places = input_latent.get("batch_index")
         if places is None:

@@ -118,6 +118,8 @@ def test_bad_use_is_told_in_one_line(nodes):
         assert "\n" not in str(error.value)
     with pytest.raises(sagd.InputError, match=r"latents are \(1, 16, 64\)"):
         noise_of(nodes).generate_noise({"samples": torch.zeros(1, 16, 64)})
+    with pytest.raises(sagd.InputError, match="latents is uint8"):  # the noise would be cut to 0 or wrap round
+        noise_of(nodes).generate_noise({"samples": torch.zeros(1, 1, 8, 8, dtype=torch.uint8)})
     for places in ([0, -1], [0], [0, 1.5], [[0, 1]], []):
         with pytest.raises(sagd.InputError, match=r"batch_index is .* for each of 2 images"):
             noise_of(nodes).generate_noise({"samples": torch.zeros(2, 1, 8, 8), "batch_index": places})
