@@ -4,6 +4,7 @@ Where a scheduler of diffusers samples as the library does, the folder loads as 
 written without diffusers, which takes seconds to import: its formats are a few lines of JSON.
 """
 
+import dataclasses
 import html
 import json
 import re
@@ -90,25 +91,36 @@ def save(
     Raises
     ------
     InputError
-        A formulation that no lines could be written for, such as colored steps, whose noise is not this one.
+        A formulation that no lines could be written for, such as colored steps, whose noise is not this one; another
+        network than those of `sagd.networks`; what does not fit together. Then nothing is written.
     """
+    kind, shape = type(network).__name__, tuple(data["mean"].shape)
+    if kind not in COMPONENTS:
+        raise InputError(f"the network is a {kind}; it must be one of {', '.join(COMPONENTS)}")
+    formulation.check(noise, sampler)
+    if len(shape) != 3 or data["power"].shape != shape or shape[-len(noise.size) :] != noise.size:
+        said = f"mean {shape}, power {tuple(data['power'].shape)}"
+        raise InputError(f"data has {said}; they must be (C, H, W), with noise of {noise.size}")
+    channels = weights.described(network)["in_channels"]
+    if channels != shape[0]:
+        raise InputError(f"the network takes {channels} channels; the data have {shape[0]}")
     if formulation.alpha_bar is not None and formulation.to_dict().keys() != DIFFUSION:
         raise InputError(f"{type(formulation).__name__} can't be exported; save what it was made of")
-    place, component = COMPONENTS[type(network).__name__]
+    place, component = COMPONENTS[kind]
+    config = scheduler(formulation, noise, sampler) if images else None
+    how = _how(place, weights.classes_of(network), config, formulation, noise, sampler, shape)
     weights.save(folder / place, network)
     stored.save(folder / "noise.safetensors", noise)
     if sampler.start == "marginal":
         write_tensors(folder / "statistics.safetensors", data)
     if formulation.alpha_bar is not None and _name(formulation.alpha_bar) is None:
         write_tensors(folder / "schedule.safetensors", {"alpha_bar": formulation.alpha_bar})
-    config = scheduler(formulation, noise, sampler) if images else None
     if config is not None:
         write_json(folder / "scheduler" / "scheduler_config.json", config)
         nothing: dict[str, Any] = {"unet": [None, None], "transformer": [None, None]}
         shaped = ["sagd.diffusers.schedulers", config["_class_name"]]
         index = {"_class_name": "SAGDPipeline", **nothing, place: component, "scheduler": shaped}
         write_json(folder / "model_index.json", index)
-    how = _how(place, weights.classes_of(network), config, formulation, noise, sampler, tuple(data["mean"].shape))
     write_bytes(folder / "README.md", _card(place, config, how, noise, description).encode())
 
 
@@ -118,7 +130,7 @@ def scheduler(formulation: Formulation, noise: Noise, sampler: Sampler) -> dict[
         return None
     what, spectrum = formulation.to_dict(), {"spectrum": noise.to_dict()}
     if what.get("formulation") == "flow" and sampler.name == "euler":
-        return {"_class_name": "ShapedFlowMatchEulerDiscreteScheduler", "shift": what["shift"], **spectrum}
+        return {"_class_name": "ShapedFlowMatchEulerDiscreteScheduler", "shift": float(what["shift"]), **spectrum}
     if formulation.alpha_bar is None or sampler.name not in ("ddim", "ddpm"):
         return None
     clips_and_projects = sampler.clip and not noise.full
@@ -164,7 +176,7 @@ def _how(
         call = "class_labels=[0, 0, 0, 0]" if classes else "4"
         call += f", num_inference_steps={sampler.steps}" + (f", eta={sampler.eta:g}" if sampler.eta else "")
         return WITH_DIFFUSERS.format(call=call)
-    said, alpha_bar = f"sagd.{formulation!r}", formulation.alpha_bar
+    said, alpha_bar = _code(formulation), formulation.alpha_bar
     data, given = (DATA, ", data=data") if sampler.start == "marginal" else ("", "")
     if alpha_bar is not None:
         name = _name(alpha_bar)
@@ -176,11 +188,18 @@ def _how(
         place=place,
         labels=labels,
         formulation=said,
-        sampler=f"sagd.{sampler!r}",
+        sampler=_code(sampler),
         shape=(4, *shape),
         data=data,
         given=given,
     )
+
+
+def _code(thing: Any) -> str:
+    """The code that makes a dataclass of `sagd` anew, with the numbers of NumPy as Python's."""
+    values = {field.name: getattr(thing, field.name) for field in dataclasses.fields(thing)}
+    plain = {key: value.item() if hasattr(value, "item") else value for key, value in values.items()}
+    return f"sagd.{type(thing).__name__}({', '.join(f'{key}={value!r}' for key, value in plain.items())})"
 
 
 def _card(place: str, config: dict | None, how: str, noise: Noise, description: str) -> str:

@@ -662,3 +662,42 @@ def test_a_pipeline_is_offloaded_as_any_other():
     before = pipeline(**call, generator=generator()).images
     pipeline.enable_model_cpu_offload(device="cpu")
     assert torch.equal(pipeline(**call, generator=generator()).images, before)
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"eta": float("nan")}, "eta is nan"),
+        ({"eta": -1}, "eta is -1"),
+        ({"num_inference_steps": 0}, "num_inference_steps is 0"),
+        ({"num_inference_steps": 2.5}, "num_inference_steps is 2.5"),
+        ({"batch_size": 0}, "batch_size is 0"),
+        ({"batch_size": "2"}, "batch_size is '2'"),
+        ({"generator": 0}, "generator is 0"),
+        ({"latents": "x"}, "latents is a str"),
+        ({"class_labels": "ab"}, "class_labels are 'ab'"),
+    ],
+)
+def test_what_no_pipeline_can_draw_with_is_refused_in_one_line(changed, says):
+    labels = {"num_class_embeds": 4} if "class_labels" in changed else {}
+    pipeline = SAGDPipeline(sagd.diffusers.ShapedDDIMScheduler(spectrum=TILTED), tiny(**labels))
+    with pytest.raises(sagd.InputError, match=says) as failure:
+        pipeline(**{"output_type": "pt", "num_inference_steps": 1} | changed)
+    assert "\n" not in str(failure.value)
+
+
+@pytest.mark.parametrize("spectrum", ["x", 5, torch.ones(16, 16)])
+def test_a_scheduler_takes_no_bare_weight_for_a_spectrum(spectrum):
+    with pytest.raises(sagd.InputError, match=r"spectrum is a (str|int|Tensor); it must be a Spectrum"):
+        sagd.diffusers.ShapedDDIMScheduler(spectrum=spectrum)
+
+
+def test_a_pipeline_takes_short_labels_and_a_tuple_of_generators():
+    pipeline = SAGDPipeline(sagd.diffusers.ShapedDDIMScheduler(spectrum=TILTED), tiny(num_class_embeds=4))
+    pipeline.set_progress_bar_config(disable=True)
+
+    def drawn(labels, generators):
+        return pipeline(class_labels=labels, generator=generators, num_inference_steps=1, output_type="pt").images
+
+    short = drawn(torch.tensor([1, 2], dtype=torch.uint8), (generator(0), generator(1)))
+    assert torch.equal(short, drawn([1, 2], [generator(0), generator(1)]))

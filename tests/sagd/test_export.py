@@ -4,6 +4,7 @@ import json
 import re
 
 import diffusers
+import numpy as np
 import pytest
 import torch
 
@@ -105,6 +106,32 @@ def test_colored_steps_are_not_lost_in_silence(tmp_path):
     diffusion = Colored.of(sagd.Diffusion(LINEAR), colored)
     with pytest.raises(sagd.InputError, match="Colored can't be exported"):
         export.save(tmp_path, network(), diffusion, sagd.isotropic(SIZE), sagd.Sampler("ddpm", 5), DATA)
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"formulation": sagd.Flow()}, "sampler is 'ddim'; Flow is sampled by"),
+        ({"formulation": sagd.Diffusion(ENDS), "sampler": sagd.Sampler(steps=5, spacing="trailing")}, "alpha_bar is 0"),
+        ({"noise": sagd.power_law((8, 8), -0.5)}, r"they must be \(C, H, W\), with noise of \(8, 8\)"),
+        ({"data": DATA | {"power": DATA["power"][:, :8]}}, r"data has mean \(1, 16, 16\), power \(1, 8, 16\)"),
+        ({"data": {key: value.expand(3, *SIZE) for key, value in DATA.items()}}, "takes 1 channels; the data have 3"),
+        ({"network": torch.nn.Identity()}, "the network is a Identity; it must be one of UNet2DModel, DiTDH"),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_anything_is_written(changed, says, tmp_path):
+    formulation, noise, sampler = PIPELINES["ddim"]
+    good = {"network": network(), "formulation": formulation, "noise": noise, "sampler": sampler, "data": DATA}
+    with pytest.raises(sagd.InputError, match=says):
+        export.save(tmp_path / "new", **good | changed)
+    assert not (tmp_path / "new").exists()
+
+
+def test_numpys_numbers_are_written_as_pythons(tmp_path):
+    sampler = sagd.Sampler("heun", np.int64(4))
+    export.save(tmp_path, network(), sagd.EDM(np.float32(0.5)), TILTED, sampler, DATA)
+    assert "sagd.EDM(sigma_data=0.5," in (tmp_path / "README.md").read_text()
+    assert "np." not in (tmp_path / "README.md").read_text()
 
 
 @pytest.mark.parametrize("kind", ["unet", "dit"])
