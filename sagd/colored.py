@@ -14,19 +14,19 @@ does not. With a perfect network CNS draws from another distribution than the da
 example); if it helps, it is against a network's errors.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from sagd.errors import InputError, check_floating, check_number, check_whole
+from sagd.errors import InputError, check_floating, check_number, check_whole, shortened
 from sagd.formulations.base import Predict, Sampler, White, predicted
 from sagd.formulations.diffusion import Diffusion, ddim_step
 from sagd.networks.weights import predictor
 from sagd.noise.base import Noise
-from sagd.noise.devices import Keeps, double
+from sagd.noise.devices import Keeps, affordable, double
 from sagd.noise.grid import Size, radius, ring_means, rings
 from sagd.noise.spectrum import Spectrum
 from sagd.runtime.files import read_json, write_json
@@ -58,8 +58,11 @@ class ColoredNoise(Keeps):
     divider: float = 1.0
 
     def __post_init__(self) -> None:
-        check_floating("log_snr", self.log_snr)
-        check_floating("gamma", self.gamma)
+        if not isinstance(self.size, Sequence) or isinstance(self.size, str):
+            raise InputError(f"size is {shortened(repr(self.size), 60)}; it must be (H, W)")
+        for name in ("log_snr", "gamma"):
+            check_floating(name, getattr(self, name))
+            object.__setattr__(self, name, getattr(self, name).cpu())
         shape = (
             (len(self.log_snr), len(ring_means(radius(self.size))))
             if len(self.size) == 2 and self.log_snr.ndim == 1
@@ -77,6 +80,10 @@ class ColoredNoise(Keeps):
             raise InputError("log_snr must rise")
         check_number("strength", self.strength, least=0)
         check_number("divider", self.divider, least=1)
+
+    @property
+    def _most(self) -> int:
+        return affordable(self.size)
 
     def at_level(self, log_snr: float) -> Spectrum:
         """The noise of a step from x_t at this level."""
@@ -155,10 +162,17 @@ def calibrate(
     check_whole("batch_size", batch_size, 1)
     if start.ndim != 4 or not len(start):
         raise InputError(f"start has the shape {tuple(start.shape)}; it must be (N, C, H, W), N 1 or more")
-    if labels is not None and tuple(labels.shape) != (len(start),):
-        raise InputError(
-            f"labels have the shape {tuple(labels.shape)}; for {len(start)} images it must be ({len(start)},)"
+    if labels is not None and tuple(getattr(labels, "shape", ())) != (len(start),):
+        said = (
+            f"have the shape {tuple(labels.shape)}" if isinstance(labels, Tensor) else f"are a {type(labels).__name__}"
         )
+        raise InputError(f"labels {said}; for {len(start)} images they must be a tensor ({len(start)},)")
+    if not callable(network):
+        raise InputError(f"the network is {shortened(repr(network), 60)}; it must be callable: (x_t, t)")
+    if getattr(diffusion, "alpha_bar", None) is None:
+        raise InputError(f"diffusion is {shortened(repr(diffusion), 60)}; gamma is measured in a sagd.Diffusion")
+    if not isinstance(sampler, Sampler):
+        raise InputError(f"sampler is {shortened(repr(sampler), 60)}; it must be a Sampler, such as sagd.Sampler()")
     schedule, steps = diffusion.schedule, diffusion.timesteps(sampler)
     white = Spectrum(torch.ones(tuple(start.shape[-2:]), dtype=torch.float64, device="cpu"))
     Diffusion.check(diffusion, white, replace(sampler, name="ddim", eta=0.0))
@@ -239,6 +253,10 @@ class Colored(Diffusion, Keeps):
         spectrum = self._kept("_of_step", t)
         drawn = None if white is None else lambda: spectrum.sqrt(white())
         return super().step(predict, noise, x, t, t_prev, sampler, white=drawn)
+
+    @property
+    def _most(self) -> int:
+        return affordable(self.colored.size)
 
     def _of_step(self, t: int) -> Spectrum:
         return self.colored.at_level(level(self.alpha_bar[t]).item())

@@ -169,13 +169,33 @@ def check_uint8(name: str, images: Any) -> None:
         raise InputError(f"{name} are {found}; they must be (N, C, H, W), uint8, of values 0 to 255")
 
 
-def check_alike(name: str, x: Tensor, other: str, like: Tensor) -> None:
-    """Refuse tensors (B, ...) of two shapes, which would be broadcast; one example may stand for all of a batch."""
-    one = x.shape[1:] == like.shape[1:] and (1,) in (x.shape[:1], like.shape[:1])
-    if x.shape != like.shape and not one:
+def check_same(name: str, x: Tensor, other: str, like: Tensor) -> None:
+    """Refuse what is no floating-point tensor, or not of exactly that shape: it would be broadcast."""
+    check_floating(name, x)
+    if x.shape != like.shape:
         raise InputError(
             f"{name} has the shape {tuple(x.shape)} and {other} {tuple(like.shape)}; they must be the same"
         )
+
+
+def check_alike(name: str, x: Tensor, other: str, like: Tensor, *, grows: bool = True) -> None:
+    """Refuse tensors (B, ...) of two shapes, or on two devices; one example x may stand for all of a batch.
+
+    So may one of ``like``, where the result ``grows`` to the batch of x.
+    """
+    for each, tensor in ((name, x), (other, like)):
+        check_floating(each, tensor)
+    if x.shape[1:] != like.shape[1:] or not ((len(x.shape) and len(x) == 1) or (grows and like.shape[:1] == (1,))):
+        check_same(name, x, other, like)
+    if x.device != like.device:
+        raise InputError(f"{name} is on {x.device} and {other} on {like.device}; they must be on one device")
+
+
+def check_values(name: str, x: Tensor, **bounds: float) -> None:
+    """Refuse what is no floating-point tensor of finite numbers within bounds (`check_number`), if it is on the CPU."""
+    check_floating(name, x)
+    for value in _ends(x):
+        check_number(f"an entry of {name}", value, **bounds)
 
 
 def check_path(name: str, text: str) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from torch import Tensor
 
 from sagd.colored import ColoredNoise
-from sagd.errors import InputError, check_floating
+from sagd.errors import InputError, check_floating, check_same
 from sagd.noise.base import Generators, Noise, check_noise
 from sagd.noise.randomness import check_generator
 
@@ -58,7 +58,11 @@ def noise_sampler(
     def draw(sigma: Tensor, sigma_next: Tensor) -> Tensor:
         its = noise.at_level(_level(float(sigma))) if isinstance(noise, ColoredNoise) else noise
         if white is not None:
-            return its.shape(white(sigma, sigma_next))
+            found = white(sigma, sigma_next)
+            check_same("white noise", found, "x", x)
+            if found.dtype != x.dtype:
+                raise InputError(f"white noise is {found.dtype}, and x is {x.dtype}; they must be the same")
+            return its.shape(found)
         return its.sample(x.shape, generator=generator, t=0, device=x.device, dtype=x.dtype)
 
     return draw

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from sagd.errors import InputError, check_whole
-from sagd.formulations.base import Formulation, Predict, Sampler
+from sagd.errors import InputError, check_whole, shortened
+from sagd.formulations.base import Formulation, Predict, Sampler, check_formulation, moments_of
 from sagd.networks.weights import classes_of, predictor
 from sagd.noise.base import Noise
 from sagd.noise.randomness import generator as stream
@@ -33,7 +33,7 @@ def sample(
     ----------
     predict
         Takes x_t (B, ...) and t (B,) and gives what the formulation predicts, in x_t's shape: a tensor, or an object of
-        diffusers.
+        diffusers. It must not write into x_t, which the sampler goes on from.
     formulation, noise
         What the network was trained with.
     sampler
@@ -52,7 +52,7 @@ def sample(
     Returns
     -------
     Tensor
-        ``shape``, float32.
+        ``shape``, float32; float64 if the network's output is.
 
     Raises
     ------
@@ -60,7 +60,7 @@ def sample(
         Noise, sampler and formulation that do not go together, a shape that is not the noise's, what is no generator,
         or a network whose output has another shape than its input.
     """
-    formulation.check(noise, sampler)
+    _check(predict, formulation, noise, sampler)
     if generator is None:
         raise InputError("generator is None; sampling takes a torch.Generator, or a sequence with one for each image")
     size = check_draw(shape, generator, torch.float32)
@@ -75,6 +75,16 @@ def sample(
 
     start = formulation.start(noise, sampler, white(), data)
     return formulation.sample(predict, noise, start, sampler, white=white, gradients=gradients)
+
+
+def _check(predict: Predict, formulation: Formulation, noise: Noise, sampler: Sampler) -> None:
+    """Refuse what does not go together, or is another kind of object."""
+    if not callable(predict):
+        raise InputError(f"the network is {shortened(repr(predict), 60)}; it must be callable: (x_t, t)")
+    check_formulation(formulation)
+    if sampler is None:
+        raise InputError("sampler is None; it must be a Sampler, such as sagd.Sampler('ddim', 50)")
+    formulation.check(noise, sampler)
 
 
 def draw_batches(
@@ -113,10 +123,13 @@ def draw_batches(
     """
     check_whole("n", n, 1)
     check_whole("batch_size", batch_size, 1)
-    formulation.check(noise, sampler)
+    if not isinstance(network, nn.Module):
+        raise InputError(f"the network is a {type(network).__name__}; it must be a torch.nn.Module, or use sagd.sample")
+    _check(network, formulation, noise, sampler)
     batch_size = min(batch_size, n)
-    device = next(itertools.chain(network.parameters(), network.buffers()), data["mean"]).device
-    shape = tuple(data["mean"].shape)
+    mean, _ = moments_of(data)
+    device = next(itertools.chain(network.parameters(), network.buffers()), mean).device
+    shape = tuple(mean.shape)
     classes = classes_of(network)
 
     def batch(first: int) -> Tensor:

@@ -2,7 +2,7 @@
 
 import inspect
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, get_args
 
@@ -11,9 +11,11 @@ from torch import Tensor
 
 from sagd.errors import (
     InputError,
+    check_alike,
     check_flag,
     check_floating,
     check_number,
+    check_same,
     check_times,
     check_whole,
     one_of,
@@ -22,7 +24,8 @@ from sagd.errors import (
 from sagd.noise.base import Noise, check_noise
 from sagd.noise.devices import Keeps
 
-Predict = Callable[[Tensor, Tensor], Any]  # a network: (x_t, t) -> eps, v, velocity or x0; see `predicted`
+# A network: (x_t, t) -> eps, v, velocity or x0; see `predicted`. It leaves x_t as it is, as the sampler needs it later.
+Predict = Callable[[Tensor, Tensor], Any]
 White = Callable[[], Tensor]  # draws N(0, I), of the shape of x_t
 Spacing = Literal["leading", "trailing"]
 Start = Literal["noise", "marginal"]
@@ -31,6 +34,7 @@ SPACINGS: tuple[str, ...] = get_args(Spacing)
 STARTS: tuple[str, ...] = get_args(Start)
 SAMPLERS: tuple[str, ...] = get_args(SamplerName)
 ODE_SAMPLERS = ("euler", "heun")
+MOST = 1_000_000  # steps of a schedule, whose tables are kept on each device, and of a sampler
 EMBEDDED = 1000.0  # the range of time that diffusers' embeddings are made for
 
 
@@ -65,7 +69,7 @@ class Sampler:
         one_of("sampler", self.name, SAMPLERS)
         one_of("spacing", self.spacing, SPACINGS)
         one_of("start", self.start, STARTS)
-        check_whole("steps", self.steps, 1)
+        check_whole("steps", self.steps, 1, MOST)
         check_number("eta", self.eta, least=0, most=1)
         check_flag("clip", self.clip)
         if self.eta > 0 and self.name != "ddim":
@@ -211,6 +215,8 @@ def trained_on(noise: Noise, x0: Tensor, project: bool) -> Tensor:
 def predicted(predict: Predict, xt: Tensor, t: Tensor) -> Tensor:
     """What a network predicts at x_t (B, ...), of x_t's shape, and no less precise than x_t.
 
+    A network that writes into x_t (``x.mul_``) would change what a sampler's step starts from; nothing looks for that.
+
     Raises
     ------
     InputError
@@ -243,6 +249,24 @@ def check_kinds(noise: Noise, sampler: Sampler | None) -> None:
         raise InputError(f"sampler is {said}; it must be a Sampler, such as sagd.Sampler('ddim', 50)")
 
 
+def check_formulation(formulation: Formulation) -> None:
+    """Raise InputError for what is no formulation, such as its name, or a schedule."""
+    if not hasattr(formulation, "draw_times"):
+        said = shortened(repr(formulation), 60)
+        raise InputError(f"formulation is {said}; it must be one, such as sagd.Diffusion(sagd.Schedule.linear())")
+
+
+def moments_of(data: Mapping[str, Tensor] | None) -> tuple[Tensor, Tensor]:
+    """The ``mean`` and ``power`` of `sagd.spaces.moments.statistics`; InputError where they are not there."""
+    found = [data.get(name) if isinstance(data, Mapping) else None for name in ("mean", "power")]
+    for name, moment in zip(("mean", "power"), found, strict=True):
+        if not isinstance(moment, Tensor):
+            raise InputError(
+                f"data has no tensor {name!r}; it must be what sagd.spaces.moments.statistics gives: mean and power"
+            )
+    return found[0], found[1]  # type: ignore[return-value]
+
+
 def check_example(x0: Tensor, t: Tensor, eps: Tensor) -> None:
     """Raise InputError unless x0 and eps (B, ...) are floating-point and alike, and t is (B,)."""
     check_noised(x0, eps)
@@ -252,11 +276,17 @@ def check_example(x0: Tensor, t: Tensor, eps: Tensor) -> None:
 
 
 def check_noised(x0: Tensor, eps: Tensor) -> None:
-    """Raise InputError unless x0 and eps (B, ...) are floating-point, of any precision, and of one shape."""
-    check_floating("x0", x0)
-    check_floating("eps", eps)
-    if x0.shape != eps.shape:
-        raise InputError(f"x0 has the shape {tuple(x0.shape)} and eps {tuple(eps.shape)}; they must be the same")
+    """Raise InputError unless x0 and eps (B, ...) are floating-point, of any precision, of one shape, on one device."""
+    check_alike("x0", x0, "eps", eps)
+    check_same("x0", x0, "eps", eps)
+    check_batch("x0", x0)
+
+
+def check_batch(name: str, x: Tensor) -> None:
+    """Raise InputError for what is no tensor (B, ...) of floating-point numbers."""
+    check_floating(name, x)
+    if not x.ndim:
+        raise InputError(f"{name} has no axes; it must be (B, ...)")
 
 
 def integrate(slope: Callable[[Tensor, float], Tensor], x: Tensor, times: Sequence[float], sampler: str) -> Tensor:
@@ -273,6 +303,6 @@ def integrate(slope: Callable[[Tensor, float], Tensor], x: Tensor, times: Sequen
 
 def like(t: Tensor | float, x: Tensor, name: str = "t", **bounds: Any) -> Tensor:
     """Times (B,), or one number, shaped to multiply x (B, ...); refused outside of their bounds (`check_times`)."""
-    check_floating("x", x)
+    check_batch("x", x)
     check_times(name, t, len(x), **bounds)
     return torch.as_tensor(t, dtype=x.dtype, device=x.device).reshape(-1, *[1] * (x.ndim - 1))

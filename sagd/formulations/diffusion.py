@@ -19,16 +19,29 @@ from sagd.errors import (
     check_alike,
     check_floating,
     check_number,
+    check_same,
     check_times,
     check_whole,
     one_of,
     shortened,
 )
-from sagd.formulations.base import Family, Predict, Sampler, White, check_example, check_kinds, predicted, trained_on
+from sagd.formulations.base import (
+    Family,
+    Predict,
+    Sampler,
+    White,
+    check_example,
+    check_kinds,
+    moments_of,
+    predicted,
+    trained_on,
+)
 from sagd.formulations.edm import EDM
 from sagd.formulations.schedule import PREDICTIONS, Schedule
 from sagd.noise.base import Noise, check_noise
 from sagd.noise.devices import double
+from sagd.noise.grid import check_moments
+from sagd.noise.randomness import place
 from sagd.noise.spectrum import posterior
 
 
@@ -51,9 +64,8 @@ def eps_loss(predict: Predict, schedule: Schedule, x0: Tensor, t: Tensor, eps: T
     InputError
         Tensors of other shapes or dtypes, an output of another shape than x_t's; on the CPU, t out of range.
     """
-    check_example(x0, t, eps)
-    check_times("t", t, len(x0), whole=True, least=0, most=len(schedule) - 1)
-    return (predicted(predict, schedule.q_sample(x0, t, eps), t) - eps).square().mean()
+    _check(schedule, x0, t, eps)
+    return _eps_loss(predict, schedule, x0, t, eps)
 
 
 def v_loss(predict: Predict, schedule: Schedule, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
@@ -61,14 +73,27 @@ def v_loss(predict: Predict, schedule: Schedule, x0: Tensor, t: Tensor, eps: Ten
 
     The parameters are those of `eps_loss`. With shaped noise x0 and eps follow from v as with white noise.
     """
+    _check(schedule, x0, t, eps)
+    return _v_loss(predict, schedule, x0, t, eps)
+
+
+def _check(schedule: Schedule, x0: Tensor, t: Tensor, eps: Tensor) -> None:
     check_example(x0, t, eps)
     check_times("t", t, len(x0), whole=True, least=0, most=len(schedule) - 1)
-    signal, sigma = schedule.signal_and_sigma(t, x0)
+
+
+def _eps_loss(predict: Predict, schedule: Schedule, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+    signal, sigma = schedule.of_checked(t, x0)
+    return (predicted(predict, signal * x0 + sigma * eps, t) - eps).square().mean()
+
+
+def _v_loss(predict: Predict, schedule: Schedule, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+    signal, sigma = schedule.of_checked(t, x0)
     return (predicted(predict, signal * x0 + sigma * eps, t) - (signal * eps - sigma * x0)).square().mean()
 
 
 Times = Literal["uniform", "log_normal"]
-LOSSES = {"eps": eps_loss, "v": v_loss}
+LOSSES = {"eps": _eps_loss, "v": _v_loss}
 
 
 @dataclass(frozen=True)
@@ -111,8 +136,10 @@ class Diffusion:
         """Steps of n training examples, (n,), int64."""
         check_whole("n", n, 1)
         if self.times == "uniform":
-            return torch.randint(len(self.schedule), (n,), generator=generator, device=device)
-        white = torch.randn(n, generator=generator, device=device, dtype=torch.float32)
+            return torch.randint(len(self.schedule), (n,), generator=generator, device=place(generator, device)).to(
+                device
+            )
+        white = torch.randn(n, generator=generator, device=place(generator, device), dtype=torch.float32).to(device)
         levels = EDM.log_mean + EDM.log_std * white
         return self.schedule.first_above(levels).clamp(max=len(self.schedule) - 1)
 
@@ -120,7 +147,7 @@ class Diffusion:
         self, predict: Predict, noise: Noise, x0: Tensor, t: Tensor, eps: Tensor, *, project: bool = True
     ) -> Tensor:
         """`eps_loss` or `v_loss`, on the support of the noise (`trained_on`); eps is drawn by ``noise.sample``."""
-        check_example(x0, t, eps)
+        _check(self.schedule, x0, t, eps)
         return LOSSES[self.prediction](predict, self.schedule, trained_on(noise, x0, project), t, eps)
 
     def timesteps(self, sampler: Sampler) -> list[int]:
@@ -150,9 +177,7 @@ class Diffusion:
         first = self.timesteps(sampler)[0]
         if sampler.start == "noise":
             return noise.shape(white, first)
-        if data is None:
-            raise InputError("start marginal needs the data's mean and power")
-        return start_from_marginal(self.schedule, noise, first, data["mean"], data["power"], white)
+        return start_from_marginal(self.schedule, noise, first, *moments_of(data), white)
 
     def step(
         self,
@@ -181,7 +206,7 @@ class Diffusion:
             if white is None:
                 raise InputError("sampling with noise (ddpm, or eta > 0) needs `white`, the source of it")
             found = white()
-            check_alike("white noise", found, "x", x)
+            check_same("white noise", found, "x", x)
             return found
 
         x0, eps = denoise(x, t)
@@ -273,11 +298,11 @@ def ddim_step(
     """
     check_number("eta", eta, least=0, most=1)
     alpha_bar, alpha_bar_prev = schedule.alpha_bars(t, t_prev)
-    check_alike("eps", eps, "xt", xt)
+    check_alike("eps", eps, "xt", xt, grows=False)
     x0 = schedule.x0_from_eps(xt, t, eps) if x0 is None else x0
     if clip:
         x0 = x0.clamp(-1, 1)
-    check_alike("x0", x0, "xt", xt)
+    check_alike("x0", x0, "xt", xt, grows=False)
     variance = (1 - alpha_bar_prev) / (1 - alpha_bar) * (1 - alpha_bar / alpha_bar_prev)
     std = eta * variance**0.5
     x_prev = alpha_bar_prev**0.5 * x0 + max(1 - alpha_bar_prev - std**2, 0.0) ** 0.5 * eps
@@ -315,7 +340,7 @@ def euler_step(schedule: Schedule, xt: Tensor, t: int, t_prev: int, eps: Tensor)
     sigma / sqrt(alpha_bar). Where alpha_bar is 0, at the end of zero terminal SNR, it has no rate.
     """
     alpha_bar, alpha_bar_prev = schedule.alpha_bars(t, t_prev)
-    check_alike("eps", eps, "xt", xt)
+    check_alike("eps", eps, "xt", xt, grows=False)
     if alpha_bar == 0:
         raise InputError(f"t is {t}, where alpha_bar is 0: an Euler step can't begin there; take ddim or ddpm")
     return xt + 0.5 * math.log(alpha_bar_prev / alpha_bar) * (xt - eps / (1 - alpha_bar) ** 0.5)
@@ -334,7 +359,8 @@ def start_from_marginal(schedule: Schedule, noise: Noise, t: int, mean: Tensor, 
     mean
         (C, H, W), the data's mean image.
     power
-        (C, H, W), the data's variance at each frequency of the unitary DFT.
+        (C, H, W), the data's variance at each frequency of the unitary DFT: 0 or more, the same at f and -f, which on
+        an accelerator is not looked at.
     white
         (B, C, H, W), N(0, I).
     """
@@ -343,8 +369,8 @@ def start_from_marginal(schedule: Schedule, noise: Noise, t: int, mean: Tensor, 
     check_noise(noise)
     noise.check_schedule(schedule.alpha_bar)
     _check_gaussian(noise)
-    for name, moment in (("mean", mean), ("power", power)):
-        check_alike(name, moment, "an image of white", white[0])
+    check_same("mean", mean, "an image of white", white[0])
+    check_moments(mean, power, len(noise.size))
     spectrum = noise.at(t)
     alpha_bar = schedule.alpha_bar[t]
     std = (alpha_bar * power.cpu().double() + (1 - alpha_bar) * spectrum.weight**2).sqrt()
@@ -357,7 +383,7 @@ def start_from_marginal(schedule: Schedule, noise: Noise, t: int, mean: Tensor, 
 def _given(noise: Tensor | None, xt: Tensor) -> Tensor:
     if noise is None:
         raise InputError("a step with noise (ddpm, or eta > 0) needs `noise`, shaped")
-    check_alike("noise", noise, "xt", xt)
+    check_same("noise", noise, "xt", xt)
     return noise
 
 

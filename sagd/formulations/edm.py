@@ -14,6 +14,7 @@ from torch import Tensor
 from sagd.errors import InputError, check_alike, check_number, check_whole
 from sagd.formulations.base import (
     EMBEDDED,
+    MOST,
     Continuous,
     Family,
     Predict,
@@ -27,6 +28,7 @@ from sagd.formulations.base import (
     trained_on,
 )
 from sagd.noise.base import Noise
+from sagd.noise.randomness import place
 from sagd.noise.spectrum import Spectrum
 
 
@@ -65,15 +67,23 @@ class EDM(Continuous):
     def draw_times(self, n: int, *, generator: torch.Generator, device: torch.device | str = "cpu") -> Tensor:
         """Noise levels sigma of n training examples, (n,), float32."""
         check_whole("n", n, 1)
-        white = torch.randn(n, generator=generator, device=device, dtype=torch.float32)
+        white = torch.randn(n, generator=generator, device=place(generator, device), dtype=torch.float32).to(device)
         return (self.log_mean + self.log_std * white).exp()
 
-    def denoise(self, predict: Predict, x: Tensor, sigma: Tensor) -> Tensor:
-        """D(x; sigma) = c_skip x + c_out F(c_in x; c_noise), an estimate of E[x0 | x]; x (B, ...), sigma (B,), > 0."""
-        s, data = _like(sigma, x), self.sigma_data
+    def denoise(self, predict: Predict, x: Tensor, sigma: Tensor | float) -> Tensor:
+        """D(x; sigma) = c_skip x + c_out F(c_in x; c_noise), an estimate of E[x0 | x].
+
+        x (B, ...); sigma (B,), or one number, > 0. The network is given its times as (B,).
+        """
+        return self._denoised(predict, x, sigma, _like(sigma, x))
+
+    def _denoised(self, predict: Predict, x: Tensor, sigma: Tensor | float, s: Tensor) -> Tensor:
+        """D, with sigma also shaped to multiply x: ``s``."""
+        data = self.sigma_data
         total = s.square() + data**2
         c_skip, c_out, c_in = data**2 / total, s * data / total.sqrt(), total.rsqrt()
-        noise = EMBEDDED / 4 * torch.as_tensor(sigma, device=x.device).log()
+        kept = sigma.dtype if isinstance(sigma, Tensor) else torch.float32
+        noise = EMBEDDED / 4 * torch.as_tensor(sigma, device=x.device, dtype=kept).log().reshape(-1).expand(len(x))
         return c_skip * x + c_out * predicted(predict, c_in * x, noise)
 
     def loss(
@@ -96,7 +106,7 @@ class EDM(Continuous):
         x0 = trained_on(noise, x0, project)
         sigma, data = _like(t, x0), self.sigma_data
         weight = (sigma.square() + data**2) / (sigma * data).square()
-        return (weight * (self.denoise(predict, x0 + sigma * eps, t) - x0).square()).mean()
+        return (weight * (self._denoised(predict, x0 + sigma * eps, t, sigma) - x0).square()).mean()
 
     def score_from_denoised(self, spectrum: Spectrum, x: Tensor, sigma: Tensor, denoised: Tensor) -> Tensor:
         """score = Sigma_w^+ (D - x) / sigma^2 (eq. 28); the projected score where the support is partial."""
@@ -110,7 +120,7 @@ class EDM(Continuous):
 
     def grid(self, steps: int) -> Tensor:
         """The levels that a sampler visits, (steps + 1,), float64, from sigma_max to sigma_min and then 0 (eq. 5)."""
-        check_whole("steps", steps, 2)
+        check_whole("steps", steps, 2, MOST)
         ends = torch.tensor([self.sigma_max, self.sigma_min], dtype=torch.float64, device="cpu") ** (1 / self.rho)
         shares = torch.linspace(0, 1, steps, dtype=torch.float64, device="cpu")
         levels = torch.lerp(ends[0], ends[1], shares) ** self.rho

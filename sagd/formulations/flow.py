@@ -6,28 +6,31 @@ given 1000 t, the range that diffusers' time embeddings are made for.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
-from sagd.errors import check_alike, check_number, check_whole, one_of
+from sagd.errors import InputError, check_alike, check_number, check_whole, one_of, shortened
 from sagd.formulations.base import (
     EMBEDDED,
+    MOST,
     Continuous,
     Family,
     Predict,
     Sampler,
     White,
+    check_batch,
     check_example,
-    check_noised,
     integrate,
     like,
     predicted,
     trained_on,
 )
 from sagd.noise.base import Noise
+from sagd.noise.randomness import place
 from sagd.noise.spectrum import Spectrum
 
 Times = Literal["uniform", "logit_normal"]
@@ -39,6 +42,11 @@ def dimension_shift(shape: tuple[int, ...], base: int = 4096) -> float:
     Neighbouring elements tell of each other, so that the same t hides less of larger data; RAE's 768 x 16 x 16 latents
     have 6.93, and data smaller than the base less than 1.
     """
+    if not isinstance(shape, Sequence) or isinstance(shape, str):
+        raise InputError(f"shape is {shortened(repr(shape), 60)}; it must be (C, H, W)")
+    for side in shape:
+        check_whole("an entry of shape", side, 1)
+    check_number("base", base, above=0)
     return math.sqrt(math.prod(shape) / base)
 
 
@@ -73,20 +81,19 @@ class Flow(Continuous):
     def draw_times(self, n: int, *, generator: torch.Generator, device: torch.device | str = "cpu") -> Tensor:
         """Times of n training examples, (n,), float32, in [0, 1]."""
         check_whole("n", n, 1)
-        if self.times == "uniform":
-            t = torch.rand(n, generator=generator, device=device, dtype=torch.float32)
-        else:
-            t = torch.randn(n, generator=generator, device=device, dtype=torch.float32).sigmoid()
-        return self.shifted(t)
+        draw = torch.rand if self.times == "uniform" else torch.randn
+        t = draw(n, generator=generator, device=place(generator, device), dtype=torch.float32).to(device)
+        return self.shifted(t if self.times == "uniform" else t.sigmoid())
 
     def _like(self, t: Tensor | float, x: Tensor, **bounds: Any) -> Tensor:
         """Times in [0, 1], shaped to multiply x (B, ...): what `shifted` rounds may be a little more than 1."""
         return like(t, x, least=0, **{"most": 1 + 1e-6 + 1e-6 / self.shift} | bounds)
 
     def interpolate(self, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
-        """x_t = (1 - t) x0 + t eps_w; x0 and eps (B, ...), alike, t (B,), in [0, 1]."""
-        check_noised(x0, eps)
-        t = self._like(t, x0)
+        """x_t = (1 - t) x0 + t eps_w; x0 and eps (B, ...), alike, or one for all; t (B,), or one number, in [0, 1]."""
+        check_batch("x0", x0)
+        check_alike("eps", eps, "x0", x0)
+        t = self._like(t, x0 if len(x0) >= len(eps) else x0.expand_as(eps))
         return (1 - t) * x0 + t * eps
 
     def loss(
@@ -99,7 +106,8 @@ class Flow(Continuous):
         """
         check_example(x0, t, eps)
         x0 = trained_on(noise, x0, project)
-        return (predicted(predict, self.interpolate(x0, t, eps), EMBEDDED * t) - (eps - x0)).square().mean()
+        now = self._like(t, x0)
+        return (predicted(predict, (1 - now) * x0 + now * eps, EMBEDDED * t) - (eps - x0)).square().mean()
 
     def x0_and_eps(self, xt: Tensor, t: Tensor, velocity: Tensor) -> tuple[Tensor, Tensor]:
         """What a velocity says of the data and of the noise: x_t - t v, and x_t + (1 - t) v."""
@@ -120,7 +128,7 @@ class Flow(Continuous):
 
     def grid(self, steps: int) -> Tensor:
         """The times that a sampler visits, (steps + 1,), float64, from 1 to 0, evenly spaced and then shifted."""
-        check_whole("steps", steps, 1)
+        check_whole("steps", steps, 1, MOST)
         return self.shifted(torch.linspace(1, 0, steps + 1, dtype=torch.float64, device="cpu"))
 
     def sample(

@@ -1,12 +1,13 @@
 """The variance schedule of a discrete diffusion."""
 
+import math
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from sagd.errors import InputError, check_alike, check_floating, check_number, check_times, check_whole, one_of, whole
-from sagd.formulations.base import check_noised
+from sagd.errors import InputError, check_alike, check_number, check_times, check_whole, one_of, plainly, whole
+from sagd.formulations.base import MOST, check_batch
 from sagd.noise.base import check_alpha_bar
 from sagd.noise.devices import Keeps
 from sagd.noise.spectrum import Spectrum
@@ -14,8 +15,6 @@ from sagd.noise.spectrum import Spectrum
 SCHEDULES = ("linear", "zero_terminal_snr")
 
 PREDICTIONS = ("eps", "v")
-
-MOST = 1_000_000  # steps of a schedule: their tables are kept on each device
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,12 +37,23 @@ class Schedule(Keeps):
 
     @classmethod
     def linear(cls, steps: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02) -> "Schedule":
-        """DDPM's linear betas, in (0, 1); ``steps`` from 1 to a million."""
+        """DDPM's linear betas, in (0, 1).
+
+        ``steps`` from 1 to a million, while alpha_bar is above what float64 holds: to about 70,000 at these betas.
+        """
         check_whole("steps", steps, 1, MOST)
         check_number("beta_start", beta_start)
         check_number("beta_end", beta_end)
         betas = torch.linspace(beta_start, beta_end, steps, dtype=torch.float64, device="cpu")
-        return cls(torch.cumprod(1 - betas, 0))
+        alpha_bar, least = torch.cumprod(1 - betas, 0), torch.finfo(torch.float64).tiny
+        inside = 0 < min(beta_start, beta_end) and max(beta_start, beta_end) < 1
+        if inside and alpha_bar[-1] < least and not (alpha_bar.diff() < 0).all():
+            most = math.log(least) / torch.log1p(-betas).mean().item()
+            raise InputError(
+                f"steps is {plainly(steps)}; with betas from {beta_start:g} to {beta_end:g} alpha_bar falls below what "
+                f"float64 holds after about {most:,.0f}: take fewer steps, or smaller betas"
+            )
+        return cls(alpha_bar)
 
     @classmethod
     def zero_terminal_snr(cls, steps: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02) -> "Schedule":
@@ -75,8 +85,12 @@ class Schedule(Keeps):
         InputError
             ``like`` that is not floating-point; t of another kind or shape; on the CPU, t out of range.
         """
-        check_floating("x", like)
+        check_batch("x", like)
         check_times("t", t, len(like), whole=True, least=-1, most=len(self) - 1)
+        return self.of_checked(t, like)
+
+    def of_checked(self, t: Tensor | int, like: Tensor) -> tuple[Tensor, Tensor]:
+        """The same, of what has been checked."""
         # No index is read from the device: an int takes a part of the table, and so does a tensor of shape (B,).
         row = (t.to(like.device).reshape(-1) + 1).clamp(min=0) if isinstance(t, Tensor) else max(int(t) + 1, 0)
         table = self._kept("_table", like.device, like.dtype)
@@ -106,9 +120,13 @@ class Schedule(Keeps):
         return self._numbers[t], self._numbers[t_prev] if t_prev >= 0 else 1.0
 
     def q_sample(self, x0: Tensor, t: Tensor | int, eps: Tensor) -> Tensor:
-        """x_t = sqrt(alpha_bar_t) x0 + sigma_t eps_w (eq. 8, 22); x0 and eps are alike, t as in `signal_and_sigma`."""
-        check_noised(x0, eps)
-        signal, sigma = self.signal_and_sigma(t, x0)
+        """x_t = sqrt(alpha_bar_t) x0 + sigma_t eps_w (eq. 8, 22); x0 and eps are alike, t as in `signal_and_sigma`.
+
+        One example of x0 or of eps may stand for all.
+        """
+        check_batch("x0", x0)
+        check_alike("eps", eps, "x0", x0)
+        signal, sigma = self.signal_and_sigma(t, x0 if len(x0) >= len(eps) else x0.expand_as(eps))
         return signal * x0 + sigma * eps
 
     def x0_from_eps(self, xt: Tensor, t: Tensor | int, eps: Tensor) -> Tensor:

@@ -107,7 +107,7 @@ def check_noise(noise: Noise, name: str = "the noise") -> None:
 
 def check_alpha_bar(values: Tensor) -> Tensor:
     """The alpha_bar of a discrete schedule as (T,), float64, on the CPU; InputError unless it falls, in [0, 1)."""
-    kept = float64("alpha_bar", values)
+    kept = float64("alpha_bar", values).clone()  # the caller may write into theirs
     before = torch.cat([torch.ones(1, dtype=torch.float64, device="cpu"), kept.flatten()])
     if kept.ndim != 1 or not len(kept) or not (before.diff() < 0).all() or not kept[-1] >= 0:
         raise InputError(

@@ -9,6 +9,8 @@ from torch import Tensor
 from sagd.errors import InputError, check_flag, check_floating, check_number
 from sagd.noise.base import Noise, check_noise
 from sagd.noise.devices import double
+from sagd.noise.grid import check_moments
+from sagd.noise.randomness import check_rows
 from sagd.noise.spectrum import Spectrum
 from sagd.runtime.files import read_tensors, write_tensors
 
@@ -47,8 +49,13 @@ class Corruption:
         check_floating("x0", x0)
         if self.filtered:
             return self.remove(x0)
-        shape = (len(x0) if count is None else count, *x0.shape[1:])
-        return x0 + self.gamma * self.spectrum.sample(shape, generator=generator, rows=rows, device=x0.device)
+        self.spectrum._check_size(x0.shape)
+        count = len(x0) if count is None else count
+        check_rows(rows, count)
+        if len(range(count)[rows or slice(None)]) != len(x0):
+            raise InputError(f"x0 has {len(x0)} images, and rows is {rows}, of {count}; they must be as many")
+        drawn = self.spectrum.sample((count, *x0.shape[1:]), generator=generator, rows=rows, device=x0.device)
+        return (x0 + self.gamma * drawn).to(x0)
 
     def remove(self, x: Tensor) -> Tensor:
         """Images (..., H, W) with nothing in the band."""
@@ -65,6 +72,8 @@ class Corruption:
 
     def moments(self, mean: Tensor, power: Tensor) -> tuple[Tensor, Tensor]:
         """Mean image and power (C, H, W) of `sagd.spaces.moments.statistics`, as the corruption makes them."""
+        check_moments(mean, power, len(self.spectrum.size))
+        self.spectrum._check_size(power.shape)
         if self.filtered:
             return self.remove(mean), power * ~self.spectrum.support.to(power.device)
         exact = double(power)

@@ -1,6 +1,8 @@
 """Devices: what is made once and kept where it is used, and what to do where there is no float64."""
 
-from collections.abc import Hashable
+import math
+import threading
+from collections.abc import Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -8,6 +10,13 @@ import torch
 from torch import Tensor
 
 MOST = 1000  # of a kind are kept: levels of noise and pairs of steps come without end
+NUMBERS = 2**26  # of spectra: 0.5 GB in float64
+_lock = threading.Lock()  # of what is kept; not of making it, as that may keep other things, in another thread
+
+
+def affordable(size: Sequence[int]) -> int:
+    """How many spectra of a size may be kept: fewer of large images."""
+    return max(8, min(MOST, NUMBERS // math.prod(size)))
 
 
 class Keeps:
@@ -19,13 +28,25 @@ class Keeps:
 
     def _kept(self, make: str, *key: Hashable) -> Any:
         """What the method called ``make`` returns for these arguments."""
-        return getattr(self, self._keep(make, *key))
+        if torch.compiler.is_compiling():
+            return getattr(self, self._keep(make, *key))
+        return self._made(make, *key)[1]
 
     def _keep(self, make: str, *key: Hashable) -> str:
         """Make it if it is not there, as an attribute of its own, which torch.compile finds; returns its name."""
+        return self._made(make, *key)[0]
+
+    @property
+    def _most(self) -> int:
+        """How many of a kind are kept."""
+        return MOST
+
+    def _made(self, make: str, *key: Hashable) -> tuple[str, Any]:
+        """The name of what is kept, and the thing itself, which another thread may have put away by the next look."""
         names = self.__dict__.setdefault("_names", {})
-        if (make, *key) in names:
-            return names[(make, *key)]
+        name = names.get((make, *key), "")
+        if (found := self.__dict__.get(name, self)) is not self:
+            return name, found
 
         def real() -> Any:
             with torch.inference_mode(False):  # it is used where gradients are wanted, too
@@ -34,14 +55,16 @@ class Keeps:
         name = f"_kept_{make}_{repr(key).encode().hex()}"  # what torch.compile takes for a name
         if torch.jit.is_tracing() or type(torch.empty(0, device="cpu")) is not Tensor:
             with ThreadPoolExecutor(1) as elsewhere:  # another thread has no tracer, and makes no fake tensors
-                self.__dict__[name] = elsewhere.submit(real).result()
+                made = elsewhere.submit(real).result()
         else:
-            self.__dict__[name] = real()
-        names[(make, *key)] = name
-        alike = [other for other in list(names) if other[0] == make]
-        if len(alike) > MOST:
-            self.__dict__.pop(names.pop(alike[0], ""), None)  # unless another thread has just done so
-        return name
+            made = real()
+        with _lock:
+            made = self.__dict__.setdefault(name, made)  # two threads may have made it
+            names[(make, *key)] = name
+            alike = [other for other in names if other[0] == make]
+            for other in alike[: max(0, len(alike) - self._most)]:
+                self.__dict__.pop(names.pop(other), None)
+        return name, made
 
     # So torch.compile calls it and does not trace it. `torch.compiler.assume_constant_result` is no more than this, but
     # would import all of the compiler.

@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from sagd.errors import InputError, check_number, one_of, plainly, shortened
+from sagd.errors import InputError, check_number, check_same, check_values, one_of, plainly, shortened
 from sagd.noise.devices import double
 
 Size = tuple[int, ...]  # of the grid: (L,), (H, W) or (D, H, W)
@@ -76,11 +76,37 @@ def rings(size: Size) -> Tensor:
 
 
 def ring_means(values: Tensor) -> Tensor:
-    """Average (..., *size) over the rings of an image's grid: (..., K), without rings that hold no bin."""
+    """Average (..., H, W) over the rings of an image's grid: (..., K), without rings that hold no bin."""
+    if values.ndim < 2:
+        raise InputError(f"values have the shape {tuple(values.shape)}; they must be (..., H, W)")
     ring = rings(tuple(values.shape[-2:])).flatten().to(values.device)
     count = torch.bincount(ring)
     sums = values.new_zeros((*values.shape[:-2], len(count))).index_add_(-1, ring, values.flatten(-2))
     return (sums / count)[..., count > 0]
+
+
+def check_moments(mean: Tensor, power: Tensor, dimensions: int = 2) -> None:
+    """Refuse a mean and a power (C, *size) of two shapes, or such as no data have; values are looked at on the CPU.
+
+    The power is a variance, 0 or more, and the same at f and -f.
+    """
+    check_same("power", power, "mean", mean)
+    check_values("mean", mean)
+    check_power(power, dimensions)
+
+
+def check_power(power: Tensor, dimensions: int = 2) -> None:
+    """Refuse a power (..., *size) that is negative, not finite, or on the CPU not the same at f and -f."""
+    check_values("power", power, least=0)
+    if power.ndim < dimensions:
+        raise InputError(f"power has the shape {tuple(power.shape)}; it must be (..., H, W)")
+    if power.device.type != "cpu" or torch.compiler.is_compiling():
+        return
+    alike = True
+    with contextlib.suppress(RuntimeError):  # a fake tensor has no values
+        alike = torch.allclose(power, mirror(power, range(-dimensions, 0)), rtol=1e-4)
+    if not alike:
+        raise InputError("power must be the same at f and -f, as the variance of real data is")
 
 
 def band_edges(r: Tensor, band: tuple[float, float], units: Units, name: str = "band") -> tuple[Tensor, float, float]:
@@ -115,8 +141,8 @@ def band_masks(size: Size, bands: Sequence[tuple[float, float]] = BANDS, units: 
     those of `cycles`.
     """
     r = (radius(size) / cycles(units, len(size))).round(decimals=12)
-    if not bands:
-        raise InputError("there are no bands; one or more [low, high] are needed")
+    if not isinstance(bands, Sequence) or isinstance(bands, str) or not bands:
+        raise InputError(f"bands is {shortened(repr(bands), 60)}; one or more [low, high] are needed")
     bands = [edges(band, units) for band in bands]
     inside = [(r >= low) & (r < high) & (r > 0) for low, high in bands[:-1]]
     low, high = bands[-1]
@@ -125,5 +151,7 @@ def band_masks(size: Size, bands: Sequence[tuple[float, float]] = BANDS, units: 
 
 def band_means(values: Tensor, masks: Tensor) -> Tensor:
     """Average (..., H, W) over each band: (..., B); NaN where a band holds no frequency."""
+    if values.shape[-2:] != masks.shape[1:]:
+        raise InputError(f"values of the shape {tuple(values.shape)} do not fit masks {tuple(masks.shape)}")
     share, found = masks.flatten(1).cpu().double(), double(values)
     return found.flatten(-2) @ (share / share.sum(1, keepdim=True)).T.to(found.device)

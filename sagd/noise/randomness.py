@@ -19,7 +19,7 @@ def generator(seed: int, stream: str, index: int = 0, device: torch.device | str
     check_whole("seed", seed)
     check_whole("index", index)
     start = zlib.crc32(f"{stream}:{seed}".encode())
-    return torch.Generator(device).manual_seed((start + index) % 2**32)
+    return torch.Generator(device).manual_seed((start + int(index)) % 2**32)
 
 
 def check_generator(generator: torch.Generator | Sequence[torch.Generator] | None, images: int) -> None:
@@ -31,6 +31,20 @@ def check_generator(generator: torch.Generator | Sequence[torch.Generator] | Non
         raise InputError(f"generator is {said}; it must be a torch.Generator, or a sequence with one for each image")
     if isinstance(generator, Sequence) and len(generator) != images:
         raise InputError(f"{len(generator)} generators for a first axis of {images}")
+
+
+def place(generator: torch.Generator | None, device: torch.device | str = "cpu") -> torch.device:
+    """Where one generator draws: the draw is moved from there. None is the global one of the device."""
+    if not isinstance(generator, torch.Generator | None):
+        raise InputError(f"generator is {shortened(repr(generator), 60)}; it must be a torch.Generator")
+    return torch.device(device) if generator is None else generator.device
+
+
+def check_rows(rows: slice | None, count: int, *, some: bool = False) -> None:
+    """Refuse what selects no rows of a draw of ``count``, or in reverse; with ``some``, none at all."""
+    forward = rows is None or (isinstance(rows, slice) and (rows.step is None or rows.step > 0))
+    if not forward or (some and not range(count)[rows or slice(None)]):
+        raise InputError(f"rows is {shortened(repr(rows), 60)}; it must be a slice of {count}, in order")
 
 
 _global = threading.Lock()

@@ -19,13 +19,14 @@ from sagd.errors import (
     check_flag,
     check_floating,
     check_number,
+    check_same,
     check_whole,
     one_of,
     shortened,
 )
 from sagd.noise.devices import Keeps, double
 from sagd.noise.grid import Size, float64, mirror
-from sagd.noise.randomness import check_generator
+from sagd.noise.randomness import check_generator, check_rows
 
 Normalize = Literal["expected", "sample", "none"]
 
@@ -167,7 +168,7 @@ class Spectrum(Keeps):
             A shape that does not end in the grid's size, another dtype, what is no generator or as many as there are
             not images.
         """
-        shape = check_draw(shape, generator, dtype)
+        shape = check_draw(shape, generator, dtype, rows)
         self._check_size(shape)
         if isinstance(generator, Sequence):
             asked = generator if rows is None else generator[rows]
@@ -194,7 +195,10 @@ class Spectrum(Keeps):
     ) -> Tensor:
         """Draw x_{t_prev} from q(x_{t_prev} | x_t, x0) = N(mu, betatilde Sigma_w) (eq. 31-33)."""
         mean, std = posterior(xt, x0, alpha_bar, alpha_bar_prev)
-        return mean if t_prev < 0 else mean + std * self.shape(white)
+        if t_prev < 0:
+            return mean
+        check_same("white", white, "xt", xt)
+        return mean + std * self.shape(white)
 
     def sqrt(self, x: Tensor) -> Tensor:
         """T_w x: multiply by w (eq. 5). Shape (..., *size), kept; so are dtype (floating-point) and device."""
@@ -277,14 +281,18 @@ class Spectrum(Keeps):
 
 
 def check_draw(
-    shape: Sequence[int], generator: torch.Generator | Sequence[torch.Generator] | None, dtype: torch.dtype
+    shape: Sequence[int],
+    generator: torch.Generator | Sequence[torch.Generator] | None,
+    dtype: torch.dtype,
+    rows: slice | None = None,
 ) -> tuple[int, ...]:
-    """The shape of a draw, once it, its generator and its dtype are checked."""
+    """The shape of a draw, once it, its generator, its dtype and its rows are checked."""
     if isinstance(shape, str) or not isinstance(shape, Sequence) or not shape:
         raise InputError(f"shape is {shape!r}; it must be a sequence of whole numbers, such as (B, C, H, W)")
     for side in shape:
         check_whole("an entry of shape", side, 1)
     check_generator(generator, shape[0])
+    check_rows(rows, shape[0], some=isinstance(generator, Sequence))
     if not getattr(dtype, "is_floating_point", False):
         raise InputError(f"dtype is {dtype}; noise needs a floating-point one")
     return tuple(shape)
@@ -296,7 +304,7 @@ def posterior(xt: Tensor, x0: Tensor, alpha_bar: float, alpha_bar_prev: float) -
     The alpha_bar of a step and that of one before it: 0 <= alpha_bar < alpha_bar_prev <= 1.
     """
     check_floating("xt", xt)
-    check_alike("x0", x0, "xt", xt)
+    check_alike("x0", x0, "xt", xt, grows=False)
     check_number("alpha_bar", alpha_bar, least=0)
     check_number("alpha_bar_prev", alpha_bar_prev, above=alpha_bar, most=1)
     alpha = alpha_bar / alpha_bar_prev  # of the stride from t_prev to t, which is eq. 31-33's alpha_t at stride one

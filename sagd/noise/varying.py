@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from sagd.errors import InputError, check_times, whole
+from sagd.errors import InputError, check_alike, check_same, check_times, whole
 from sagd.noise.base import check_alpha_bar, check_noise
-from sagd.noise.devices import Keeps
+from sagd.noise.devices import Keeps, affordable
 from sagd.noise.grid import Size
 from sagd.noise.spectrum import Spectrum, check_draw
 
@@ -64,9 +64,14 @@ class Varying(Keeps):
 
     def entering(self, s: int) -> Tensor:
         """w_s, the weight of the noise that step s adds; the grid's size, float64, mean square 1."""
+        s = whole("s", s, 0, len(self.alpha_bar) - 1)
         u = s / max(len(self.alpha_bar) - 1, 1)
         weight = self.first.weight ** (1 - u) * self.last.weight**u
         return weight * weight.square().mean().rsqrt()
+
+    @property
+    def _most(self) -> int:
+        return affordable(self.size)
 
     @property
     def size(self) -> Size:
@@ -125,7 +130,7 @@ class Varying(Keeps):
 
         Otherwise as `Spectrum.sample`.
         """
-        check_draw(shape, generator, dtype)
+        check_draw(shape, generator, dtype, rows)
         check_times("t", t, shape[0], whole=True, least=0, most=len(self.weights) - 1)
         working = torch.float64 if dtype == torch.float64 else torch.float32
         white = self._white.sample(shape, generator=generator, rows=rows, device=device, dtype=working)
@@ -155,7 +160,7 @@ class Varying(Keeps):
 
     def transfer(self, eps: Tensor, t: int, t_prev: int) -> Tensor:
         """The noise in x_t as noise in x_{t_prev}: the same white noise, with the other weight. At -1 there is none."""
-        return eps if t_prev < 0 else self.between(t, t_prev).sqrt(eps)
+        return eps if whole("t_prev", t_prev, -1) < 0 else self.between(t, t_prev).sqrt(eps)
 
     def between(self, t: int, t_prev: int) -> Spectrum:
         """W_{t_prev} / W_t on the support, t_prev < t. Near 1 in steps near each other, where W_t itself may span many
@@ -178,8 +183,10 @@ class Varying(Keeps):
         sqrt(alpha_bar_prev) x0 + sqrt(alpha) (V_prev / V_t) (x_t - sqrt(alpha_bar_t) x0) and the variance
         V_prev - alpha V_prev^2 / V_t.
         """
-        if t_prev < 0:
+        check_alike("x0", x0, "xt", xt, grows=False)
+        if whole("t_prev", t_prev, -1) < 0:
             return x0
+        check_same("white", white, "xt", xt)
         alpha = alpha_bar / alpha_bar_prev
         ratio = (1 - alpha_bar_prev) / (1 - alpha_bar)
         residual = self.between(t, t_prev).covariance(xt - alpha_bar**0.5 * x0)  # V_prev / V_t, but for sigma^2's ratio

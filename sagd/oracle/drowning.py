@@ -9,7 +9,8 @@ from torch import Tensor
 from sagd.errors import InputError, whole
 from sagd.formulations.schedule import Schedule
 from sagd.noise.base import Noise
-from sagd.noise.grid import BANDS, Units, band_masks, band_means, ring_means
+from sagd.noise.devices import double
+from sagd.noise.grid import BANDS, Units, band_masks, band_means, check_power, ring_means
 from sagd.operators.isotropic import isotropic
 
 
@@ -25,7 +26,7 @@ def snr(
     Parameters
     ----------
     power
-        (..., H, W); leading axes are averaged.
+        (..., H, W), 0 or more; leading axes are averaged.
     t
         (T',), steps of the schedule, in [0, T).
     average
@@ -36,9 +37,10 @@ def snr(
     Tensor
         (T', K), float64; infinite where there is no noise.
     """
+    check_power(power)
     if noise.size != tuple(power.shape[-2:]):
         raise InputError(f"the noise is for {noise.size}, the data's power for {tuple(power.shape[-2:])}")
-    signal = average(power.double().reshape(-1, *noise.size).mean(0))
+    signal = average(double(power).cpu().reshape(-1, *noise.size).mean(0))
     steps = [whole("an entry of t", k, 0, len(schedule) - 1) for k in t]
     if noise.constant:
         variance = average(noise.at(0).weight.square())
@@ -71,8 +73,9 @@ def band_table(
 
     The schedule is linear and the noise white unless others are given; ``bands`` and ``units`` are as in `band_masks`.
     """
+    check_power(power)
     size = tuple(power.shape[-2:])
-    power, masks = power.double().reshape(-1, *size).mean(0), band_masks(size, bands, units)
+    power, masks = double(power).cpu().reshape(-1, *size).mean(0), band_masks(size, bands, units)
     if not power.sum() > 0:
         raise InputError("the images are all alike: there is no variance to share between bands")
     schedule, noise = schedule or Schedule.linear(), noise or isotropic(size)

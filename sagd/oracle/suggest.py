@@ -6,14 +6,14 @@ field is the sampler's own error, which shaped noise moves. No network learns an
 learning is not in it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from sagd.errors import InputError
+from sagd.errors import InputError, shortened
 from sagd.formulations.base import Sampler
 from sagd.formulations.diffusion import Diffusion
 from sagd.noise.grid import Grid
@@ -75,7 +75,7 @@ def suggest(
     diffusion: Diffusion,
     sampler: Sampler,
     *,
-    alphas: Sequence[float] = ALPHAS,
+    alphas: Collection[float] = ALPHAS,
     grid: Grid = "fftfreq",
     dc: Literal["lowest", "floor"] = "lowest",
     normalize: Normalize = "expected",
@@ -101,6 +101,8 @@ def suggest(
     InputError
         Images that are all alike, statistics that are not finite, noise that is not Gaussian.
     """
+    if not isinstance(alphas, Collection) or isinstance(alphas, str) or not len(alphas):
+        raise InputError(f"alphas is {shortened(repr(alphas), 60)}; it must be one or more numbers")
     field = gaussian_field(mean, power)
     if not power.sum() > 1e-24 * mean.square().sum():  # else what there is comes of rounding
         raise InputError("the images are all alike, or there is but one: they have no power at any frequency")

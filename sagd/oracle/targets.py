@@ -16,9 +16,10 @@ from sagd.errors import InputError, check_floating, check_number, check_whole, o
 from sagd.formulations.base import EMBEDDED, Predict, Sampler
 from sagd.formulations.diffusion import Diffusion
 from sagd.formulations.schedule import PREDICTIONS, Schedule
-from sagd.noise.base import Noise
-from sagd.noise.devices import Keeps, has_float64
+from sagd.noise.base import Noise, check_noise
+from sagd.noise.devices import Keeps, double, has_float64
 from sagd.noise.grid import mirror
+from sagd.noise.randomness import place
 from sagd.noise.spectrum import Spectrum
 from sagd.spaces.moments import field_distance
 
@@ -54,6 +55,8 @@ class Mixture(Keeps):
         for name in ("means", "power", "weights"):
             check_floating(name, getattr(self, name))
         shapes = [tuple(t.shape) for t in (self.means, self.power, self.weights)]
+        if self.means.ndim < 3 or not len(self.means):
+            raise InputError(f"means has the shape {shapes[0]}; it must be (K, C, *size), K 1 or more")
         fits = self.power.shape[1:] == self.means.shape[1:] and len(self.power) in (1, len(self.means))
         finite = all(torch.isfinite(t).all() for t in (self.means, self.power, self.weights))
         if not fits or not finite or shapes[2] != shapes[0][:1] or (self.power < 0).any() or (self.weights < 0).any():
@@ -76,6 +79,7 @@ class Mixture(Keeps):
     def sample(self, n: int, *, generator: torch.Generator) -> Tensor:
         """Draw (n, C, *size), float64; the mixture and the generator are on the CPU."""
         check_whole("n", n, 1)
+        place(generator)  # or it is none
         which = torch.multinomial(self.weights, n, replacement=True, generator=generator)
         white = torch.randn((n, *self.means.shape[1:]), generator=generator, dtype=torch.float64, device="cpu")
         std = self.power.expand_as(self.means)[which].sqrt()
@@ -113,7 +117,7 @@ class Mixture(Keeps):
         def predict(xt: Tensor, t: Time) -> Tensor:
             now = t.double() / EMBEDDED if isinstance(t, Tensor) else t / EMBEDDED
             if not isinstance(now, Tensor):
-                check_number("t / 1000", now, above=0)
+                check_number("t / 1000", now, above=0, most=1.01)  # a little more than 1, as `Flow.shifted` rounds
             spectra, x0, on = self._posterior(xt, 1 - now, now, spectrum, self._seen(spectrum, project))
             return self._real(((spectra - (1 - now) * x0) / now - x0) * on, xt)
 
@@ -125,6 +129,7 @@ class Mixture(Keeps):
         ``project`` as above: whether x tells anything there.
         """
         check_number("sigma", sigma, above=0)
+        self._check(spectrum, x)
         if not has_float64(x.device):
             return self.denoised(x.cpu(), sigma, spectrum, project).to(x)
         spectra, x0, on = self._posterior(x, 1.0, sigma, spectrum, self._seen(spectrum, project))
@@ -132,14 +137,27 @@ class Mixture(Keeps):
 
     def _seen(self, noise: Noise, project: bool) -> Tensor:
         """The frequencies of x_t that a network sees (`sagd.formulations.base.trained_on`)."""
+        self._check(noise)
         if not project and (self.power[..., ~noise.support] == 0).any():
             raise InputError("without project the target needs variance at every frequency that the noise leaves out")
         return noise.support if project else torch.ones_like(noise.support)
+
+    def _check(self, noise: Noise, xt: Tensor | None = None) -> None:
+        """Refuse noise of another size, and examples of another shape, which would be broadcast."""
+        check_noise(noise)
+        if noise.size != tuple(self.means.shape[2:]):
+            raise InputError(f"the noise is for {noise.size}, the target is of {tuple(self.means.shape[2:])}")
+        if xt is not None:
+            check_floating("x_t", xt)
+            if xt.shape[1:] != self.means.shape[1:]:
+                shape = ", ".join(map(str, self.means.shape[1:]))
+                raise InputError(f"x_t has the shape {tuple(xt.shape)}; for this target it must be (B, {shape})")
 
     def _posterior(
         self, xt: Tensor, signal: Time, sigma: Time, spectrum: Spectrum, support: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The DFT of x_t = signal x0 + sigma eps_w and of E[x0 | x_t], and where the noise is."""
+        self._check(spectrum, xt)
         here = self._kept("to", xt.device)
         spectra, means, variance, on = here._at(xt, signal, sigma, spectrum.weight, support)
         gains = signal * here.power / variance  # of x_t - signal mean, towards x0
@@ -157,6 +175,7 @@ class Mixture(Keeps):
     def log_density(self, xt: Tensor, t: int, schedule: Schedule, noise: Noise) -> Tensor:
         """log q(x_t), (B,), of the frequencies that the noise reaches; t = -1 is the target itself (then every one)."""
         t = whole("t", t, -1, len(schedule) - 1)
+        self._check(noise, xt)
         if t < 0 and not (self.power > 0).all():
             raise InputError("the target has no density where its variance is 0; at t >= 0 the noise gives it one")
         if not has_float64(xt.device):
@@ -213,6 +232,9 @@ def _at_each_time(predict: Callable[[Tensor, Time], Tensor], together: bool, con
 
     def network(xt: Tensor, t: Tensor) -> Tensor:
         check_floating("x_t", xt)
+        if not isinstance(t, Tensor):
+            check_number("t", t)
+            t = torch.tensor(t, dtype=torch.float64 if isinstance(t, float) else torch.int64, device="cpu")
         times = t.reshape(-1)
         if len(times) not in (1, len(xt)):
             raise InputError(f"t has the shape {tuple(t.shape)}; it must be one number, or one for each of {len(xt)}")
@@ -238,14 +260,18 @@ def gaussian_field(mean: Tensor, power: Tensor) -> Mixture:
     """The Gaussian with a mean and a variance at each frequency, both (C, *size): `sagd.spaces.moments.statistics`."""
     check_floating("mean", mean)
     check_floating("power", power)
-    return Mixture(mean.double()[None], power.double()[None], torch.ones(1, dtype=torch.float64, device=mean.device))
+    mean = double(mean)
+    power = double(power).to(mean.device)
+    return Mixture(mean[None], power[None], torch.ones(1, dtype=torch.float64, device=mean.device))
 
 
 def finite(images: Tensor, power: float = 0.0) -> Mixture:
     """The data set itself, (N, C, *size), floating-point, each as likely; ``power`` widens each by white noise."""
     check_floating("images", images)
     check_number("power", power, least=0)
-    images = images.double()
+    if images.ndim < 3 or not len(images):
+        raise InputError(f"images have the shape {tuple(images.shape)}; they must be (N, C, *size), N 1 or more")
+    images = double(images)
     shares = torch.full((len(images),), 1 / len(images), dtype=torch.float64, device=images.device)
     return Mixture(images, torch.full_like(images[:1], power), shares)
 
@@ -275,6 +301,8 @@ def drawn(field: Mixture, diffusion: Diffusion, noise: Noise, sampler: Sampler) 
         raise InputError(f"the target has {len(field.means)} components; the distribution drawn is exact for one")
     if sampler.clip:
         raise InputError("a sampler that clips draws from no Gaussian field; clip must be off")
+    field._check(noise)
+    field = field._kept("to", torch.device("cpu"))
     axes = field._axes
     predict = field.predict(diffusion.schedule, noise, diffusion.prediction)
     timesteps = diffusion.timesteps(sampler)

@@ -9,7 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sagd.errors import InputError, check_uint8, check_whole
+from sagd.errors import InputError, check_same, check_uint8, check_whole
+from sagd.noise.devices import double
+from sagd.noise.grid import check_moments
 from sagd.runtime.files import read_tensors
 
 
@@ -47,6 +49,7 @@ def statistics(
     """
     if not len(images):
         raise InputError("there are no images")
+    check_uint8("images", images[:1])
     if block is not None:
         check_whole("block", block, 1)
     size = block or max(1, min(1024, 2**20 // math.prod(images[:1].shape[1:])))
@@ -108,8 +111,11 @@ def field_distance(a: dict[str, Tensor], b: dict[str, Tensor]) -> dict[str, floa
         ``mean``: of the mean images; ``dc``: of the deviations of an image's mean; ``rest``: of the deviations at all
         other frequencies. Their sum is the distance; of pixels in [-1, 1], summed over all of them.
     """
-    deviations = (a["power"].double().sqrt() - b["power"].double().sqrt()).square()
+    for each in (a, b):
+        check_moments(each["mean"], each["power"], each["mean"].ndim - 1)
+    check_same("the other's mean", b["mean"], "mean", a["mean"])
+    (mean, power), (mean_b, power_b) = ([double(each[k]).cpu() for k in ("mean", "power")] for each in (a, b))
+    deviations = (power.sqrt() - power_b.sqrt()).square()
     zero_frequency: tuple[slice | int, ...] = (slice(None), *[0] * (deviations.ndim - 1))
     dc = deviations[zero_frequency].sum()
-    mean = (a["mean"].double() - b["mean"].double()).square().sum()
-    return {"mean": mean.item(), "dc": dc.item(), "rest": (deviations.sum() - dc).item()}
+    return {"mean": (mean - mean_b).square().sum().item(), "dc": dc.item(), "rest": (deviations.sum() - dc).item()}

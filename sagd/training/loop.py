@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sagd.errors import InputError, check_number, check_whole
-from sagd.formulations.base import Formulation
+from sagd.errors import InputError, check_number, check_whole, shortened
+from sagd.formulations.base import Formulation, check_formulation
 from sagd.networks.weights import classes_of, described, predictor
 from sagd.noise.base import Noise
 from sagd.noise.corruption import Corruption
@@ -94,6 +94,7 @@ def train(
         Batch larger than the data, labels missing, a checkpoint of another run, something else in its place, processes
         with different settings, a loss that is not finite, a full disk.
     """
+    _check_kinds(network, source, formulation, recipe, corruption, snapshots)
     check_whole("seed", seed)
     check_number("checkpoint_seconds", checkpoint_seconds, least=0)
     checkpoint = None if checkpoint is None else Path(checkpoint)
@@ -179,6 +180,33 @@ def train(
     seconds = time.monotonic() - clock
     images_per_second = (recipe.steps - started) * recipe.batch_size / seconds if recipe.steps > started else None
     return Trained(world.collected(averaged), losses.cpu(), images_per_second)
+
+
+def _check_kinds(
+    network: nn.Module,
+    source: Pixels | Latents,
+    formulation: Formulation,
+    recipe: Recipe,
+    corruption: Corruption | None,
+    snapshots: Collection[int],
+) -> None:
+    """Refuse other kinds of objects, and a network for data of other channels."""
+    check_formulation(formulation)
+    for name, value, fits, such in (
+        ("network", network, isinstance(network, nn.Module), "a torch.nn.Module"),
+        ("source", source, hasattr(source, "in_memory"), "images or latents, such as sagd.spaces.pixels.Pixels"),
+        ("recipe", recipe, isinstance(recipe, Recipe), "a Recipe"),
+        ("corruption", corruption, isinstance(corruption, Corruption | None), "a Corruption or None"),
+        ("snapshots", snapshots, isinstance(snapshots, Collection) and not isinstance(snapshots, str), "steps"),
+    ):
+        if not fits:
+            said = type(value).__name__ if isinstance(value, Tensor | nn.Module) else repr(value)
+            raise InputError(f"{name} is {shortened(said, 60)}; it must be {such}")
+    for step in snapshots:
+        check_whole("an entry of snapshots", step)
+    channels = getattr(network, "config", {}).get("in_channels", source.shape[0])
+    if channels != source.shape[0]:
+        raise InputError(f"the network takes {channels} channels; the data have {source.shape[0]}")
 
 
 def _check_finite(losses: Tensor, lr: float) -> None:

@@ -3,6 +3,7 @@
 import copy
 import functools
 import math
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,16 +15,19 @@ import sagd
 from sagd import oracle
 from sagd.colored import ColoredNoise, calibrate
 from sagd.formulations.base import predicted
+from sagd.formulations.flow import dimension_shift
 from sagd.k_diffusion import noise_sampler
 from sagd.metrics.classifier import Fit
 from sagd.metrics.denoising import denoising_errors
 from sagd.metrics.scores import score_difference
 from sagd.networks.dit import DiTDH
 from sagd.networks.unet import UNet2DModel, unet
-from sagd.noise.grid import radius, ring_means
+from sagd.noise.devices import Keeps
+from sagd.noise.grid import band_masks, band_means, radius, ring_means
+from sagd.noise.randomness import generator
 from sagd.noise.spectrum import posterior
 from sagd.previews import grid, save_grid
-from sagd.spaces.moments import statistics
+from sagd.spaces.moments import field_distance, statistics
 from sagd.spaces.pixels import Pixels, corrupted, from_uint8, to_uint8
 from sagd.training.loop import train
 from sagd.training.recipe import Recipe
@@ -544,3 +548,213 @@ def test_no_cache_grows_with_every_call():
         return len([name for name in vars(noise) if name.startswith(f"_kept_{method}")])
 
     assert 3 <= kept(VARYING, "_gathered") <= len(VARYING.weights) and kept(few, "_ratio") == 15
+
+
+def from_marginal(mean, power, shape=SHAPE):
+    data, how = {"mean": mean, "power": power}, sagd.Sampler(steps=5, start="marginal")
+    return sagd.sample(network, sagd.Diffusion(SCHEDULE), NOISE, how, shape=shape, generator=source(), data=data)
+
+
+ONE, THREE, ASKEW = torch.ones(1, 8, 8), torch.ones(3, 8, 8), torch.ones(1, 8, 8)
+ASKEW[0, 0, 1] = 3
+NO_MOMENTS = {
+    "more channels": (THREE, THREE),
+    "two shapes": (ONE, THREE),
+    "whole numbers": (ONE, ONE.byte()),
+    "complex": (ONE, ONE + 0j),
+    "negative": (ONE, -ONE),
+    "nan": (math.nan * ONE, ONE),
+    "infinite": (ONE, math.inf * ONE),
+    "other at -f": (ONE, ASKEW),
+    "an array": (ONE.numpy(), ONE.numpy()),
+}
+
+
+@pytest.mark.parametrize("which", NO_MOMENTS)
+def test_moments_that_no_data_of_this_shape_have_are_refused_wherever_they_are_given(which):
+    """A mean image of three channels made (2, 3, 8, 8) of white noise (2, 1, 8, 8); grey ones spread over colours."""
+    mean, power = NO_MOMENTS[which]
+    refused(lambda: from_marginal(mean, power))
+    refused(lambda: field_distance({"mean": mean, "power": power}, {"mean": ONE, "power": ONE}))
+    if which != "more channels":
+        refused(lambda: sagd.Corruption(NOISE).moments(mean, power))
+        refused(lambda: oracle.gaussian_field(mean, power))
+    if which not in ("more channels", "two shapes", "nan"):
+        refused(lambda: oracle.snr(power, SCHEDULE, NOISE, [1]))
+        refused(lambda: oracle.band_table(power))
+    refused(lambda: from_marginal(ONE, ONE, (2, 3, 8, 8)))
+    assert from_marginal(ONE, ONE).shape == SHAPE
+
+
+def test_each_image_of_a_step_has_noise_of_its_own():
+    """Of one image's noise for a batch, or one x_t for several predictions, a step made what nobody asked for."""
+    diffusion, one = sagd.Diffusion(SCHEDULE), X0[:1]
+    for call in (
+        lambda: diffusion.sample(network, NOISE, X0, sagd.Sampler("ddpm", 5), white=lambda: one),
+        lambda: diffusion.sample(network, NOISE, X0, sagd.Sampler("ddim", 5, eta=0.5), white=lambda: one),
+        lambda: diffusion.sample(network, VARYING, X0, sagd.Sampler("ddpm", 5), white=lambda: one),
+        lambda: sagd.ddpm_step(SCHEDULE, X0, 500, 480, EPS, noise=one),
+        lambda: sagd.ddim_step(SCHEDULE, X0, 500, 480, EPS, eta=0.5, noise=one),
+        lambda: sagd.ddpm_step(SCHEDULE, one, 500, 480, EPS, noise=one),
+        lambda: sagd.ddim_step(SCHEDULE, one, 500, 480, EPS),
+        lambda: sagd.euler_step(SCHEDULE, one, 500, 480, EPS),
+        lambda: NOISE.posterior(one, one, 500, 480, 0.1, 0.12, X0[:3]),
+        lambda: VARYING.posterior(one, one, 500, 480, 0.1, 0.12, X0[:3]),
+        lambda: VARYING.posterior(one, X0, 500, 480, 0.1, 0.12, one),
+        lambda: noise_sampler(NOISE, X0, white=lambda sigma, after: one)(1, 0),
+        lambda: noise_sampler(NOISE, X0, white=lambda sigma, after: X0.double())(1, 0),
+        lambda: sagd.Corruption(NOISE)(X0[:3], source(), slice(0, 1), 4),
+        lambda: sagd.Corruption(NOISE)(X0, source(), None, 1),
+    ):
+        refused(call)
+
+
+def test_one_example_may_stand_for_all_where_nothing_is_drawn():
+    for x0, eps in ((X0[:1], EPS), (X0, EPS[:1])):
+        each = [SCHEDULE.q_sample(x0[k % len(x0)][None], int(t), eps[k % len(eps)][None]) for k, t in enumerate(STEPS)]
+        torch.testing.assert_close(SCHEDULE.q_sample(x0, STEPS, eps), torch.cat(each))
+        assert sagd.Flow().interpolate(x0, TIMES, eps).shape == SHAPE
+        assert SCHEDULE.x0_from_eps(x0, 500, eps).shape == SCHEDULE.eps_from_x0(eps, 500, x0).shape == SHAPE
+    assert sagd.ddim_step(SCHEDULE, X0, 500, 480, EPS[:1]).shape == SHAPE
+
+
+def sampled(predict=network, formulation=None, sampler=None, **more):
+    formulation = formulation or sagd.Diffusion(SCHEDULE)
+    return sagd.sample(predict, formulation, NOISE, sampler, shape=SHAPE, generator=source(), **more)
+
+
+def trained(**other):
+    given = {"network": networks()["unet"], "source": Pixels(IMAGES), "noise": NOISE, "formulation": sagd.Flow()}
+    return train(**given | {"recipe": Recipe(1, 4), "seed": 0} | other)
+
+
+MARGINAL = sagd.Sampler(steps=5, start="marginal")
+FIELD = oracle.gaussian_field(MOMENTS["mean"], MOMENTS["power"])
+SMALL = sagd.isotropic((4, 4))
+WRONG = {
+    "entering at 999 of 50": lambda: sagd.Varying(NOISE, NOISE, sagd.Schedule.linear(50).alpha_bar).entering(999),
+    "entering at 2.5": lambda: VARYING.entering(2.5),
+    "transfer to -5": lambda: VARYING.transfer(EPS, 5, -5),
+    "posterior at -5": lambda: VARYING.posterior(X0, X0, 5, -5, 0.1, 0.2, EPS),
+    "velocity at 5": lambda: FIELD.velocity(NOISE)(X0, torch.tensor(5000.0)),
+    "dimension_shift of nan": lambda: dimension_shift((3, 8, 8), math.nan),
+    "dimension_shift of a number": lambda: dimension_shift(5),
+    "dimension_shift of less than nothing": lambda: dimension_shift((-1, 8, 8)),
+    "10^9 steps": lambda: sagd.Sampler("euler", 10**9),
+    "10^400 steps": lambda: sagd.Sampler("euler", 10**400),
+    "a grid of 10^9 steps": lambda: sagd.Flow().grid(10**9),
+    "levels of 10^9 steps": lambda: sagd.EDM().grid(10**9),
+    "two devices": lambda: SCHEDULE.q_sample(X0, 5, EPS.to("meta")),
+    "a loss on two devices": lambda: sagd.Flow().loss(network, NOISE, X0, TIMES, EPS.to("meta")),
+    "no axes": lambda: SCHEDULE.q_sample(torch.tensor(1.0), 5, torch.tensor(1.0)),
+    "no axes in a flow": lambda: sagd.Flow().interpolate(torch.tensor(1.0), 0.5, torch.tensor(1.0)),
+    "a name for a formulation": lambda: sampled(formulation="eps", sampler=sagd.Sampler()),
+    "a schedule for a formulation": lambda: sampled(formulation=SCHEDULE, sampler=sagd.Sampler()),
+    "no sampler": lambda: sampled(),
+    "a name for a network": lambda: sampled("net", sampler=sagd.Sampler()),
+    "no data": lambda: sampled(sampler=MARGINAL, data={}),
+    "no power": lambda: sampled(sampler=MARGINAL, data={"mean": ONE}),
+    "arrays": lambda: sampled(sampler=MARGINAL, data={"mean": ONE.numpy(), "power": ONE.numpy()}),
+    "a function drawn with": lambda: sagd.draw(network, sagd.Flow(), NOISE, sagd.Sampler("heun"), MOMENTS, n=1, seed=0),
+    "nothing to draw": lambda: sagd.draw(Module(network), sagd.Flow(), NOISE, sagd.Sampler("heun"), None, n=1, seed=0),
+    "trained on a tensor": lambda: trained(source=X0),
+    "trained on colours": lambda: trained(source=Pixels(IMAGES.repeat(1, 3, 1, 1))),
+    "trained without weights": lambda: trained(network=network),
+    **{
+        f"trained with {k}": lambda k=k: trained(**{k: "x"})
+        for k in ("formulation", "recipe", "corruption", "snapshots")
+    },
+    "snapshots of a word": lambda: trained(snapshots="x"),
+    "snapshots of words": lambda: trained(snapshots=["x"]),
+    "calibrated by a name": lambda: calibrate(network, sagd.Diffusion(SCHEDULE), EPS, "ddim"),
+    "calibrated for a flow": lambda: calibrate(network, sagd.Flow(), EPS, sagd.Sampler()),
+    "calibrated for a list": lambda: calibrate(network, sagd.Diffusion(SCHEDULE), EPS, sagd.Sampler(), labels=[0] * 4),
+    "colored noise of size 8": lambda: ColoredNoise(8, *GAMMA),
+    **{
+        f"times of {name}, {drawn}": lambda f=formulation, drawn=drawn: f.draw_times(4, generator=drawn)
+        for name, (formulation, _) in FORMULATIONS.items()
+        for drawn in (0, [source()])
+    },
+    "points of no generator": lambda: FIELD.sample(3, generator=0),
+    "half a step": lambda: FIELD.predict(SCHEDULE, NOISE)(X0, 5.5),
+    "x_t of another size": lambda: FIELD.predict(SCHEDULE, NOISE)(X0[..., :4], torch.tensor(5)),
+    "noise of another size": lambda: FIELD.predict(SCHEDULE, SMALL)(X0, torch.tensor(5)),
+    "drawn with another size": lambda: oracle.drawn(FIELD, sagd.Diffusion(SCHEDULE), SMALL, sagd.Sampler(steps=5)),
+    "density of colours": lambda: FIELD.log_density(X0.repeat(1, 3, 1, 1), 5, SCHEDULE, NOISE),
+    "density of uint8": lambda: FIELD.log_density(IMAGES, 5, SCHEDULE, NOISE),
+    "denoised uint8": lambda: FIELD.denoised(IMAGES, 0.3, NOISE),
+    "no images": lambda: oracle.finite(X0[:0]),
+    "images of one axis": lambda: oracle.finite(X0[0, 0, 0]),
+    "a weight of 10^400": lambda: sagd.Spectrum(10**400),
+    "rings of a line": lambda: ring_means(torch.ones(8)),
+    "bands of another size": lambda: band_means(torch.ones(4, 16), band_masks((8, 8))),
+    "five for bands": lambda: band_masks((8, 8), 5),
+    "statistics of a list": lambda: statistics([1, 2]),
+    "zero for alphas": lambda: oracle.suggest(ONE, ONE, sagd.Diffusion(SCHEDULE), sagd.Sampler(), alphas=0),
+    "no alphas": lambda: oracle.suggest(ONE, ONE, sagd.Diffusion(SCHEDULE), sagd.Sampler(), alphas=[]),
+    "rows in reverse": lambda: NOISE.sample((4, 8, 8), generator=source(), rows=slice(None, None, -1)),
+    "rows that are not there": lambda: NOISE.sample((2, 8, 8), generator=[source()] * 2, rows=slice(5, 9)),
+}
+
+
+@pytest.mark.parametrize("which", WRONG)
+def test_what_has_no_sense_there_is_refused(which):
+    refused(WRONG[which])
+
+
+def test_a_schedule_of_more_steps_than_float64_holds_says_so():
+    refused(lambda: sagd.Schedule.linear(10**5), "steps is 100,000; .* after about 70,016")
+    assert len(sagd.Schedule.linear(70_000)) == 70_000
+
+
+def test_a_schedule_keeps_numbers_of_its_own():
+    theirs = SCHEDULE.alpha_bar.clone()
+    schedule = sagd.Schedule(theirs)
+    theirs.mul_(0.5)
+    assert schedule.alpha_bar.equal(SCHEDULE.alpha_bar)
+
+
+def test_a_network_of_edm_is_given_one_time_for_each_example():
+    """0.3 as a plain number: its time was rounded to the default dtype, and of no axes."""
+    seen = []
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        for sigma in (0.3, *(torch.tensor(each, dtype=torch.float32) for each in (0.3, [0.3], [0.3] * 4))):
+            sagd.EDM().denoise(lambda x, t: seen.append(t) or x, X0, sigma)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert all(t.shape == (4,) and t.equal(seen[-1]) for t in seen)
+
+
+def test_plain_numbers_and_numbers_of_numpy_do_as_tensors():
+    predict = FIELD.predict(SCHEDULE, NOISE)
+    assert predict(X0, 5).equal(predict(X0, torch.tensor(5)))
+    assert generator(0, "x", np.int64(3)).initial_seed() == generator(0, "x", 3).initial_seed()
+    assert Pixels(IMAGES[:0], np.zeros(0, dtype=np.int64)).classes == 0
+
+
+def test_corrupted_images_keep_their_precision():
+    for filtered in (False, True):
+        assert sagd.Corruption(NOISE, filtered=filtered)(X0.half(), source()).dtype == torch.float16
+
+
+def test_what_is_kept_outlives_that_other_threads_put_it_away():
+    """Eight threads at once put away each other's: a KeyError, or an attribute that was gone."""
+
+    class Squares(Keeps):
+        _most = 4
+
+        def _square(self, k):
+            return k * k
+
+    squares, wanted = Squares(), [k % 9 for k in range(2000)]
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(lambda k: squares._kept("_square", k), wanted)) == [k * k for k in wanted]
+    assert len(squares._names) == len([name for name in vars(squares) if name.startswith("_kept")]) == 4
+
+
+def test_fewer_spectra_of_large_images_are_kept():
+    large = ColoredNoise((8, 8), *GAMMA)
+    assert large._most == 1000
+    object.__setattr__(large, "size", (1024, 1024))
+    assert large._most == 64
