@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -84,7 +85,7 @@ def _named(source: str) -> str:
 
 def _is_local(where: str) -> bool:
     """Whether it is a path of this machine, and no name on the hub."""
-    return where.startswith(("/", "~", ".")) or Path(where).exists()
+    return where.startswith(("/", "~", ".")) or os.path.exists(where)  # Path's refuses a long text
 
 
 def _without_folders(content: Any) -> Any:

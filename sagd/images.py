@@ -3,7 +3,9 @@
 import hashlib
 import heapq
 import io
+import math
 import os
+import re
 import shutil
 import stat
 import struct
@@ -19,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sagd.errors import InputError, amount, check_path, needs, shortened
-from sagd.runtime.files import BROKEN, entry, of_machine, read_array, regular, scratch
+from sagd.runtime.files import BROKEN, Packed, entry, of_machine, read_array, regular, scratch
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -68,6 +70,7 @@ class Why(Enum):
     BACK = "link back to a folder above it", "links back to a folder above them"
     TWICE = "folder that is read under another name", "folders that are read under another name"
     PACKED = "link in a zip file", "links in a zip file"
+    REPLACED = "that a later file of the same name replaces", "that later files of the same names replace"
     UNREADABLE = "that cannot be read", "that cannot be read"
 
 
@@ -244,7 +247,9 @@ class Files:
                 self._archive = zipfile.ZipFile(regular(root))
             inside = (n for n, _ in walk(root, self._leave_out)) if self._archive is None else self._members()
             for name in inside:
-                if _ending(name) in known:
+                if name in names:  # in a zip file: the last of a name is the one that is unpacked
+                    self._leave_out(Why.REPLACED, name)
+                elif _ending(name) in known:
                     names.add(name)
                 else:
                     self._leave_out(Why.OTHER, name)
@@ -299,8 +304,8 @@ class Files:
                 return _checked(self.root / name).read_bytes()
             with self._archive.open(found := entry(self._archive, name, LARGEST)) as file:
                 return file.read(found.file_size)  # no more is unpacked, whatever the archive holds
-        except BROKEN as error:  # RuntimeError: encrypted, or packed in an unknown way
-            remedy = "" if of_machine(error) else "; remove or replace it"
+        except BROKEN as error:
+            remedy = "" if of_machine(error) or isinstance(error, Packed) else "; remove or replace it"
             raise InputError(f"cannot read {self.where(name)}: {shortened(str(error), 200)}{remedy}") from error
 
     def where(self, name: str) -> str:
@@ -368,7 +373,7 @@ def decode(content: bytes, where: str, whole: bool = True) -> "Image":
     pil = pillow()
     try:
         picture = pil.open(io.BytesIO(content), formats=formats())
-        deep = picture.mode.startswith(("I", "F")) or any(";16" in str(tile) for tile in picture.tile)
+        deep = _is_deep(picture, picture.tile, content)
         # Pillow turns a TIFF as it decodes it; in a PNG the EXIF data may stand behind the pixels.
         if whole or picture.format == "TIFF" or (picture.format == "PNG" and any(mark in content for mark in EXIF)):
             picture.load()
@@ -382,8 +387,26 @@ def decode(content: bytes, where: str, whole: bool = True) -> "Image":
             said = "it is in no format that is known"
         raise InputError(f"{where} is not a whole image: {said}; remove or replace it") from error
     if deep:
-        raise InputError(f"{where} has 16 or more bits a channel (mode {picture.mode}); convert it to 8 bits")
+        raise InputError(f"{where} has more than 8 bits a channel (mode {picture.mode}); convert it to 8 bits")
     return picture
+
+
+def _is_deep(picture: "Image", tiles: list, content: bytes) -> bool:
+    """Whether a file has more than 8 bits a channel, which Pillow cuts to 8 in colour; the pixels are not decoded."""
+    if picture.mode.startswith(("I", "F")):
+        return True
+    if picture.format == "SGI":
+        return content[3] > 1  # bytes a channel
+    if picture.format == "PPM":  # with the largest value, unless it is 255
+        return any(isinstance(tile.args, tuple) and tile.args[-1] > 255 for tile in tiles)
+    if picture.format == "JPEG2000":  # in the codestream's first segment: how many components, the bits of each, less 1
+        head = content.find(b"\xff\x4f\xff\x51")
+        count = int.from_bytes(content[head + 40 : head + 42])
+        return any(bits & 127 > 7 for bits in content[head + 42 : head + 42 + 3 * count : 3])
+    if picture.format == "AVIF":  # the flag high_bitdepth of the decoder's configuration
+        return any(box[2:3] > b"" and box[2] & 64 for box in content.split(b"av1C")[1:])
+    # ";16" is of a channel, but for "BGR;16", which is of a pixel. BC6H holds halves.
+    return any(re.search(r"(?<!BGR);16|BC6H", str(tile)) for tile in tiles)
 
 
 def upright(picture: "Image") -> "Image":
@@ -446,6 +469,14 @@ class Dropped:
                 tell(f"{self._source}: {f'{first} has {what}' if len(seen) == 1 else many}")
 
 
+def of_arrays(source: str) -> tuple[Path, str] | None:
+    """The npy or npz file that a text names, and the member after its colon, or ""; None for a folder or a zip file."""
+    path, member = Path(source), re.fullmatch(r"(.+\.npz):(.*)", source, re.IGNORECASE | re.DOTALL)
+    if path.suffix.lower() in (".npy", ".npz") and not path.is_dir():
+        return path, ""
+    return (Path(member[1]), member[2]) if member and not path.exists() else None
+
+
 class Images:
     """A set of images of one size, read a few at a time.
 
@@ -471,11 +502,8 @@ class Images:
         self._source: Files | np.ndarray | Rows
         if isinstance(source, np.ndarray | Rows):
             self._source = source
-        elif self.name.endswith(".npy"):
-            self._source = read_array(source, memory_map=True)
-        elif ".npz" in self.name and not Path(source).is_dir():
-            file, _, member = self.name.partition(".npz")
-            self._source = _member(Path(file + ".npz"), member.removeprefix(":"))
+        elif array := of_arrays(self.name):
+            self._source = _member(*array) if array[0].suffix.lower() == ".npz" else read_array(source, memory_map=True)
         else:
             self._source = files = Files(Path(source))
             files.tell()
@@ -491,7 +519,7 @@ class Images:
 
     def __getitem__(self, rows: slice) -> np.ndarray:
         if not isinstance(self._source, Files):
-            return self._eight_bits(np.asarray(self._source[rows])).transpose(self._layout)
+            return self._eight_bits(np.asarray(self._source[rows]), rows).transpose(self._layout)
         pixels = [self._pixels(self._source, name) for name in self._source.names[rows]]
         channels = max(p.shape[0] for p in pixels)  # grey images among coloured ones
         return np.stack([np.broadcast_to(p, (channels, *p.shape[1:])) for p in pixels])
@@ -523,13 +551,17 @@ class Images:
         self._check(self._source, name, picture)
         self._dropped.note(name, picture, whole=False)
 
-    def _eight_bits(self, block: np.ndarray) -> np.ndarray:
+    def _eight_bits(self, block: np.ndarray, rows: slice) -> np.ndarray:
         if block.ndim == 3:
             block = block[:, None]
         if block.dtype == np.uint8:
             return block
         low, high = float(block.min()), float(block.max())
-        if not (0 <= low and high <= 1):  # catches NaN, too
+        if not math.isfinite(high - low):
+            bad = next(k for k, image in enumerate(block) if not np.isfinite(image).all())
+            row = range(*rows.indices(len(self)))[bad]
+            raise InputError(f"{self.name}: image {row} (from 0) has pixels that are not finite: NaN or infinite")
+        if not (0 <= low and high <= 1):
             raise InputError(
                 f"{self.name} holds {block.dtype} from {low:g} to {high:g}; floats must be in [0, 1], or give uint8: "
                 "for images in [-1, 1], ((x + 1) * 127.5).round().clip(0, 255)"

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import ctypes
 import importlib
 import io
 import json
@@ -80,8 +81,7 @@ def main(arguments: list[str] | None = None) -> None:
         with _ending_at_once():
             options = _parsed(arguments)
         name = f"sagd {options.command}"
-        # What others print, a user's own file above all, is no part of the answer.
-        with contextlib.redirect_stdout(sys.stderr):
+        with _apart():
             answer = options.run(options)
         _print(answer)
     except InputError as error:
@@ -129,6 +129,28 @@ def _ending_at_once() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+@contextlib.contextmanager
+def _apart() -> Iterator[None]:
+    """Send to the standard error what others print, a user's own file above all: it is no part of the answer."""
+    with contextlib.redirect_stdout(sys.stderr), contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError, AttributeError):  # streams without descriptors, as in a notebook
+            answers, remarks = sys.__stdout__.fileno(), sys.stderr.fileno()  # type: ignore[union-attr]
+            _flush()
+            kept = os.dup(answers)
+            os.dup2(remarks, answers)  # for other processes, and what writes to a descriptor
+            stack.callback(os.close, kept)
+            stack.callback(os.dup2, kept, answers)
+            stack.callback(_flush)
+        yield
+
+
+def _flush() -> None:
+    """Write what is still held back of the standard output, by Python and by libraries in C."""
+    sys.__stdout__.flush()  # type: ignore[union-attr]
+    if os.name == "posix":
+        ctypes.CDLL(None).fflush(None)
 
 
 def _open_streams() -> None:

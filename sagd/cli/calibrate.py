@@ -21,10 +21,11 @@ from sagd.networks.weights import classes_of
 from sagd.noise.grid import radius, ring_means
 from sagd.noise.randomness import generator
 from sagd.operators import from_dict
-from sagd.runtime.files import check_output, lacking, read_json
+from sagd.runtime.files import check_output, header, lacking, read_json
 from sagd.runtime.progress import Bar
 
 SCHEDULER, UNET = Path("scheduler", "scheduler_config.json"), Path("unet", "config.json")
+WEIGHTS = Path("unet", "diffusion_pytorch_model.safetensors")
 BETAS = ("beta_schedule", "beta_start", "beta_end", "num_train_timesteps", "trained_betas", "rescale_betas_zero_snr")
 SHOWN = 8  # columns of the table
 ODD = 0.2  # share of gamma below 0 that a user should hear of
@@ -79,7 +80,7 @@ def run(options: argparse.Namespace) -> str:
         torch.empty(0, device=device).cpu()
     except (RuntimeError, AssertionError) as error:  # an unknown word, none here, or one without memory, as meta
         said = str(error).splitlines()[0]
-        raise InputError(f"--device is {options.device}, which can't be used here ({said}); try cpu") from None
+        raise InputError(f"--device is {_short(options.device)}, which can't be used here ({said}); try cpu") from None
     read = [options.folder / name for name in ("model_index.json", SCHEDULER, UNET)]
     check_output("--out", options.out, ".json", inputs=read)
     sampler = Sampler("ddim", options.steps, options.spacing)
@@ -135,7 +136,11 @@ def _diffusion(folder: Path) -> Diffusion:
     spectrum = config.get("spectrum")
     if spectrum is not None and not isinstance(spectrum, dict):
         raise InputError(f"{folder}: spectrum is {_short(spectrum)}; it must be a mapping")
-    if spectrum is not None and not from_dict(spectrum).white:
+    try:
+        white = spectrum is None or from_dict(spectrum).white
+    except InputError as error:
+        raise InputError(f"{folder / SCHEDULER}: spectrum: {error}") from None
+    if not white:
         raise InputError(f"{folder} was trained on shaped noise; colored steps are for networks trained on white noise")
     with needs("diffusers"):
         from diffusers import DDPMScheduler
@@ -199,11 +204,17 @@ def _network(folder: Path) -> Any:
     for width in widths if isinstance(widths, list) else [widths]:
         _whole(folder / UNET, "block_out_channels", width, WIDEST)
     try:
-        network = UNet2DModel.from_pretrained(folder / "unet", use_safetensors=True)
+        network, found = UNet2DModel.from_pretrained(folder / "unet", use_safetensors=True, output_loading_info=True)
     except Exception as error:  # whatever diffusers makes of a configuration that does not fit
         if lacking(error):
             raise
         raise InputError(f"{folder / 'unet'}: {_said(error)}") from None
+    if missing := found["missing_keys"]:
+        raise InputError(f"{folder / 'unet'}: the weights lack {len(missing)} tensors, such as {_short(min(missing))}")
+    for key, of in header(folder / WEIGHTS).items():
+        dtype = of.get("dtype", "F32")
+        if key not in found["unexpected_keys"] and not dtype.startswith(("F", "BF")):
+            raise InputError(f"{folder / WEIGHTS}: {_short(key)} is {dtype}; weights must be floating-point")
     return network.eval().requires_grad_(False)
 
 

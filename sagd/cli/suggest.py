@@ -15,7 +15,7 @@ from torch import Tensor
 
 from sagd.cli import path, place
 from sagd.data.load import load
-from sagd.errors import InputError
+from sagd.errors import InputError, check_floating
 from sagd.formulations.base import SAMPLERS, SPACINGS, STARTS, Sampler
 from sagd.formulations.diffusion import Diffusion
 from sagd.formulations.schedule import SCHEDULES, Schedule
@@ -113,10 +113,13 @@ def _statistics(options: argparse.Namespace) -> dict[str, Tensor]:
     else:
         data = statistics(load(options.data, options.size))
     for name in ("mean", "power"):
-        if not torch.isfinite(data[name]).all():
+        check_floating(f"{options.data}: {name}", data[name])
+    found = {name: data[name].to(torch.float64) for name in ("mean", "power")}
+    for name, values in found.items():
+        if not torch.isfinite(values).all():
             raise InputError(f"{options.data}: {name} is not finite")
-    if (data["power"] < 0).any():
+    if (found["power"] < 0).any():
         raise InputError(f"{options.data}: power is negative at some frequency")
     if options.statistics:
         write_tensors(options.statistics, data)
-    return {name: data[name].to(torch.float64) for name in ("mean", "power")}
+    return found

@@ -7,7 +7,7 @@ import numpy as np
 from sagd.data import channels_of, find
 from sagd.data.prepare import square
 from sagd.errors import InputError, check_path, plainly
-from sagd.images import Dropped, Files, Images
+from sagd.images import Dropped, Files, Images, of_arrays
 
 LARGEST = 4096  # pixels, to which pictures are resized
 
@@ -79,7 +79,7 @@ def load(source: str, size: int | None = None) -> np.ndarray | Images | _Resized
             return read("mnist", str(root), size or 28)
     if size is None:
         return Images(source)
-    if path.suffix == ".npy" or (".npz" in source and not path.is_dir()):
+    if of_arrays(source):
         images = Images(source)
         if images[:1].shape[2:] != (size, size):
             height, width = images[:1].shape[2:]

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,8 +52,12 @@ class Pictures:
     def class_names(self) -> list[str]:
         """What each label stands for, such as the name of a sub-folder; empty if they are the labels themselves."""
         names = [] if self.classes is None else np.unique(np.asarray(self.classes)).tolist()
-        names = [name if isinstance(name, str) else f"{name:g}" for name in names]
+        names = [f"{name:g}" if isinstance(name, Real) else _text(name) for name in names]
         return [] if names == [str(k) for k in range(len(names))] else names
+
+
+def _text(name: object) -> str:
+    return name.decode(errors="backslashreplace") if isinstance(name, bytes) else str(name)
 
 
 def of_array(

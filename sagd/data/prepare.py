@@ -170,6 +170,8 @@ def square(picture: "Image", channels: int, size: int) -> np.ndarray:
     (C, size, size), uint8
     """
     bilinear = pillow().Resampling.BILINEAR
+    if between := {"LAB": "RGB", "La": "LA"}.get(picture.mode):  # of which Pillow makes no grey at once
+        picture = picture.convert(between)
     side = min(picture.size)
     left, top = (picture.width - side) // 2, (picture.height - side) // 2
     middle = picture.convert({1: "L", 3: "RGB"}[channels]).crop((left, top, left + side, top + side))

@@ -10,7 +10,7 @@ import numpy as np
 
 from sagd.data.pictures import Pictures, of_array
 from sagd.errors import InputError
-from sagd.images import upright
+from sagd.images import pillow, upright
 from sagd.runtime.download import digest
 from sagd.runtime.registry import own, theirs
 
@@ -54,13 +54,8 @@ def _guarded(where_from: str, call: Callable[[], Result]) -> Result:
 
 def _checked(name: str, path: str | None, found: Any, code: str) -> Pictures:
     if isinstance(found, Pictures):
-        for what, values in (("held_out", found.held_out), ("classes", found.classes)):
-            if values is not None and len(values) != len(found.names):
-                raise InputError(f"data set {name} has {len(found.names)} pictures, but {what} of {len(values)}")
-        if not len(found.names):
-            raise InputError(f"data set {name} has no pictures")
         return replace(
-            found,
+            _sound(name, found),
             at=lambda k: _picture(f"{name}, picture {k}", found.at, k),
             # Of edited code the same file may be another picture.
             stamp=lambda k: f"{code} {_guarded(f'{name}, picture {k}', lambda: found.stamp(k))}",
@@ -83,12 +78,40 @@ def _checked(name: str, path: str | None, found: Any, code: str) -> Pictures:
     return of_array(images, name if path is None else f"{name}: {path}", classes=labels)
 
 
+def _sound(name: str, found: Pictures) -> Pictures:
+    """The same pictures, where what the user's code says of them is of the right kind; otherwise InputError."""
+    names = _guarded(name, lambda: list(found.names))
+    if not names:
+        raise InputError(f"data set {name} has no pictures")
+    if odd := [type(label).__name__ for label in names if not isinstance(label, str)]:
+        raise InputError(f"data set {name}: names must be strings; there is one of type {odd[0]}")
+    of = _guarded(
+        name, lambda: {w: np.asarray(v) for w in ("held_out", "classes") if (v := getattr(found, w)) is not None}
+    )
+    for what, values in of.items():
+        if values.shape != (len(names),):
+            raise InputError(f"data set {name} has {len(names)} pictures, but {what} of shape {values.shape}")
+    if "held_out" in of and of["held_out"].dtype != bool:
+        raise InputError(
+            f"data set {name}: held_out must be True or False for each picture; it is {of['held_out'].dtype}"
+        )
+    found = replace(found, held_out=of.get("held_out"), classes=of.get("classes"))
+    if "classes" in of:
+        _guarded(f"{name}: classes that can't be sorted", found.labels)
+    return found
+
+
 def _picture(name: str, at: Callable[[int], tuple[bytes, "Image"]], k: int) -> tuple[bytes, "Image"]:
     found = _guarded(name, lambda: at(k))
-    if not (isinstance(found, tuple) and len(found) == 2 and isinstance(found[0], bytes) and hasattr(found[1], "crop")):
+    if not (
+        isinstance(found, tuple)
+        and len(found) == 2
+        and isinstance(found[0], bytes)
+        and isinstance(found[1], pillow().Image)
+    ):
         raise InputError(f"data set {name}: `at` must return bytes and a PIL image")
     content, picture = found
     _guarded(name, picture.load)  # Pillow opens a file without decoding it
     if picture.mode.startswith(("I", "F")):
-        raise InputError(f"data set {name} has 16 or more bits a channel (mode {picture.mode}); convert it to 8 bits")
+        raise InputError(f"data set {name} has more than 8 bits a channel (mode {picture.mode}); convert it to 8 bits")
     return content, upright(picture)

@@ -88,7 +88,7 @@ class Moments:
     @classmethod
     def read(cls, path: Path) -> "Moments | None":
         """Moments of an npz file with ``mu`` (D,) and ``sigma`` (D, D), such as ADM's reference batches; else None."""
-        if path.suffix != ".npz":
+        if path.suffix.lower() != ".npz" or path.is_dir():
             return None
         try:
             with zipfile.ZipFile(regular(path)) as archive:

@@ -31,10 +31,10 @@ BROKEN = (
     OSError, ValueError, EOFError, KeyError, TypeError, OverflowError, MemoryError, SyntaxError, NotImplementedError,
     RuntimeError, zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
-# Errors that are not of the file: no room, no right, a disk that fails.
+# Errors that are not of the file: no room, no right, a disk that fails, a name that no disk takes.
 MACHINE = {
     errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.EIO,
-    errno.ESTALE, errno.ENOMEM,
+    errno.ESTALE, errno.ENOMEM, errno.ENAMETOOLONG,
 }  # fmt: skip
 LONGEST = 10**8  # bytes of the header of a safetensors file, by its format
 POLL = 0.2  # seconds between two looks at a lock that another process has
@@ -207,15 +207,10 @@ def read_array(
     """
     try:
         content = np.load(regular(path), allow_pickle=False, mmap_mode="r" if memory_map else None)
-        if isinstance(content, np.ndarray):
-            if member is not None:
-                raise ValueError("it is no npz archive")
-            array = content
-        else:
-            with content:
-                if member is None:
-                    raise ValueError("it is an npz archive")
-                array = content[member]
+        with contextlib.nullcontext() if isinstance(content, np.ndarray) else content:
+            if isinstance(content, np.ndarray) != (member is None):
+                raise ValueError("it is an npz archive" if member is None else "it is no npz archive")
+            array = content if member is None else content[member]
     except BROKEN as error:
         raise InputError(f"cannot read {path}: {shortened(str(error), 200)}") from error
     if like is not None and (array.dtype, array.ndim) != (np.dtype(like[0]), like[1]):
@@ -291,11 +286,18 @@ def regular(path: Path | str) -> Path:
     return path
 
 
+class Packed(OSError):
+    """A member of a zip file that is packed in a way that is not read, and may be whole."""
+
+
 def entry(archive: zipfile.ZipFile, name: str, most: int) -> zipfile.ZipInfo:
     """A member of a zip file that may be unpacked: no more than ``most`` bytes of it, a little at a time."""
     found = archive.getinfo(name)
     if found.compress_type not in PACKED:
-        raise OSError(f"{name} is packed by method {found.compress_type}; members are read that are stored or deflated")
+        method = f"{name} is packed by method {found.compress_type}"
+        raise Packed(f"{method}; members are read that are stored or deflated: unpack the zip file")
+    if found.flag_bits & 1:
+        raise Packed(f"{name} is encrypted: unpack the zip file")
     if found.file_size > most:
         raise OSError(f"unpacked it has {found.file_size:,} bytes, at most {most:,} are read")
     return found
@@ -311,7 +313,7 @@ def lacking(error: BaseException) -> str | None:
     if isinstance(error, MemoryError) or "memory" in type(error).__name__.lower() or "can't allocate" in str(error):
         return "there is not enough memory"
     if isinstance(error, OSError) and of_machine(error):
-        return f"{error.filename or 'a file'}: {error.strerror}"
+        return f"{shortened(str(error.filename or 'a file'), 200)}: {error.strerror}"
     return None
 
 
@@ -418,7 +420,8 @@ def try_lock(place: Path, where: Path | str | None) -> filelock.BaseFileLock | N
         pass
     except (OSError, NotImplementedError) as error:  # no right to write there, or a file system without locks
         said = getattr(error, "strerror", None) or error
-        raise InputError(f"cannot write {place}: {said}; SAGD_SCRATCH names another folder") from error
+        remedy = "; SAGD_SCRATCH names another folder" if in_scratch(place) else ""
+        raise InputError(f"cannot write {place}: {said}{remedy}") from error
     if where is not None:
         print(f"another process is using {where}; waiting", file=sys.stderr)
     return None

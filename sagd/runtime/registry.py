@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from sagd.errors import InputError, Missing
+from sagd.errors import InputError, Missing, shortened
 
 Thing = TypeVar("Thing")
 OWN = "own_"  # begins the module names of users' files
@@ -92,8 +92,8 @@ def theirs(what: str) -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        raise InputError(f"{what}: {error}") from error
-    except (Exception, SystemExit) as error:
+        raise InputError(f"{what}: {_said(error)}") from error
+    except (Exception, SystemExit, GeneratorExit) as error:
         raise InputError(f"{what}: {where(error)}") from error
 
 
@@ -107,4 +107,12 @@ def where(error: BaseException) -> str:
         trace = trace.tb_next
     lines = [line for own, line in frames if own] or [line for _, line in frames] or [""]
     line = f"line {error.lineno}: " if isinstance(error, SyntaxError) else lines[-1]
-    return f"{line}{type(error).__name__}: {' '.join(str(error).split())}"
+    return f"{line}{type(error).__name__}: {_said(error)}"
+
+
+def _said(error: BaseException) -> str:
+    """What an exception says, in a line that may go to a terminal; one of a user's own may fail to say anything."""
+    try:
+        return shortened(" ".join(str(error).split()), 1000)
+    except Exception:
+        return "what it says cannot be told"

@@ -65,11 +65,12 @@ def test_the_card_says_what_labels_stand_for(monkeypatch):
 def test_the_settings_hold_no_path_of_this_machine(monkeypatch):
     monkeypatch.chdir(ROOT)
     setting = params.load().setting(None)
-    of, encode = setting.section, setting.encode.model_copy(update={"path": "/home/me/secret/vae"})
-    encode.model_fields_set.add("path")
+    long = "word " * 100  # longer than a file's name may be
+    of, encode = setting.section, setting.encode.model_copy(update={"path": "/home/me/secret/vae", "kind": long})
+    encode.model_fields_set.update(("path", "kind"))
     changed = replace(setting, section=lambda name: encode if name == "encode" else of(name))
     settings = json.loads(card(changed).split("```json")[1].split("```")[0])
-    assert settings["encode"]["path"] == "vae"
+    assert settings["encode"]["path"] == "vae" and settings["encode"]["kind"] == long
 
 
 def test_one_seed_has_no_error(monkeypatch):

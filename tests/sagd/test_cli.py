@@ -235,6 +235,26 @@ def ring(size):
 
 def ends(size):
     sys.exit(0)
+
+def apart(size):
+    import os, torch
+    os.write(1, b"by descriptor\\n")
+    os.system("echo by another program")
+    sys.__stdout__.write("by the first stream\\n")
+    return torch.ones(size)
+
+class Dumb(Exception):
+    def __str__(self):
+        raise ValueError
+
+def dumb(size):
+    raise Dumb
+
+def leaves(size):
+    raise GeneratorExit
+
+def paints(size):
+    raise ValueError("\x1b[31mred")
 """
 
 
@@ -248,10 +268,48 @@ def test_a_users_own_file_neither_ends_the_command_nor_joins_its_answer(tmp_path
     assert told.err.splitlines() == ["at import", "at work"]
     for operator, says in (
         ("mine.py:ends", r"operator mine\.py:ends: mine\.py, line 11: SystemExit: 0"),
+        ("mine.py:dumb", r"operator mine\.py:dumb: mine\.py, line 25: Dumb: what it says cannot be told"),
+        ("mine.py:leaves", r"operator mine\.py:leaves: mine\.py, line 28: GeneratorExit: "),
+        ("mine.py:paints", r"operator mine\.py:paints: mine\.py, line 31: ValueError: \\x1b\[31mred"),
         ("exits.py:ring", r"exits\.py cannot be imported: exits\.py, line 2: SystemExit: 0"),
     ):
         with pytest.raises(SystemExit, match=f"^sagd noise: {says}$"):
             main(["noise", "--operator", operator, "--size", "8"])
+
+
+def test_what_others_print_past_pythons_stream_does_not_join_the_answer(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    Path("mine.py").write_text(MINE)
+    main(["noise", "--operator", "mine.py:apart", "--size", "8"])
+    os.write(1, b"afterwards\n")
+    told = capfd.readouterr()
+    assert told.out.startswith("mine.py:apart, 8 x 8\n") and told.out.endswith("\nafterwards\n")
+    by = {"at import", "by descriptor", "by another program", "by the first stream"}
+    assert set(told.err.splitlines()) == by and "by" not in told.out.split()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["spectrum", "LONG"],
+        ["spectrum", "DATA", "--samples", "LONG"],
+        ["suggest", "LONG"],
+        ["calibrate", "LONG"],
+        ["evaluate", "LONG", "DATA"],
+        ["evaluate", "DATA", "LONG"],
+        ["evaluate", "DATA", "DATA", "--metrics", "LONG.py:f"],
+        ["evaluate", "DATA", "DATA", "--cache", "LONG"],
+        ["evaluate", "DATA", "DATA", "--features", "LONG.pt"],
+        ["noise", "--operator", "LONG.py:f"],
+        ["noise", "--image", "LONG"],
+    ],
+)
+def test_a_name_that_no_disk_takes_is_one_line(arguments, tmp_path):
+    np.save(tmp_path / "data.npy", np.arange(384, dtype=np.int64).astype(np.uint8).reshape(6, 8, 8))
+    given = [a.replace("LONG", "l" * 300).replace("DATA", str(tmp_path / "data.npy")) for a in arguments]
+    with pytest.raises(SystemExit, match=f"^sagd {arguments[0]}: .*File name too long") as exit:
+        main(given)
+    assert "\n" not in str(exit.value)
 
 
 def test_what_the_machine_lacks_is_one_line(monkeypatch):

@@ -50,6 +50,9 @@ def test_command_line_prints_the_curve_of_images_and_of_their_statistics(tmp_pat
         (["good.safetensors", "--statistics", "kept.txt"], r"must end in \.safetensors"),
         (["nan.safetensors"], r"nan\.safetensors: power is not finite"),
         (["below.safetensors"], r"below\.safetensors: power is negative"),
+        (["complex64.safetensors"], r"complex64\.safetensors: power is complex64; it must be floating-point"),
+        (["int64.safetensors"], r"int64\.safetensors: power is int64; it must be floating-point"),
+        (["bool.safetensors"], r"bool\.safetensors: power is bool; it must be floating-point"),
     ],
 )
 def test_bad_input_is_one_line(tmp_path, monkeypatch, dark, arguments, says):
@@ -59,6 +62,8 @@ def test_bad_input_is_one_line(tmp_path, monkeypatch, dark, arguments, says):
     write_tensors("alike.safetensors", {"mean": dark["mean"], "power": 0 * dark["power"]})
     write_tensors("nan.safetensors", {"mean": dark["mean"], "power": dark["power"] * float("nan")})
     write_tensors("below.safetensors", {"mean": dark["mean"], "power": -dark["power"]})
+    for dtype in (torch.complex64, torch.int64, torch.bool):
+        write_tensors(f"{str(dtype)[6:]}.safetensors", {"mean": dark["mean"], "power": dark["power"].to(dtype)})
     with pytest.raises(SystemExit, match=f"^sagd suggest: .*{says}") as failure:
         main(["suggest", *arguments])
     assert "\n" not in str(failure.value)

@@ -11,6 +11,7 @@ from sagd.cli import main
 from sagd.colored import Colored, ColoredNoise, calibrate, level
 from sagd.k_diffusion import noise_sampler
 from sagd.noise.grid import ring_means, rings
+from sagd.runtime.files import read_tensors, write_tensors
 
 SIZE = (8, 8)
 DIFFUSION = sagd.Diffusion(sagd.Schedule.linear())
@@ -294,6 +295,7 @@ class TestPipelines:
         assert "--divider is 0.0; it must be 1" in refused("--divider", "0")
         assert "--samples is 0" in refused("--samples", "0")
         assert "--device is abacus, which can't be used here" in refused("--device", "abacus")
+        assert "--device is '', which can't be used here" in refused("--device", "")
         if not torch.cuda.is_available():
             assert "--device is cuda, which can't be used here" in refused("--device", "cuda")
         assert "allowed: 1 to 1000" in refused("--steps", "2000")
@@ -335,6 +337,9 @@ class TestPipelines:
         ("spectrum", "white", "spectrum is white; it must be a mapping"),
         ("spectrum", {"operator": ["isotropic"], "size": [8, 8]}, "operator ['isotropic']"),
         ("spectrum", {"operator": "isotropic", "size": [10**6, 10**6]}, "frequencies at most"),
+        ("spectrum", {}, "scheduler_config.json: spectrum: operator is None"),
+        ("spectrum", {"operator": 5}, "scheduler_config.json: spectrum: operator is 5"),
+        ("spectrum", {"operator": "pyramid", "size": [8, 8], "iterations": 10**9}, "_config.json: spectrum: "),
     )
     NETWORK_KEYS = (
         ("sample_size", None, "sample_size is null"),
@@ -362,9 +367,10 @@ class TestPipelines:
     )
 
     @pytest.fixture(scope="class")
-    def saved(self, tmp_path_factory):
+    @classmethod
+    def saved(cls, tmp_path_factory):
         folder = tmp_path_factory.mktemp("pipeline") / "model"
-        self.pipeline().save_pretrained(folder)
+        cls.pipeline().save_pretrained(folder)
         return folder
 
     @pytest.mark.parametrize(
@@ -383,6 +389,24 @@ class TestPipelines:
         told = str(exit.value)
         assert told.startswith("sagd calibrate: ") and says in told and "\n" not in told
         assert not (tmp_path / "c.json").exists()
+
+    @pytest.mark.parametrize(
+        ("change", "says"),
+        [
+            (lambda tensors: tensors.pop("conv_in.bias"), "unet: the weights lack 1 tensors, such as conv_in.bias"),
+            (
+                lambda tensors: tensors.update({"conv_in.bias": tensors["conv_in.bias"].long()}),
+                "diffusion_pytorch_model.safetensors: conv_in.bias is I64; weights must be floating-point",
+            ),
+        ],
+    )
+    def test_weights_that_do_not_fit_are_refused(self, tmp_path, change, says):
+        self.pipeline().save_pretrained(tmp_path / "model")
+        file = tmp_path / "model" / "unet" / "diffusion_pytorch_model.safetensors"
+        change(tensors := dict(read_tensors(file)))
+        write_tensors(file, tensors, {"format": "pt"})
+        with pytest.raises(SystemExit, match=f"^sagd calibrate: .*{says}$"):
+            main(["calibrate", str(tmp_path / "model"), "--out", str(tmp_path / "c.json")])
 
     def test_the_file_is_tried_before_the_pipeline_is_read(self, saved, monkeypatch):
         from sagd.cli import calibrate as command

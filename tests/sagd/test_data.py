@@ -454,13 +454,36 @@ def no_pair(path, size):
 def short_mask(path, size):
     return Pictures(["a", "b"], None, "mine", np.zeros(3, bool))
 
+def no_image(path, size):
+    return Pictures(["a", "b"], lambda k: (b"a", IMAGES[k]), "mine")
+
+def of_no_length(path, size):
+    return Pictures(7, None, "mine")
+
+def mask_of_numbers(path, size):
+    return of_array(IMAGES, "mine", np.arange(6) % 2)
+
+def names_of_numbers(path, size):
+    return Pictures([1, 2], None, "mine")
+
+def unsortable(path, size):
+    return of_array(IMAGES, "mine", classes=[None] * 6)
+
+def ragged(path, size):
+    return of_array(IMAGES, "mine", classes=[[1], [1, 2], 3, 4, 5, 6])
+
+def bytes_and_a_list(path, size):
+    return of_array(IMAGES, f"mine at {path}", [False] * 4 + [True] * 2, classes=[b"b", b"a", b"c", b"a", b"b", b"b"])
+
 def deep(path, size):
     from PIL import Image
     return Pictures(["a", "b"], lambda k: (b"a", Image.new("I;16", (4, 4))), "mine")
 
 def file(path, size):
     from PIL import Image
-    return Pictures(["a", "b"], lambda k: (b"a", Image.open(path)), "mine")
+    from io import BytesIO
+    from pathlib import Path
+    return Pictures(["a", "b"], lambda k: (b"a", Image.open(BytesIO(Path(path).read_bytes()))), "mine")
 """
 
 
@@ -471,16 +494,17 @@ def mine(tmp_path):
     return tmp_path
 
 
-@pytest.mark.parametrize("name", ["colour", "grey", "labelled", "pictures"])
+@pytest.mark.parametrize("name", ["colour", "grey", "labelled", "pictures", "bytes_and_a_list"])
 def test_a_reader_of_ones_own(mine, name):
     pictures = find(f"mine.py:{name}", "there", 8, folder=mine)
     assert len(pictures.names) == 6 and "mine" in pictures.source and "there" in pictures.source
     expected = np.arange(6 * 60, dtype=np.uint8).reshape(6, 4, 5, 3)
     pixels = np.stack([np.asarray(pictures.at(k)[1]) for k in range(6)])
     np.testing.assert_array_equal(pixels, expected[..., 0] if name == "grey" else expected)
-    if name == "labelled":
+    if name in ("labelled", "bytes_and_a_list"):
         np.testing.assert_array_equal(pictures.labels(), [1, 0, 2, 0, 1, 1])
-    if name == "pictures":
+        assert pictures.class_names() == ["a", "b", "c"]
+    if name in ("pictures", "bytes_and_a_list"):
         np.testing.assert_array_equal(pictures.held_out, [False] * 4 + [True] * 2)
 
 
@@ -501,8 +525,17 @@ def test_a_reader_of_ones_own(mine, name):
         ("mine.py:float_labels", r"it returns \(6,\), float64"),
         ("mine.py:bad_picture", r"picture 0: mine\.py, line 41: ZeroDivisionError"),
         ("mine.py:no_pair", "picture 0: `at` must return bytes and a PIL image"),
-        ("mine.py:deep", r"mine\.py:deep, picture 0 has 16 or more bits a channel \(mode I;16\); convert it to 8 bits"),
-        ("mine.py:short_mask", "has 2 pictures, but held_out of 3"),
+        (
+            "mine.py:deep",
+            r"mine\.py:deep, picture 0 has more than 8 bits a channel \(mode I;16\); convert it to 8 bits",
+        ),
+        ("mine.py:short_mask", r"has 2 pictures, but held_out of shape \(3,\)"),
+        ("mine.py:no_image", "picture 0: `at` must return bytes and a PIL image"),
+        ("mine.py:of_no_length", "TypeError"),
+        ("mine.py:mask_of_numbers", "held_out must be True or False for each picture; it is int64"),
+        ("mine.py:names_of_numbers", "names must be strings; there is one of type int"),
+        ("mine.py:unsortable", "classes that can't be sorted: .*TypeError"),
+        ("mine.py:ragged", "ValueError"),
     ],
 )
 def test_a_mistake_in_ones_own_reader_is_told_in_one_line(mine, name, says):

@@ -110,6 +110,7 @@ def test_adms_reference_batches_give_the_moments(run, two_folders, tmp_path):
         (["{a}", "{b}", "--bootstrap", "1"], r"--bootstrap is 1; it must be 0 \(none\), or 2 or more"),
         (["{a}", "{b}", "--seed", "-1"], "--seed is -1; it must be 0 or more"),
         (["{a}", "{b}", "--metrics", "/nowhere/mine.py:d"], "metric is '/nowhere/mine.py:d'; there is no file"),
+        (["{a}", "{b}", "--cache", "/dev/null"], "cannot write /dev/null/features/.*: Not a directory$"),
         (["{a}", "{b}", "--device", "cuda"], "CUDA is not available; use --device cpu"),
     ],
 )

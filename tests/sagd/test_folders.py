@@ -187,7 +187,8 @@ def test_links_in_a_zip_file_are_told_and_a_name_counts_once(root, tmp_path, cap
         archive.writestr(link, "1.png")
         archive.write(root / "1.png", "1.png")
         archive.write(root / "1.png", "./a/4.png")
-    says = "3 images read; left out: 1 link in a zip file (3.png)"
+    says = "3 images read; left out: 1 link in a zip file (3.png), "
+    says += "1 that a later file of the same name replaces (1.png)"
     assert told(tmp_path / "set.zip", capsys) == says
 
 
