@@ -367,10 +367,9 @@ class TestPipelines:
     )
 
     @pytest.fixture(scope="class")
-    @classmethod
-    def saved(cls, tmp_path_factory):
+    def saved(self, tmp_path_factory):
         folder = tmp_path_factory.mktemp("pipeline") / "model"
-        cls.pipeline().save_pretrained(folder)
+        self.pipeline().save_pretrained(folder)
         return folder
 
     @pytest.mark.parametrize(
