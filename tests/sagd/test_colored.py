@@ -367,9 +367,10 @@ class TestPipelines:
     )
 
     @pytest.fixture(scope="class")
-    def saved(self, tmp_path_factory):
+    @classmethod
+    def saved(cls, tmp_path_factory):
         folder = tmp_path_factory.mktemp("pipeline") / "model"
-        self.pipeline().save_pretrained(folder)
+        cls().pipeline().save_pretrained(folder)
         return folder
 
     @pytest.mark.parametrize(

@@ -181,3 +181,11 @@ def test_a_split_needs_two_images_on_each_side():
             InputError, match=f"^held_out is {held_out}; the data set has 10 images: allowed are 2 to 8$"
         ):
             split(10, held_out, 0)
+
+
+@pytest.mark.parametrize(
+    "mode", ["1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "CMYK", "YCbCr", "HSV", "LAB"]
+)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_pictures_of_every_mode_of_8_bits_are_prepared(mode, channels):
+    assert square(Image.new(mode, (5, 4)), channels, 4).shape == (channels, 4, 4)
