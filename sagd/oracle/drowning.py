@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sagd.errors import InputError, whole
+from sagd.errors import InputError, check_values, whole
 from sagd.formulations.schedule import Schedule
 from sagd.noise.base import Noise
 from sagd.noise.devices import double
-from sagd.noise.grid import BANDS, Units, band_masks, band_means, check_power, ring_means
+from sagd.noise.grid import BANDS, Units, band_masks, band_means, ring_means
 from sagd.operators.isotropic import isotropic
 
 
@@ -37,7 +37,7 @@ def snr(
     Tensor
         (T', K), float64; infinite where there is no noise.
     """
-    check_power(power)
+    check_values("power", power, least=0)
     if noise.size != tuple(power.shape[-2:]):
         raise InputError(f"the noise is for {noise.size}, the data's power for {tuple(power.shape[-2:])}")
     signal = average(double(power).cpu().reshape(-1, *noise.size).mean(0))
@@ -73,7 +73,7 @@ def band_table(
 
     The schedule is linear and the noise white unless others are given; ``bands`` and ``units`` are as in `band_masks`.
     """
-    check_power(power)
+    check_values("power", power, least=0)
     size = tuple(power.shape[-2:])
     power, masks = double(power).cpu().reshape(-1, *size).mean(0), band_masks(size, bands, units)
     if not power.sum() > 0:
