@@ -127,7 +127,10 @@ def test_a_lock_whose_folder_is_removed_meanwhile_is_taken_anew(tmp_path, monkey
         assert place.exists()
 
 
-def test_a_folder_that_cannot_be_locked_is_one_line():
+def test_a_folder_that_cannot_be_locked_is_one_line(monkeypatch):
+    with pytest.raises(InputError, match=r"^cannot write /proc/x/lock: [\w ]+$"):
+        try_lock(Path("/proc/x/lock"), None)
+    monkeypatch.setenv("SAGD_SCRATCH", "/proc/x")
     with pytest.raises(InputError, match=r"^cannot write /proc/x/lock: .*; SAGD_SCRATCH names another folder$"):
         try_lock(Path("/proc/x/lock"), None)
 
