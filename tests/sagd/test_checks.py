@@ -671,7 +671,7 @@ WRONG = {
     "calibrated for a list": lambda: calibrate(network, sagd.Diffusion(SCHEDULE), EPS, sagd.Sampler(), labels=[0] * 4),
     "colored noise of size 8": lambda: ColoredNoise(8, *GAMMA),
     **{
-        f"times of {name}, {drawn}": lambda f=formulation, drawn=drawn: f.draw_times(4, generator=drawn)
+        f"times of {name}, {type(drawn).__name__}": lambda f=formulation, drawn=drawn: f.draw_times(4, generator=drawn)
         for name, (formulation, _) in FORMULATIONS.items()
         for drawn in (0, [source()])
     },

@@ -21,6 +21,9 @@ NOISES = {
     "per sample": lambda: sagd.power_law(SIZE, -0.4, normalize="sample"),
     "overflowing": lambda: sagd.exponential(SIZE, 100.0),
 }
+# Shapes become numbers while jit.trace looks on; that the values do not is what the tests compare.
+pytestmark = pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+
 X, XT, WHITE = (torch.randn(SHAPE, generator=torch.Generator().manual_seed(k)) for k in range(3))
 T = torch.tensor([100, 700])
 
