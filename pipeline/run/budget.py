@@ -36,6 +36,7 @@ Found = TypeVar("Found")
 STEPS = 3  # that are tried, of training and of sampling
 TRIAL = 3.0  # seconds that each of the trials may take, about
 SLOWEST = 0.05  # of the rate of a matrix product: what the passes of a network reach at least
+LONGEST = 60.0  # seconds that a pass over one image may take, by that rate, for it to be run
 LARGEST = 3e8  # parameters of a network that is built to be tried
 
 
@@ -105,8 +106,8 @@ def cost(setting: Setting, source: Pixels | Latents, noise: Noise, world: World)
     choice, how = setting.train, setting.sample
     parameters = door.network_size(choice, source.shape, source.classes)
     try:
-        one = _forward(choice, source, parameters, world)
-        training_step, used, note = _training(setting, source, noise, world, one, parameters)
+        one, how_known = _forward(choice, source, parameters, world)
+        training_step, used, note = _training(setting, source, noise, world, one, parameters, how_known)
         n = min(how.n, how.batch_size)
         batch = _sampling(setting, source, noise, world, one, n)
     except torch.OutOfMemoryError as error:
@@ -151,17 +152,20 @@ def _peak(world: World) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def _forward(choice: Train, source: Pixels | Latents, parameters: int, world: World) -> float:
-    """Seconds of a network's pass over one image; where even that would take long, by its multiplications."""
+def _forward(choice: Train, source: Pixels | Latents, parameters: int, world: World) -> tuple[float, str]:
+    """Seconds of a network's pass over one image, and how they are known: by its multiplications if it may be long."""
     with torch.device("meta"), FlopCounterMode(display=False) as counted:
         _one(choice.network(source.shape, source.classes, 0), source, "meta")
     square = torch.ones(1024, 1024, device=world.device)
     product = min(_seconds(world, lambda: square @ square) for _ in range(3))
     took = counted.get_total_flops() / (2 * 1024**3) * product / SLOWEST
-    if took < TRIAL and parameters < LARGEST:
+    how = "at most, by the multiplications of one image"
+    if world.most(int(1e9 * took))[0] / 1e9 < LONGEST and parameters < LARGEST:
         network = choice.network(source.shape, source.classes, 0).to(world.device)
-        took = min(_seconds(world, lambda: _one(network, source, world.device)) for _ in range(2))
-    return world.most(int(1e9 * took))[0] / 1e9  # all processes choose alike
+        took, how = _seconds(world, lambda: _one(network, source, world.device)), "by one image alone"
+        if took < TRIAL:  # the first pass is the slower one
+            took = min(took, _seconds(world, lambda: _one(network, source, world.device)))
+    return world.most(int(1e9 * took))[0] / 1e9, how  # all processes choose alike
 
 
 def _one(network: torch.nn.Module, source: Pixels | Latents, device: torch.device | str) -> None:
@@ -172,7 +176,13 @@ def _one(network: torch.nn.Module, source: Pixels | Latents, device: torch.devic
 
 
 def _training(
-    setting: Setting, source: Pixels | Latents, noise: Noise, world: World, one: float, parameters: int
+    setting: Setting,
+    source: Pixels | Latents,
+    noise: Noise,
+    world: World,
+    one: float,
+    parameters: int,
+    how: str,
 ) -> tuple[float, int, str]:
     """Seconds of a training step, bytes of memory, and a remark if not whole batches were timed."""
     choice = setting.train
@@ -204,7 +214,7 @@ def _training(
     images = int(TRIAL * world.size / (STEPS * image))
     if parameters >= LARGEST or images < world.size:
         state = 4 * 4 * parameters  # gradients, moments, average
-        return image * whole / world.size, _peak(world) + state, " (by one image alone)"
+        return image * whole / world.size, _peak(world) + state, f" ({how})"
     if images >= whole:
         return timed(whole), _peak(world), ""
     images = min(max(images // world.size, 1) * world.size, part)

@@ -12,6 +12,7 @@ from pipeline.params import Params, Setting, load
 from pipeline.run.launch import LAUNCHER, STDERR, launch, worker
 from sagd.errors import InputError, Missing
 from sagd.runtime.files import lacking
+from sagd.runtime.streams import open_streams, written_out
 
 IN_A_COPY = ". With --queue or --temp, DVC works in a copy of what git tracks: git add it, or give its absolute path"
 
@@ -49,14 +50,16 @@ def stage(
         parser.add_argument("--dataset", help="one of datasets; the section dataset if not given")
     if dry:
         parser.add_argument("--dry", action="store_true", help="say what it needs and what is missing, and do nothing")
-    options = parser.parse_args()
-    _die_with_parent()
-    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-    if shared and os.environ.get(LAUNCHER) and not {"WORLD_SIZE", STDERR} & os.environ.keys():  # not launched yet
-        sys.exit(launch(name, sys.argv[1:]))
     try:
-        with worker(name):
+        open_streams()
+        with written_out():
+            options = parser.parse_args()
+        _die_with_parent()
+        if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        if shared and os.environ.get(LAUNCHER) and not {"WORLD_SIZE", STDERR} & os.environ.keys():  # not launched yet
+            sys.exit(launch(name, sys.argv[1:]))
+        with worker(name), written_out():
             from pipeline.run import door
 
             params = load()

@@ -190,6 +190,8 @@ class Results:
         if measure + ending not in found["per_seed"]:
             raise InputError(f"{name} has no {measure} at {at:g} of its training")
         found = reading.detail(self._setting(name), [measure + ending])
+        if found["seeds"] != self._setting(name).seeds:
+            raise InputError(f"{file}: seeds are {found['seeds']}, not {self._setting(name).seeds} as trained")
         return pd.Series(found["per_seed"][measure + ending], found["seeds"], dtype=float)
 
     def denoising(self, name: str, at: float = 1.0) -> pd.DataFrame:

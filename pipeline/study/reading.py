@@ -66,8 +66,8 @@ def detail(setting: Setting, measures: Iterable[str] | None = None) -> Held[Any]
     found = read_json(file, seeds=list, per_seed=dict)
     with of(file):
         seeds, per_seed = found["seeds"], found["per_seed"]
-        if not seeds or len(set(seeds)) < len(seeds) or found.get("made", {}).get("seeds", seeds) != seeds:
-            raise InputError(f"seeds are {shortened(repr(seeds), 60)}: none, one twice, or not those that were trained")
+        if not seeds or len(set(seeds)) < len(seeds):
+            raise InputError(f"seeds are {shortened(repr(seeds), 60)}: none, or one twice")
         finite("seeds", seeds, None)
         for measure in per_seed if measures is None else measures:
             finite(measure, per_seed[measure], len(seeds))

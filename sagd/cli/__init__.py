@@ -4,8 +4,6 @@ import argparse
 import contextlib
 import ctypes
 import importlib
-import io
-import json
 import os
 import re
 import signal
@@ -16,6 +14,7 @@ from typing import Any, NoReturn
 
 from sagd import __version__
 from sagd.errors import InputError, check_path
+from sagd.runtime.streams import open_streams, write_answer
 
 # The commands: each is a module here with `configure(parser)` and `run(options)`, imported when it is used. `run`
 # returns the answer: lines, or a dict that is printed as JSON.
@@ -36,7 +35,7 @@ class _Parser(argparse.ArgumentParser):
         self._negative_number_matcher = re.compile(r"-(\.?\d|inf|nan)", re.IGNORECASE)  # argparse's knows no exponent
 
     def print_help(self, file: Any = None) -> None:  # argparse's takes no notice of a disk that is full
-        _print(self.format_help().rstrip("\n"))
+        write_answer(self.format_help().rstrip("\n"))
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
@@ -44,7 +43,7 @@ class _Parser(argparse.ArgumentParser):
 
 class _Version(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        _print(f"sagd {__version__}")
+        write_answer(f"sagd {__version__}")
         parser.exit()
 
 
@@ -77,13 +76,13 @@ def main(arguments: list[str] | None = None) -> None:
     arguments = sys.argv[1:] if arguments is None else arguments
     name = "sagd"
     try:
-        _open_streams()
+        open_streams()
         with _ending_at_once():
             options = _parsed(arguments)
         name = f"sagd {options.command}"
         with _apart():
             answer = options.run(options)
-        _print(answer)
+        write_answer(answer)
     except InputError as error:
         sys.exit(f"{name}: {error}")
     except KeyboardInterrupt:
@@ -151,35 +150,3 @@ def _flush() -> None:
     sys.__stdout__.flush()  # type: ignore[union-attr]
     if os.name == "posix":
         ctypes.CDLL(None).fflush(None)
-
-
-def _open_streams() -> None:
-    """Make the standard streams fit to print on."""
-    if sys.stderr is None:  # closed, by 2>&-: remarks are not wanted, and `print` would put them on the other stream
-        sys.stderr = open(os.devnull, "w")
-    if sys.stdout is None:
-        raise InputError("the standard output is closed, and the answer would go there")
-    if isinstance(sys.stdout, io.TextIOWrapper):  # names of files, and the é of Fréchet, on a terminal without them
-        sys.stdout.reconfigure(errors="backslashreplace")
-
-
-def _print(answer: str | dict) -> None:
-    """Write the answer; where that fails, end with a line."""
-    try:
-        print(_text(answer), flush=True)
-    except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would try again at its end
-        if isinstance(error, BrokenPipeError):  # the reader, such as `head`, has enough
-            sys.exit(1)
-        raise InputError(f"cannot write to the standard output: {error.strerror}") from error
-
-
-def _text(answer: str | dict) -> str:
-    if isinstance(answer, str):
-        return answer
-    text = json.dumps(answer, indent=1, ensure_ascii=False)
-    try:
-        text.encode(getattr(sys.stdout, "encoding", None) or "ascii")
-    except UnicodeEncodeError:  # JSON has escapes of its own
-        return json.dumps(answer, indent=1)
-    return text

@@ -1,8 +1,10 @@
 """What `train --dry` says before anything is there."""
 
+import contextlib
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -112,7 +114,7 @@ def test_another_runs_data_are_not_told(said, monkeypatch):
 )
 def test_a_long_training_is_extrapolated(said, monkeypatch, seconds, remark, tried):
     trained, plain = [], budget.train
-    monkeypatch.setattr(budget, "_forward", lambda *_: seconds)  # of one image
+    monkeypatch.setattr(budget, "_forward", lambda *_: (seconds, "by one image alone"))
     monkeypatch.setattr(budget, "train", lambda *a, **k: trained.append(a[4].batch_size) or plain(*a, **k))
     text = said("good", **{"kind: rae, path: random": "kind: pixel", "batch_size: 8": "batch_size: 512"})
     assert f"({remark})" in text and "3 x 1,000 steps of 512 images" in text and "for 120 samples" in text
@@ -132,8 +134,23 @@ def test_a_network_that_could_not_be_run_here_is_answered_at_once(said, monkeypa
     network = "patch: 16, widths: [1536, 1536], depths: [24, 2], heads: [16, 16]"
     tiny = "patch: 1, widths: [16, 32], depths: [1, 1], heads: [2, 2]"
     text = said("good", **{"kind: rae, path: random": "kind: pixel", "size: 16": "size: 1024", tiny: network})
-    assert "(by one image alone)" in text
+    assert "(at most, by the multiplications of one image)" in text
     assert set(built) == {"meta"}
+
+
+@pytest.mark.parametrize(
+    "product, found",
+    [(0.5, (0.5, "by one image alone")), (5.0, (100.0, "at most, by the multiplications of one image"))],
+)
+def test_a_pass_is_run_unless_it_may_take_a_minute(monkeypatch, product, found):
+    """The bound by multiplications is many times too high: it is no answer for 10 seconds, and is told as a bound."""
+    counted = SimpleNamespace(get_total_flops=lambda: 2 * 1024**3)
+    monkeypatch.setattr(budget, "FlopCounterMode", lambda **_: contextlib.nullcontext(counted))
+    monkeypatch.setattr(budget, "_one", lambda *_: None)
+    monkeypatch.setattr(budget, "_seconds", lambda *_: product)
+    choice = SimpleNamespace(network=lambda *_: torch.nn.Identity())
+    source = SimpleNamespace(shape=(1, 4, 4), classes=0)
+    assert budget._forward(choice, source, 1, World()) == found
 
 
 def test_the_disk_is_that_of_both_views(said):

@@ -196,6 +196,21 @@ class TestStreams:
             assert (done.returncode == status or (status and done.returncode == 120)) and done.stdout == b""
             assert done.stderr.decode() == told
 
+    def test_a_stage_is_like_a_command(self, tmp_path):
+        (tmp_path / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
+        check, said = (
+            f"{sys.executable} -m pipeline.check",
+            "cannot write to the standard output: No space left on device",
+        )
+        for line, told in (
+            (f"{check} > /dev/full", f"check: {said}\n"),
+            (f"{check} --help > /dev/full", f"check: {said}\n"),
+            (f"{check} >&-", "check: the standard output is closed, and the answer would go there\n"),
+            (f"{check} | head -c 0; exit ${{PIPESTATUS[0]}}", ""),
+        ):
+            done = self.shell(line, tmp_path)
+            assert (done.returncode, done.stderr.decode()) == (1, told)
+
     def test_a_terminal_without_letters_and_one_without_remarks(self, tmp_path):
         np.save(tmp_path / "größe.npy", np.random.default_rng(0).integers(0, 80, (4, 8, 8), dtype=np.uint8))
         done = self.shell("$SAGD spectrum größe.npy --json 2>&-", tmp_path, PYTHONIOENCODING="ascii", PYTHONUTF8="1")
