@@ -332,7 +332,17 @@ def ran(results: Results) -> str:
 @cache
 def _history() -> list[tuple[str, list[str]]]:
     """The commits of the contrasts and of what was measured, oldest first: hash, date and subject; the files."""
-    command = ["git", "log", "--reverse", "--format=%x00%h %cs %s", "--name-only", "--", str(FILE), "reports"]
+    command = [
+        "git",
+        "log",
+        "--reverse",
+        "--abbrev=7",
+        "--format=%x00%h %cs %s",
+        "--name-only",
+        "--",
+        str(FILE),
+        "reports",
+    ]
     try:
         if subprocess.run(
             ["git", "rev-parse", "--is-shallow-repository"], capture_output=True, text=True, check=True
