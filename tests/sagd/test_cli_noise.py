@@ -154,7 +154,7 @@ def test_the_picture_shows_the_numbers(generator):
     figure = sheet("two bands", eps, spectrum, x0, 50, schedule)
     image, noise, xt, weight, rings = (torch.as_tensor(axes.images[0].get_array().data) for axes in figure.axes[:5])
     assert torch.equal(image, x0) and torch.equal(noise, eps)
-    assert torch.equal(xt, schedule.q_sample(x0[None], 50, eps)[0])
+    assert torch.equal(xt, schedule.q_sample(x0[None], 50, eps[None])[0])
     assert [axes.images[0].get_clim() for axes in figure.axes[:3]] == [(-1, 1), (-3, 3), (-1, 1)]
     assert ((torch.fft.ifftshift(weight) > -9) == spectrum.support).all()
     power = torch.fft.fft2(x0, norm="ortho").abs().square()

@@ -317,7 +317,7 @@ def test_half_precision_and_shapes(generator):
         (lambda: from_dict({"operator": "pink", "size": [8, 8]}), "pink"),
         (lambda: from_dict({"operator": "power_law", "size": [8, 8], "slope": 1}), "slope"),
         (lambda: from_dict({"operator": "custom"}), "weight"),
-        (lambda: from_dict({"operator": "custom", "weight": [[1, 2], [3]]}), "custom"),
+        (lambda: from_dict({"operator": "custom", "weight": [[1, 2], [3]]}), "weight"),
         (lambda: from_dict({"operator": "varying", "first": {"operator": "isotropic", "size": [8, 8]}}), "last"),
         (lambda: from_dict({"operator": ["power_law"]}), "power_law"),
         (lambda: from_dict({}), "operator is None"),

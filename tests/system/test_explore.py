@@ -95,7 +95,7 @@ def assert_same(found, spectrum, t, tolerance=1e-5):
     """Weight, noise and x_t in float64: the largest difference is 1e-5, of a weight 1e-6 of it."""
     torch.testing.assert_close(found["w"], spectrum.weight, rtol=1e-6, atol=0)
     eps = spectrum.shape(found["xi"])
-    xt = SCHEDULE.q_sample(found["x0"][None], t, eps)[0]
+    xt = SCHEDULE.q_sample(found["x0"][None], t, eps[None])[0]
     for ours, theirs in ((found["eps"], eps), (found["xt"], xt)):
         assert (ours - theirs).abs().max() <= tolerance
 
