@@ -212,6 +212,7 @@ def test_moments_means_and_scores():
     assert score_difference(*pairs[0], t=400) == pytest.approx(score_difference(*pairs[1], t=400), rel=1e-4)
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of the emulation
 @pytest.mark.parametrize("name", ["DDIM", "DDPM", "EulerDiscrete", "FlowMatchEulerDiscrete"])
 def test_a_pipeline_of_diffusers(name):
     import diffusers
