@@ -49,13 +49,13 @@ def finite(name: str, values: Any, *shape: int | None) -> np.ndarray:
 
 
 def table(file: Path, *columns: str) -> pd.DataFrame:
-    """A CSV file that has these columns, of finite numbers, a row or more, and an end."""
+    """A CSV file that has these columns, of finite numbers, and an end."""
     content = read_bytes(file)
     with of(file):
         rows = pd.read_csv(io.BytesIO(content))
         for column in columns:
             finite(f"its column {column}", rows[column].tolist(), len(rows))
-        if rows.empty or not content.endswith(b"\n"):
+        if not content.endswith(b"\n"):
             raise InputError("it is cut off; run the stage that writes it again")
     return rows
 
