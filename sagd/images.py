@@ -295,7 +295,7 @@ class Files:
         }
         count = len(self.names) - len(foreign)
         images = "1 image" if count == 1 else f"{count} images"
-        tell(f"{shortened(str(self.root), 200)}: {images} read{_reasons(told | {Why.FOREIGN: foreign})}")
+        tell(f"{shortened(str(self.root), 200)}: {images}{_reasons(told | {Why.FOREIGN: foreign})}")
 
     def read(self, name: str) -> bytes:
         """The content of a file."""

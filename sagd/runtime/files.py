@@ -89,7 +89,7 @@ def check_output(name: str, path: Path, ending: str = "", inputs: Iterable[Path 
         raise InputError(f"{name} is {path}, which is no file; name one that can be written")
     here = path.resolve()
     for read in map(Path, inputs):
-        if os.path.exists(read) and (here == read.resolve() or read.resolve() in here.parents):
+        if os.path.exists(read) and (here == read.resolve() or (read.is_dir() and read.resolve() in here.parents)):
             raise InputError(f"{name} is {path}, which would change the input {read}; name another one")
     probe = _beside(path)
     try:

@@ -43,7 +43,7 @@ def test_command_line_prints_the_curve_of_images_and_of_their_statistics(tmp_pat
         (["nowhere"], "nowhere"),
         (["bad.safetensors"], r"bad\.safetensors has .*; it must have mean and power"),
         (["good.safetensors", "--schedule", "zero_terminal_snr", "--spacing", "trailing"], "every start is right"),
-        (["good.safetensors", "--steps", "0"], "steps is 0; it must be a whole number, 1 or more"),
+        (["good.safetensors", "--steps", "0"], "steps is 0; it must be a whole number from 1 to 1000000"),
         (["good.safetensors", "--steps", "1001"], "allowed: 1 to 1000"),
         (["good.safetensors", "--size", "8"], "--size is for images"),
         (["alike.safetensors"], "all alike"),

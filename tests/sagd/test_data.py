@@ -385,16 +385,16 @@ def test_what_is_left_out_is_counted(tmp_path, capsys):
     (tmp_path / "sub").mkdir()
     (tmp_path / "1.jpg").write_bytes(jpeg())
     find("folder", str(tmp_path), 32)
-    assert capsys.readouterr().err == f"{tmp_path}: 1 image read\n"
+    assert capsys.readouterr().err == f"{tmp_path}: 1 image\n"
     for name in ("sub/notes.txt", ".hidden", "b.csv", "labels.json"):
         (tmp_path / name).write_text("no image")
     find("folder", str(tmp_path), 32)
-    says = "1 image read; left out: 1 hidden (.hidden), 3 of no format that is read (such as b.csv)\n"
+    says = "1 image; left out: 1 hidden (.hidden), 3 of no format that is read (such as b.csv)\n"
     assert capsys.readouterr().err == f"{tmp_path}: {says}"
     held = {"a/": b"", "a/1.jpg": jpeg(), "a/notes.txt": b"", "__MACOSX/._1": b"", "__MACOSX/a/._1.jpg": b""}
     (tmp_path / "set.zip").write_bytes(zipped(held))
     find("folder", str(tmp_path / "set.zip"), 32)
-    says = "1 image read; left out: 1 hidden (__MACOSX), 1 of no format that is read (a/notes.txt)\n"
+    says = "1 image; left out: 1 hidden (__MACOSX), 1 of no format that is read (a/notes.txt)\n"
     assert capsys.readouterr().err == f"{tmp_path / 'set.zip'}: {says}"
 
 
@@ -402,7 +402,7 @@ def test_images_that_a_data_set_leaves_out_are_told(serve, capsys):
     _, folder = serve("wikiart")
     find("wikiart", str(folder), 32)
     assert (
-        "4 images read; left out: 2 that do not belong to the data set (such as wikiart/Bar" in capsys.readouterr().err
+        "4 images; left out: 2 that do not belong to the data set (such as wikiart/Bar" in capsys.readouterr().err
     )
 
 

@@ -160,6 +160,7 @@ def test_ddpm_step_has_the_posteriors_moments():
     t, t_prev = 500, 480
     x0 = torch.zeros((1, 1, 8, 8), dtype=torch.float64)
     xt = spectrum.sample((1, 1, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    x0, xt = x0.expand(64, -1, -1, -1), xt.expand(64, -1, -1, -1)
     eps = SCHEDULE.eps_from_x0(xt, t, x0)
     gain, unit_variance = posterior_moments(t, t_prev, 1.0)
     still = sagd.ddpm_step(SCHEDULE, xt, t, t_prev, eps, noise=torch.zeros_like(xt))

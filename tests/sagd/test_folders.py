@@ -56,7 +56,7 @@ def test_links_to_folders_and_files_are_followed(root, tmp_path, capsys):
     (root / "cats").symlink_to(tmp_path / "disk" / "cats")
     (root / "4.png").symlink_to(tmp_path / "disk" / "4.png")
     assert Files(root).names == ["1.png", "2.png", "4.png", "cats/3.png"]
-    assert told(root, capsys) == "4 images read"
+    assert told(root, capsys) == "4 images"
 
 
 def test_a_link_to_the_root_is_followed(root, tmp_path):
@@ -70,14 +70,14 @@ def test_a_link_to_a_folder_above_it_is_not_followed(root, tmp_path, capsys, tar
     put(tmp_path / "other" / "9.png")
     put(root / "sub" / "3.png")
     (root / "sub" / "loop").symlink_to(tmp_path / target)
-    assert told(root, capsys) == "3 images read; left out: 1 link back to a folder above it (sub/loop)"
+    assert told(root, capsys) == "3 images; left out: 1 link back to a folder above it (sub/loop)"
 
 
 def test_a_loop_of_two_links_ends(root, tmp_path, capsys):
     put(tmp_path / "disk" / "3.png")
     (root / "disk").symlink_to(tmp_path / "disk")
     (tmp_path / "disk" / "back").symlink_to(root)
-    assert told(root, capsys) == "3 images read; left out: 1 link back to a folder above it (disk/back)"
+    assert told(root, capsys) == "3 images; left out: 1 link back to a folder above it (disk/back)"
 
 
 def test_a_folder_with_several_names_is_read_once(root, tmp_path, capsys):
@@ -88,7 +88,7 @@ def test_a_folder_with_several_names_is_read_once(root, tmp_path, capsys):
     (root / "c").symlink_to(tmp_path / "disk" / "sub")
     (root / "b").symlink_to(tmp_path / "disk")
     assert Files(root).names == ["1.png", "2.png", "b/sub/4.png", "z/3.png"]
-    assert told(root, capsys) == "4 images read; left out: 2 folders that are read under another name (such as a)"
+    assert told(root, capsys) == "4 images; left out: 2 folders that are read under another name (such as a)"
 
 
 def test_a_file_with_several_names_is_an_image_under_each(root):
@@ -105,7 +105,7 @@ def test_what_leads_nowhere_or_is_no_file_is_told(root, capsys):
     os.mkfifo(root / "c.png")
     put(root / "d.png" / "3.png")  # a folder
     assert told(root, capsys) == (
-        "3 images read; left out: 1 pipe or device (c.png), 2 links to nowhere (such as a.png), "
+        "3 images; left out: 1 pipe or device (c.png), 2 links to nowhere (such as a.png), "
         "1 that cannot be read (b.png: Too many levels of symbolic links)"
     )
 
@@ -121,7 +121,7 @@ def test_a_folder_that_cannot_be_read_is_told(root, capsys, monkeypatch):
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", guarded)
-    assert told(root, capsys) == "3 images read; left out: 1 that cannot be read (raw: Permission denied)"
+    assert told(root, capsys) == "3 images; left out: 1 that cannot be read (raw: Permission denied)"
     (root / "sub" / "4.png").unlink()
     (root / "1.png").unlink()
     (root / "2.png").unlink()
@@ -155,7 +155,7 @@ def test_hidden_and_housekeeping_folders_are_neither_images_nor_classes(root, tm
         pictures = of_files(source, "set")
         assert pictures.names == ["cat/1.png", "dog/2.png"]
         assert list(pictures.labels()) == [0, 1]
-        assert "2 images read; left out: 9 hidden (such as $RECYCLE.BIN), 2 of no" in capsys.readouterr().err
+        assert "2 images; left out: 9 hidden (such as $RECYCLE.BIN), 2 of no" in capsys.readouterr().err
 
 
 def test_a_hidden_root_is_read(tmp_path):
@@ -187,7 +187,7 @@ def test_links_in_a_zip_file_are_told_and_a_name_counts_once(root, tmp_path, cap
         archive.writestr(link, "1.png")
         archive.write(root / "1.png", "1.png")
         archive.write(root / "1.png", "./a/4.png")
-    says = "3 images read; left out: 1 link in a zip file (3.png), "
+    says = "3 images; left out: 1 link in a zip file (3.png), "
     says += "1 that a later file of the same name replaces (1.png)"
     assert told(tmp_path / "set.zip", capsys) == says
 

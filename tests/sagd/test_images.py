@@ -238,7 +238,7 @@ def test_what_is_left_out_is_told_once(folder, capsys, monkeypatch):
     (folder / "notes.txt").write_text("no image")
     (folder / "._1.png").write_bytes(b"a Mac's second file")
     assert len(Images(folder)) == 5
-    told = f"{folder}: 5 images read; left out: 1 hidden (._1.png), 1 of no format that is read (notes.txt)\n"
+    told = f"{folder}: 5 images; left out: 1 hidden (._1.png), 1 of no format that is read (notes.txt)\n"
     assert capsys.readouterr().err == told
     monkeypatch.setenv("RANK", "1")  # the first process has told it
     Images(folder)
