@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: repro verify theory paper decide show docs env test test-fast wheel smoke soak bench lint lock clean
+.PHONY: repro images verify theory paper decide show docs env test test-fast wheel smoke soak bench lint lock clean
 
 repro: env  ## the default study, from data to reports/index.html
 	@dvc repro
@@ -13,6 +13,10 @@ repro: env  ## the default study, from data to reports/index.html
 
 verify: env  ## this run's numbers beside the committed ones: identical, within the standard error, or different
 	@python -m pipeline.verify
+
+SIZE ?= 64
+images: env  ## a params.yaml for DATA, a folder or zip file of images of your own: make images DATA=/data/pictures SIZE=64
+	@python -m pipeline.new "$(DATA)" --size $(SIZE) $(if $(FOR),--for $(FOR)) $(if $(YES),--yes)
 
 show: env  ## the experiments in a table: distances, and what was varied
 	@dvc exp show --only-changed --drop '^(artifacts|reports|pipeline|sagd|extensions|notebooks|params.yaml|grid|Created|State|Executor)'
@@ -68,15 +72,14 @@ wheel: env  ## the wheel, installed with its base dependencies alone in a clean 
 	rm -rf $(VENV)/wheel
 
 # The whole pipeline in a clean clone, with a network and samples too small to mean anything.
-TINY := dataset.held_out=40 train.steps=4 train.batch_size=4 train.warmup=1 train.snapshots=2
-TINY += sample.n=8 sample.steps=2 evaluate.bootstrap=2
-GRID_TINY := grid.train.steps=4 grid.train.batch_size=4 grid.train.warmup=1 grid.sample.n=8 grid.sample.steps=2
+TINY := dataset.held_out=40 train.steps=4 train.batch_size=4 train.warmup=1 ++train.snapshots=2
+TINY += sample.n=8 sample.steps=2 ++evaluate.bootstrap=2
 SMOKE := $(CURDIR)/$(VENV)/smoke
 
 smoke: env  ## the studies at toy size in a clean clone
 	rm -rf $(SMOKE) && git clone --quiet . $(SMOKE) && rm -f $(SMOKE)/dvc.lock
 	git -C $(SMOKE) config user.name smoke && git -C $(SMOKE) config user.email smoke@localhost
-	cd $(SMOKE) && SAGD_SCRATCH=$(SMOKE)/scratch dvc exp run --quiet $(addprefix -S ,$(TINY) $(GRID_TINY))
+	cd $(SMOKE) && SAGD_SCRATCH=$(SMOKE)/scratch dvc exp run --quiet $(addprefix -S ,$(TINY))
 	cd $(SMOKE) && test -s reports/index.html && test -s artifacts/export/model_index.json && dvc metrics show && dvc plots diff --quiet HEAD
 	cd $(SMOKE)/theory && dvc repro --quiet --force --single-item theory
 	cd $(SMOKE)/paper/decide && dvc repro --quiet --force --single-item claims

@@ -134,15 +134,17 @@ def trials(params: Params) -> dict[str, Trial]:
     }  # fmt: skip
 
 
-def run(trial: Trial, images: np.ndarray, labels: np.ndarray, seeds: tuple[int, ...] = SEEDS) -> tuple[list, float]:
-    """Samples of each seed, (SAMPLES, 1, 16, 16) in uint8, and images a second in training."""
+def run(
+    trial: Trial, images: np.ndarray, labels: np.ndarray | None, seeds: tuple[int, ...] = SEEDS
+) -> tuple[list, float]:
+    """Samples of each seed, (SAMPLES, C, H, W) in uint8 as the images are, and images a second in training."""
     source = Pixels(torch.from_numpy(images), labels if trial.labels else None, CPU)
-    recipe = trial.recipe
+    recipe, shape = trial.recipe, images.shape[1:]
 
     def trained(seed: int) -> nn.Module:
         with seeded(seed, "weights"):
             attention = [False] * (len(trial.widths) - 1) + [trial.attention]
-            network = unet((16, 16), 1, list(trial.widths), 1, attention, 8, 10 if trial.labels else 0)
+            network = unet(shape[1:], shape[0], list(trial.widths), 1, attention, 8, 10 if trial.labels else 0)
         taken: list[dict[str, Tensor]] = []
         found = train(
             network, source, trial.noise, trial.formulation, recipe, seed=seed, corruption=trial.corruption,

@@ -12,7 +12,7 @@ from ruamel.yaml import YAML
 
 import sagd
 from pipeline.params import Params
-from pipeline.params.sections import GridTrain
+from pipeline.params.sections import Train
 from pipeline.run.console import stage
 from pipeline.run.timings import machine
 from sagd.networks.weights import predictor
@@ -31,8 +31,8 @@ ALPHA = -0.06
 
 def main(params: Params, options: argparse.Namespace) -> None:
     torch.manual_seed(0)
-    paper = YAML(typ="safe").load(PAPER.read_bytes())["grid"]["train"]
-    networks = {"study": (params.grid.train, 16), "paper": (GridTrain(**paper), 32)}
+    paper = YAML(typ="safe").load(PAPER.read_bytes())["train"]
+    networks = {"study": (params.section("train"), 16), "paper": (Train(**paper), 32)}
     world, found = World(), {}
     for name, (recipe, size) in networks.items():
         noises = {"shaped": sagd.power_law((size, size), ALPHA), "isotropic": sagd.isotropic((size, size))}
@@ -46,7 +46,7 @@ def main(params: Params, options: argparse.Namespace) -> None:
     write_json(Path("reports", params.profile or "", "cost.json"), found | {"machine": machine(world)})
 
 
-def stepper(recipe: GridTrain, noise: Noise, size: int, device: torch.device) -> Callable[[], None]:
+def stepper(recipe: Train, noise: Noise, size: int, device: torch.device) -> Callable[[], None]:
     """A function that takes a step of training on random images, as `sagd.training.loop` does, in float32."""
     images = torch.randint(0, 256, (4 * recipe.batch_size, 1, size, size), dtype=torch.uint8, device=device)
     source, how = Pixels(images, device=device), recipe.recipe()

@@ -182,10 +182,9 @@ def parameters(profile: str) -> dict:
     for setting in chosen.values():
         for section, changes in changed.get(setting["group"], {}).items():
             setting[section] = {**changes, **setting.get(section, {})}
-    grid = {"variants": {}, **content.pop("grid"), "settings": chosen}
     groups = {s["group"]: {"dataset": s["dataset"]} for s in chosen.values()}
     made = {"datasets": datasets, "groups": groups, "stages": stages(per, chosen)}
-    return {"profile": profile, **made, **content, "grid": grid}
+    return {"profile": profile, **made, **content, "grid": {"variants": {}, "settings": chosen}}
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -51,7 +51,7 @@ FULL = {
 }  # fmt: skip
 SHORT = {"kills": 6, "data": 45, "artefacts": 20, "signals": 4, "imports": 3, "disks": 4, "pairs": 2}  # in CI
 REMARKS = re.compile(
-    r"images/s|images? read|is dropped|first is read|waiting|set aside|from the start|^(prepare|encode): \d"
+    r"images/s|: \d+ images?\b|is dropped|first is read|waiting|set aside|from the start|^(prepare|encode): \d"
 )
 REPORT = ROOT / "docs" / "reliability.md"
 
@@ -148,7 +148,6 @@ class Study:
         content["corrupt"] |= {"band": [0.4, 0.5]}
         content["train"] |= {"steps": 30, "warmup": 1, "snapshots": 2, "batch_size": 4}
         content["sample"] |= {"n": 16, "steps": 2, "batch_size": 4}
-        content["grid"]["sample"]["n"] = 16
         content["evaluate"] |= {"bootstrap": 2, "metrics": ["fid", "kid"]}
         pictures = np.random.default_rng(0).integers(0, 256, (80, 16, 16), dtype=np.uint8)
         for k, picture in enumerate(pictures):

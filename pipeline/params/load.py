@@ -28,7 +28,6 @@ from pipeline.params.sections import (
     Evaluate,
     Grid,
     GridSetting,
-    GridTrain,
     Noise,
     Profile,
     Sample,
@@ -47,7 +46,9 @@ from sagd.runtime.files import read_array, read_bytes, read_images, read_json, r
 LARGEST = 4 << 20  # bytes of a file of parameters; the paper's, with 171 settings, has a fortieth of it
 DEEPEST = 16  # mappings and lists inside each other
 MOST = 10**6  # values, those of aliases counted where they are used
-OURS = ("noise", "corrupt", "encode", "train", "sample", "evaluate")  # sections that a setting has of its own
+OURS = ("noise", "corrupt", "encode", "train", "sample", "evaluate")  # sections of a setting
+ITS_OWN = ("noise", "corrupt")  # all else is the study's, unless a setting changes some of its keys
+GRID = "grid.settings"
 # Keys that affect results only by rounding; `repeats` is told by the seeds.
 ASIDE = {
     "dataset": {"name", "path", "channels"},
@@ -252,11 +253,14 @@ class Params:
         return Path("artifacts", self.profile or "", "prepare", name or "")
 
     def section(self, name: str) -> Any:
-        """A checked top-level section, such as `dataset`; ``seeds`` are those of the focus."""
-        if name != "seeds":
-            return _parse(SECTIONS[name], self.raw.get(name), name)
+        """A checked top-level section, such as `dataset`; ``seeds`` are those of a setting that has none of its own."""
+        return (
+            self._seeds(self.section("train")) if name == "seeds" else _parse(SECTIONS[name], self.raw.get(name), name)
+        )
+
+    def _seeds(self, train: Train) -> list[int]:
         seed = _parse(Seeded, {key: self.raw[key] for key in ("seed",) if key in self.raw}, "").seed
-        return [seed + k for k in range(self.section("train").repeats)]
+        return [seed + k for k in range(train.repeats)]
 
     @cached_property
     def datasets(self) -> dict[str, Dataset]:
@@ -271,28 +275,24 @@ class Params:
     @cached_property
     def settings(self) -> list[Setting]:
         """The grid's settings, in the order of the file."""
-        return [self._of_grid(self.grid, name, s) for name, s in self.grid.settings.items()]
+        return [self._of_grid(name, s) for name, s in self.grid.settings.items()]
 
-    def _of_grid(self, grid: Grid, name: str, s: GridSetting) -> Setting:
-        """A setting of the grid: the grid's sections, and what the setting changes of them."""
-        common = {
-            "train": lambda: grid.train.model_dump(exclude={"repeats"}),
-            "sample": grid.sample.model_dump,
-            "encode": lambda: self.section("encode").model_dump(),
-            "evaluate": lambda: self.section("evaluate").model_dump(),
-        }
-        models: dict[str, type[Section]] = {**SECTIONS, "train": GridTrain}
+    def _of_grid(self, name: str, s: GridSetting) -> Setting:
+        """A setting of the grid: its own noise and corruption, else the study's sections with what it changes."""
 
         def section(which: str) -> Any:
-            if which in common:
-                if changes := getattr(s, which):
-                    return _parse(models[which], common[which]() | changes, f"grid.settings.{name}.{which}")
-                return getattr(grid, which) if which in ("train", "sample") else self.section(which)
-            return s.seeds or grid.seeds if which == "seeds" else getattr(s, which)
+            if which == "seeds":
+                return s.seeds or self._seeds(section("train"))
+            changes = getattr(s, which)
+            if which in ITS_OWN:
+                return changes
+            study = self.section(which)
+            return _parse(SECTIONS[which], study.model_dump() | changes, f"{GRID}.{name}.{which}") if changes else study
 
-        for which in ("train", "sample"):
-            section(which)  # refused at once, as the rest of the grid is
-        absent = self._absent & {"encode", "evaluate"}  # the others are the grid's own
+        for which in OURS:
+            if which in self.raw and getattr(s, which):  # refused at once, as the rest of the grid is
+                section(which)
+        absent = self._absent - set(ITS_OWN)
         place = self.prepared(s.dataset)
         return Setting(name, section, group=s.group, prepared=place, profile=self.profile, absent=absent)
 
@@ -317,9 +317,9 @@ class Params:
 
     @property
     def all_settings(self) -> list[Setting]:
-        """The focus, if the file has any section of it or no grid, then the grid."""
+        """The focus, if the file has a section of its own or no grid, then the grid."""
         grid = self.settings if "grid" in self.raw else []
-        focus = not grid or {"seed", "noise", "corrupt", "train", "sample"} & self.raw.keys()
+        focus = not grid or self.raw.keys() & set(ITS_OWN)
         return [self.setting(None), *grid] if focus else grid
 
     @property
@@ -334,7 +334,7 @@ class Params:
         found = [setting]
         own = self.grid.settings[setting.name].variants
         for name, changes in (self.grid.variants | own).items():
-            where = f"grid.settings.{setting.name}.variants" if name in own else "grid.variants"
+            where = f"{GRID}.{setting.name}.variants" if name in own else "grid.variants"
             sample = _parse(Sample, setting.sample.model_dump() | changes, f"{where}.{name}")
             found.append(replace(setting, section=_with_sample(setting, sample), variant=name))
         return found
@@ -378,7 +378,8 @@ def _with_sample(setting: Setting, sample: Sample) -> Callable[[str], Any]:
 
 
 def _made(name: str, part: Section) -> dict[str, Any]:
-    return part.model_dump(mode="json", exclude=ASIDE.get(name))
+    aside = part.unused if isinstance(part, Noise) else ASIDE.get(name)
+    return part.model_dump(mode="json", exclude=aside)
 
 
 def _same(name: str, part: Section, recorded: dict) -> bool:

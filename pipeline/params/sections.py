@@ -222,6 +222,17 @@ class _Noise(Section):
         return self
 
     @property
+    def _taken(self) -> typing.Mapping[str, inspect.Parameter]:
+        """The arguments of this operator, if it is one of the library's."""
+        return {} if self.file else inspect.signature(operators.OPERATORS[self.operator]).parameters
+
+    @property
+    def unused(self) -> set[str]:
+        """Keys that are for other operators."""
+        last = {"alpha_last"} if self.schedule == "varying" else set()
+        return set(type(self).model_fields) - {"operator", "schedule", "arguments"} - last - self._taken.keys()
+
+    @property
     def file(self) -> Path | None:
         """The file of a user's own operator."""
         return EXTENSIONS / "operators" / self.operator.rpartition(":")[0] if ":" in self.operator else None
@@ -251,9 +262,11 @@ class _Noise(Section):
     def _constant(self, power: Tensor, alpha: float) -> Spectrum:
         arguments = self.arguments
         if self.file is None:
-            taken = inspect.signature(operators.OPERATORS[self.operator]).parameters
             given = {**{name: getattr(self, name) for name in type(self).model_fields}, "alpha": alpha}
-            arguments = {k: v for k, v in given.items() if k in taken and v is not None}
+            arguments = {k: v for k, v in given.items() if k in self._taken and v is not None}
+            for key, argument in self._taken.items():
+                if key in given and key not in arguments and argument.default is argument.empty:
+                    raise InputError(f"{key} is missing, which operator {self.operator} needs")
         folder = EXTENSIONS / "operators"
         return operators.build(self.operator, tuple(power.shape), power, arguments, folder=folder)
 
@@ -466,16 +479,6 @@ else:
     Train = create_model("Train", __base__=_Train, __doc__="How networks are trained.", **_formulation_sections())
 
 
-class GridTrain(Train):
-    """The grid's runs are named by grid.seeds."""
-
-    @model_validator(mode="after")
-    def _no_repeats(self):
-        if "repeats" in self.model_fields_set:
-            raise ValueError("repeats has no meaning here; grid.seeds names the runs")
-        return self
-
-
 class Sample(Section):
     """How samples are drawn."""
 
@@ -561,12 +564,12 @@ class Evaluate(Section):
 
 
 class GridSetting(Section):
-    """One setting of the grid: a noise, on data, and where it differs from the rest, how.
+    """One setting of the grid: its noise and its corruption, and where else it differs from the study, how.
 
-    ``seeds`` take the place of the grid's, ``variants`` are added to the grid's. ``encode``, ``train``, ``sample`` and
-    ``evaluate`` give whole keys that replace those of the grid (of the sections of those names, for ``encode`` and
-    ``evaluate``): a ``unet`` replaces the other one. In a study of several data sets (`datasets`) each setting names
-    its own, and the group that it is compared within.
+    ``seeds`` take the place of `seed` and `train.repeats`, ``variants`` are added to the grid's. ``encode``, ``train``,
+    ``sample`` and ``evaluate`` give whole keys that replace those of the sections of these names: a ``unet`` replaces
+    the other one. In a study of several data sets (`datasets`) each setting names its own, and the group that it is
+    compared within.
     """
 
     dataset: Name | None = None
@@ -584,17 +587,16 @@ class GridSetting(Section):
 class Grid(Section):
     """What the focus is compared with."""
 
-    seeds: Seeds = Field(description="of its runs")
-    train: GridTrain = Field(description="as the section train")
-    sample: Sample = Field(description="as the section sample")
     variants: dict[Name, dict[str, Any]] = Field(
         {}, description="other ways to sample the same networks, such as `marginal: {start: marginal}`"
     )
-    settings: dict[Name, GridSetting] = Field(description="name to noise, corrupt and what else differs")
+    settings: dict[Name, GridSetting] = Field(
+        description="name to noise, corrupt, and what else differs from the study"
+    )
 
 
 class Seeded(Section):
-    """The seed of the focus."""
+    """The seed of the first run."""
 
     seed: Seed
 

@@ -32,16 +32,15 @@ the value to params.yaml by then: reset it with `-S` or an editor.
 
 ## seed
 
-A whole number, 0 or more. The focus (the setting that the top-level sections describe) runs with `seed`, `seed + 1`,
-..., `train.repeats` times."""
+A whole number, 0 or more. Each setting is trained with `seed`, `seed + 1`, ..., `train.repeats` times."""
 
 SETTINGS = """\
 ## grid.settings.NAME
 
-One setting that the focus is compared with. Its `noise` and `corrupt` are sections as above. `encode`, `train`,
-`sample` and `evaluate` hold only the keys that differ from those of the grid (for `encode` and `evaluate`: from the
-sections of these names). `dataset` and `group` are for studies of several data sets, such as the paper's. A name has
-lower-case letters, digits and single underscores."""
+One setting that the focus is compared with. Its `noise` and `corrupt` are sections as above, and its own; all else is
+the study's. `encode`, `train`, `sample` and `evaluate` hold only the keys that differ from the sections of these names,
+and `seeds` stand for `seed` and `train.repeats`. `dataset` and `group` are for studies of several data sets, such as
+the paper's. A name has lower-case letters, digits and single underscores."""
 
 LIMITS: dict[type, str] = {Ge: "ge", Gt: "gt", Le: "le", Lt: "lt"}
 WORDS: dict[type, str] = {Ge: "at least", Gt: "above", Le: "at most", Lt: "below"}
@@ -145,7 +144,7 @@ def rows(name: str, model: type[BaseModel]) -> Iterator[str]:
     inside = []
     for key, field in model.model_fields.items():
         section = next((t for t in _parts(field.annotation) if isinstance(t, type) and issubclass(t, BaseModel)), None)
-        if section is not None and section.__name__ not in ("Corrupt", "GridTrain", "Sample", "GridSetting"):
+        if section is not None and section.__name__ not in ("Corrupt", "GridSetting"):
             inside.append((f"{name}.{key}", section))
         meaning = field.description or told.get(key, "")
         if name == "noise" and (of := takers(key)):

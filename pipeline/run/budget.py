@@ -88,6 +88,19 @@ def dry(params: Params, setting: Setting) -> None:
         raise InputError(f"{setting.title} cannot run: {'; '.join(problems)}")
 
 
+def seconds(setting: Setting, shape: tuple[int, ...]) -> tuple[float, float]:
+    """Seconds of a training step of one seed, and of drawing all samples of a setting; data are pixels, (C, H, W)."""
+    world, how = World(), setting.sample
+    source = _stand_in(setting, shape, 0, None, world)
+    noise = door.noise_of(setting, shape)
+    parameters = door.network_size(setting.train, shape, 0)
+    one, known = _forward(setting.train, source, parameters, world)
+    step, _, _ = _training(setting, source, noise, world, one, parameters, known)
+    n = min(how.n, how.batch_size)
+    batch = _sampling(setting, source, noise, world, one, n)
+    return step, len(setting.seeds) * how.n / n * batch * how.steps / min(STEPS, how.steps)
+
+
 def plan(setting: Setting, source: Pixels | Latents, noise: Noise, world: World) -> None:
     """Print, before a training that is about to begin, what it will cost and what it will write."""
     record = _prepared(setting)

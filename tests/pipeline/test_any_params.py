@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
 from pipeline import params as parameters
+from pipeline.params.sections import SECTIONS
 from pipeline.run import door
 from sagd.errors import InputError
 from tests import soak
@@ -50,14 +51,14 @@ def places(content, path=()):
             yield from places(value, (*path, key))
 
 
-# Keys of the schema that the default study leaves out.
-MORE = [("train", "flow"), ("train", "edm"), ("train", "dit"), ("train", "decay"), ("train", "micro_batch_size"),
-        ("train", "weight_decay"), ("train", "decay_from"), ("train", "lr_last"), ("train", "flip"),
-        ("train", "label_dropout"), ("encode", "centre"), ("encode", "path"), ("dataset", "labels"),
-        ("sample", "earlier"), ("sample", "filtered"), ("evaluate", "reference"), ("noise", "strength"),
-        ("noise", "iterations"),
-        ("noise", "discount"), ("noise", "shrink"), ("noise", "sizes"), ("noise", "gain"), ("classifier",),
-        ("datasets",), ("profile",), ("x",), ("noise", "x")]  # fmt: skip
+# Keys of the schema that the default study leaves out, and some that are none.
+MORE = [
+    (name, key)
+    for name, section in SECTIONS.items()
+    for key in section.model_fields
+    if key not in DEFAULT.get(name, {})
+]
+MORE += [("classifier",), ("datasets",), ("profile",), ("x",), ("noise", "x")]
 PLACES = [*places(DEFAULT), *MORE]
 
 

@@ -11,19 +11,19 @@ import torch
 import sagd
 from pipeline import cost
 from pipeline import params as parameters
-from pipeline.params.sections import GridTrain
+from pipeline.params.sections import Train
 from sagd.runtime.files import read_json
 
 ROOT = Path(__file__).parent.parent.parent
 UNET = {"widths": [8, 8], "layers": 1, "attention": [False, False], "groups": 4}
-RECIPE = GridTrain(steps=10, batch_size=4, lr=0.001, warmup=0, unet=UNET)
+RECIPE = Train(steps=10, batch_size=4, lr=0.001, warmup=0, unet=UNET)
 
 
 def test_a_timed_step_is_a_step_of_training():
     network = RECIPE.network((1, 8, 8), 0, 0)
     before = [p.clone() for p in network.parameters()]
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(GridTrain, "network", lambda *_: network)
+        patched.setattr(Train, "network", lambda *_: network)
         cost.stepper(RECIPE, sagd.power_law((8, 8), -0.06), 8, torch.device("cpu"))()
     assert any(not torch.equal(p, q) for p, q in zip(before, network.parameters(), strict=True))
 

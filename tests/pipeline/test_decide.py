@@ -39,15 +39,13 @@ PARAMS = {
     "encode": {"kind": "pixel"},
     "classifier": {"dataset": "digits_labelled", "features": 8, "epochs": 1},
     "evaluate": {"features": "reports/trial/classifier.pt", "metrics": ["kid", "sliced", "denoising"], "bootstrap": 2},
-    "grid": {
-        "seeds": [0, 1],
-        "train": {
-            "steps": 8, "batch_size": 8, "lr": 0.001, "warmup": 1, "snapshots": [0.25, 0.5], "prediction": "v",
-            "unet": {"widths": [8, 8], "layers": 1, "attention": [False, False], "groups": 4},
-        },
-        "sample": {"n": 12, "earlier": 6, "steps": 2, "clip": "off"},
-        "settings": {name: {"dataset": "digits", "group": "try", **s} for name, s in SETTINGS.items()},
+    "seed": 0,
+    "train": {
+        "steps": 8, "batch_size": 8, "lr": 0.001, "warmup": 1, "snapshots": [0.25, 0.5], "prediction": "v",
+        "unet": {"widths": [8, 8], "layers": 1, "attention": [False, False], "groups": 4}, "repeats": 2,
     },
+    "sample": {"n": 12, "earlier": 6, "steps": 2, "clip": "off"},
+    "grid": {"settings": {name: {"dataset": "digits", "group": "try", **s} for name, s in SETTINGS.items()}},
 }  # fmt: skip
 STAGES = (
     *(f"prepare --dataset {name}" for name in PARAMS["datasets"]),

@@ -27,6 +27,7 @@ from sagd.errors import InputError
 from sagd.noise.varying import Varying
 
 ROOT = Path(__file__).parents[2]
+UNET = {"widths": [16, 32], "layers": 1, "attention": [False, False], "groups": 8}
 
 
 @pytest.fixture
@@ -75,7 +76,7 @@ def test_snapshots_are_evenly_spaced_or_at_shares_of_the_training(project):
 def test_every_operator_makes_a_spectrum(project):
     power, alpha_bar = torch.rand((16, 16), dtype=torch.float64), sagd.Schedule.linear().alpha_bar
     for operator in operators.OPERATORS:
-        noise = project(noise__operator=operator).section("noise")
+        noise = project(noise__operator=operator, noise__band=[0.0, 1.0]).section("noise")
         spectrum = noise.spectrum(power, alpha_bar)
         assert spectrum.to_dict()["operator"] == operator
         assert torch.equal(operators.from_dict(spectrum.to_dict()).weight, spectrum.weight)
@@ -222,9 +223,9 @@ def test_small_learning_rates_are_numbers(project):
         ({"dataset": {"name": "mnist_5k", "held_out": 4}}, r"dataset\.size is missing"),
         ({"seed": "one"}, r"seed is 'one'; it must be a whole number"),
         ({"seed": -1}, r"seed is -1; it must be at least 0"),
-        ({"grid__seeds": []}, r"grid\.seeds is \[\]; it must have at least 1 entries"),
-        ({"grid__seeds": [0, 0]}, r"grid\.seeds is \[0, 0\]; seeds must be unique"),
-        ({"grid__train__repeats": 2}, r"grid\.train\.repeats has no meaning here; grid\.seeds names the runs"),
+        ({"grid__settings__iso__seeds": []}, r"grid\.settings\.iso\.seeds is \[\]; it must have at least 1 entries"),
+        ({"grid__settings__iso__seeds": [0, 0]}, r"grid\.settings\.iso\.seeds is \[0, 0\]; seeds must be unique"),
+        ({"grid__train": {"steps": 2}}, r"unknown key grid\.train; allowed: variants, settings"),
         ({"grid__settings__iso__noise__slope": 1}, r"unknown key grid\.settings\.iso\.noise\.slope; allowed: operator"),
         ({"grid__settings": {"plw_-0.06": {"noise": {}}}}, r"lower-case words and digits joined by single underscores"),
         ({"nose": {}}, r"unknown section 'nose'; there are classifier, corrupt, dataset"),
@@ -302,14 +303,18 @@ def test_a_file_that_is_no_study_is_told_in_one_line(tmp_path, monkeypatch, text
             {"noise__operator": "two_band", "noise__gamma_low": 3.0},
             r"^noise\.gamma_low is 3\.0; it must lie in",
         ),
+        ({"noise__operator": "band_pass"}, r"^noise\.band is missing, which operator band_pass needs"),
         ({"datasets": 5}, r"datasets is 5; it must be a mapping of keys to values"),
         ({"datasets": {"a": 5}}, r"datasets\.a is 5; it must be a mapping of keys to values"),
         ({"train__unet__groups": 7}, r"^train\.unet\.groups is 7; it must divide"),
-        ({"grid__train__unet__groups": 7}, r"^iso: train\.unet\.groups is 7; it must divide"),
+        (
+            {"grid__settings__iso__train": {"unet": {**UNET, "groups": 7}}},
+            r"^iso: train\.unet\.groups is 7; it must divide",
+        ),
         ({"sample__filtered": True}, r"^focus: sample\.filtered takes the corrupted band out; there is none"),
         ({"grid__variants": {"x": {"start": 3}}}, r"^params\.yaml: grid\.variants\.x\.start is 3; allowed"),
         ({"sample__n": 3}, r"^focus: sample\.n is 3; evaluate\.metrics take 6 or more"),
-        ({"grid__sample__n": 3}, r"^iso: sample\.n is 3; evaluate\.metrics take 6 or more"),
+        ({"grid__settings__iso__sample": {"n": 3}}, r"^iso: sample\.n is 3; evaluate\.metrics take 6 or more"),
         (
             {"train__snapshots": 2, "sample__earlier": 3},
             r"^focus: sample\.earlier is 3; evaluate\.metrics take 6 or more",
@@ -410,7 +415,7 @@ def test_of_a_setting_that_lacks_a_section_the_rest_is_checked(project, monkeypa
         ("train", {"steps": 0}, r"train\.steps is 0"),
         ("noise", {"operator": "nose.py:f"}, r"noise\.operator"),
         ("train", {"unet": raw["train"]["unet"] | {"groups": 7}}, r"train\.unet"),
-        ("grid", {"train": raw["grid"]["train"] | {"lr": -1}}, r"grid\.train\.lr is -1"),
+        ("grid", {"settings": {"iso": {"noise": {}, "train": {"lr": -1}}}}, r"grid\.settings\.iso\.train\.lr is -1"),
     ):
         bad = raw | {section: raw[section] | change}
         with pytest.raises(InputError, match=says):
@@ -459,9 +464,9 @@ def test_a_file_may_have_some_sections_only(project, kept):
 def test_aliases_are_read_and_told(project, capsys):
     """Where dvc exp run -S does what its user may not expect: a scalar or a merge key it leaves as it is elsewhere."""
     text = Path("params.yaml").read_text().replace("repeats: 2 ", "repeats: &two 2 ", 1)
-    text = text.replace("bootstrap: 50 ", "bootstrap: *two ", 1)
-    Path("params.yaml").write_text(text.replace("band: null", "band: &band [0.2, 0.5]", 1))
-    assert parameters.load().section("evaluate").bootstrap == 2
+    text = text.replace("steps: 25\n", "steps: *two\n", 1)
+    Path("params.yaml").write_text(text.replace("band:  ", "band: &band [0.2, 0.5]  ", 1))
+    assert parameters.load().section("sample").steps == 2
     assert capsys.readouterr().err == ""
     Path("params.yaml").write_text(Path("params.yaml").read_text() + "\nclassifier: &c {}\ndatasets: *c\n")
     assert parameters.load().datasets == {}
@@ -577,7 +582,7 @@ def test_stages_end_in_one_line_and_lose_nothing(project, tmp_path):
     for k in range(14):
         Image.fromarray(rng.integers(0, 256, (20, 24, 3), dtype=np.uint8)).save(pictures / f"{k}.png")
     project(dataset__name="folder", dataset__path=str(pictures), dataset__size=8, dataset__held_out=6)
-    project(sample__n=6, grid__sample__n=6)
+    project(sample__n=6)
     done = stage("prepare", folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert np.load("artifacts/prepare/train.npy", allow_pickle=False).shape == (8, 3, 8, 8)
@@ -608,7 +613,7 @@ def test_stopped_stage_saves_fails_and_goes_on_to_the_same_bits(project, tmp_pat
     """SIGTERM to the real script, two seeds side by side: non-zero exit, then the weights of a run left alone."""
     tiny = {"widths": [8, 8], "layers": 1, "attention": [False, False], "groups": 4}
     project(train__steps=30, train__warmup=5, train__batch_size=4, train__snapshots=3, train__unet=tiny)
-    project(sample__n=8, grid__sample__n=8)
+    project(sample__n=8)
     rng = np.random.default_rng(0)
     folder = Path("artifacts/prepare")
     folder.mkdir(parents=True)

@@ -29,11 +29,11 @@ GRID = SimpleNamespace(grid=True, setting=None, dry=False)
 STUDY = """
 encode: {kind: pixel}
 evaluate: {features: efficientnet_lite0, metrics: [fid], bootstrap: 2}
+seed: 0
+train: {steps: 3, batch_size: 4, lr: 0.001, warmup: 1,
+        unet: {widths: [8, 8], layers: 1, attention: [false, false], groups: 4}}
+sample: {n: 6, steps: 3, batch_size: 6, clip: off}
 grid:
-  seeds: [0]
-  train: {steps: 3, batch_size: 4, lr: 0.001, warmup: 1,
-          unet: {widths: [8, 8], layers: 1, attention: [false, false], groups: 4}}
-  sample: {n: 6, steps: 3, batch_size: 6, clip: off}
   variants: {marginal: {start: marginal}, last: {spacing: trailing}}
   settings:
     iso: {noise: {operator: isotropic}}

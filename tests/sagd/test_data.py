@@ -401,9 +401,7 @@ def test_what_is_left_out_is_counted(tmp_path, capsys):
 def test_images_that_a_data_set_leaves_out_are_told(serve, capsys):
     _, folder = serve("wikiart")
     find("wikiart", str(folder), 32)
-    assert (
-        "4 images; left out: 2 that do not belong to the data set (such as wikiart/Bar" in capsys.readouterr().err
-    )
+    assert "4 images; left out: 2 that do not belong to the data set (such as wikiart/Bar" in capsys.readouterr().err
 
 
 READERS = """

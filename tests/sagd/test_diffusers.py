@@ -120,8 +120,8 @@ def stable_diffusion(kind=diffusers.StableDiffusionPipeline):
     vae = diffusers.AutoencoderKL(block_out_channels=(4, 4), down_block_types=("DownEncoderBlock2D",) * 2,
                                   up_block_types=("UpDecoderBlock2D",) * 2, norm_num_groups=2)  # fmt: skip
     return kind(
-        vae=vae, text_encoder=None, tokenizer=None, unet=network, scheduler=diffusers.DDIMScheduler(clip_sample=False),
-        safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+        vae=vae, text_encoder=None, tokenizer=None, unet=network, safety_checker=None, feature_extractor=None,
+        scheduler=diffusers.DDIMScheduler(clip_sample=False, steps_offset=1), requires_safety_checker=False,
     )  # fmt: skip
 
 

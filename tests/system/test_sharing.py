@@ -73,9 +73,8 @@ def you(tmp_path_factory):
     params = yaml.load(clone / "params.yaml")
     params["dataset"]["held_out"] = 50
     params["evaluate"]["bootstrap"] = 2
-    for section in (params, params["grid"]):
-        section["train"].update(steps=4, warmup=1)
-        section["sample"].update(n=8, steps=2)
+    params["train"].update(steps=4, warmup=1)
+    params["sample"].update(n=8, steps=2)
     params["grid"]["settings"] = {"iso": params["grid"]["settings"]["iso"]}
     yaml.dump(params, clone / "params.yaml")
     notebook = json.loads((clone / "notebooks" / "report.ipynb").read_text())
