@@ -537,8 +537,9 @@ def commands(runs: int = 5) -> None:
             times = sorted(times[1:])
             print(f"  {name:<64} {times[len(times) // 2]:6.1f}  ({times[0]:.1f} to {times[-1]:.1f})", flush=True)
         # An experiment whose training, sampling and measuring take next to nothing: what is left is DVC and start-up.
-        tiny = ("train.steps=1", "train.warmup=0", "sample.n=6", "sample.steps=1", "evaluate.bootstrap=2")
-        whole = dvc("exp", "run", *(f"-S{k}" for k in ("noise.alpha=-0.5", *tiny)))
+        tiny = ("train.steps=1", "train.warmup=0", "sample.n=6", "sample.steps=1", "++evaluate.bootstrap=2")
+        dvc("exp", "run", *(f"-S{k}" for k in tiny))  # the grid, too
+        whole = dvc("exp", "run", "-Snoise.alpha=-0.5")
         print(f"  {'dvc exp run of one step and six samples, one run':<64} {whole:6.1f}", flush=True)
         settings = json.loads((clone / "paper" / "params.json").read_text())["stages"]
         names = list(settings)[:runs]

@@ -171,12 +171,12 @@ def main() -> None:
     parser.add_argument("only", nargs="?", default="", help="a part of the names of the rows that are wanted")
     only, params = parser.parse_args().only, parameters.load()
     place = params.prepared(None)
-    if not (place / "train.npy").exists():
-        raise SystemExit(f"recipes: {place} is missing; `dvc repro prepare` makes it")
-    images, held_out = read_array(place / "train.npy"), read_array(place / "held_out.npy")
+    if not place.here:
+        raise SystemExit(f"recipes: {place.folder} is missing; `dvc repro prepare` makes it")
+    images, held_out = read_array(place.array("train")), read_array(place.array("held_out"))
     # The set has 500 digits of each kind, in order.
     labels = np.delete(
-        np.repeat(np.arange(10), 500), read_json(params.setting(None).prepared_record)["held_out_indices"]
+        np.repeat(np.arange(10), 500), read_json(params.setting(None).prepared.record)["held_out_indices"]
     )
     network = extractor("efficientnet_lite0")
     places = {"cache": scratch() / "features", "weights": scratch() / "weights"}

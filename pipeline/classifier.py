@@ -17,10 +17,10 @@ from sagd.runtime.progress import Bar
 def main(params: Params, options: argparse.Namespace) -> None:
     choice = params.section("classifier")
     place = params.prepared(choice.dataset)
-    if not (place / "labels.npy").exists():
-        raise InputError(f"{place} has no labels (classifier.dataset); set labels: true of that data set")
+    if not place.array("labels").exists():
+        raise InputError(f"{place.folder} has no labels (classifier.dataset); set labels: true of that data set")
     names = ("train", "labels", "held_out", "held_out_labels")
-    images, labels, held_out, held_out_labels = (torch.from_numpy(read_array(place / f"{name}.npy")) for name in names)
+    images, labels, held_out, held_out_labels = (torch.from_numpy(read_array(place.array(name))) for name in names)
     with Bar("classifier", len(images) * choice.epochs) as bar:
         network = fit(images, labels, choice.how(), report=bar.update)
     file = Path("reports", params.profile or "", "classifier.pt")

@@ -14,10 +14,9 @@ from pipeline.study.decided import PRIMARY, Results, compared
 from pipeline.study.resampled import distance, log_ratio
 from sagd.colored import Colored, ColoredNoise, calibrate
 from sagd.formulations.diffusion import Diffusion
-from sagd.networks import weights
 from sagd.noise.randomness import generator
 from sagd.runtime.distributed import World
-from sagd.runtime.files import read_tensors, write_json
+from sagd.runtime.files import write_json
 from sagd.runtime.progress import Bar
 
 TRAJECTORIES = 512  # that measure gamma, of each network
@@ -28,7 +27,7 @@ ARMS = {"paper": (1.0, 1.0), "tuned": (1.5, 1.73)}  # strength and divider, see 
 def main(params: Params, options: argparse.Namespace) -> None:
     (name,) = compared("colored")
     setting, device = params.setting(name), World().device
-    shape = tuple(read_tensors(setting.artifacts("encode") / "statistics.safetensors")["mean"].shape)
+    shape = tuple(setting.statistics()["mean"].shape)
     formulation = cast(Diffusion, setting.train.formulation(shape))  # the study's
     n = min(SAMPLES, setting.sample.n)
     sampler = replace(setting.sample.settings(clip=False), name="ddpm")
@@ -36,7 +35,7 @@ def main(params: Params, options: argparse.Namespace) -> None:
     gammas = []
     with Bar(f"colored {name}", len(setting.seeds) * len(found) * n) as bar:
         for seed in setting.seeds:
-            network = weights.load(setting.artifacts("train") / f"seed_{seed}").to(device)
+            network = setting.network(seed).to(device)
             start = torch.randn((TRAJECTORIES, *shape), generator=generator(seed, "calibrate")).to(device)
             measured = calibrate(network, formulation, start, sampler)
             gammas.append(measured.gamma.tolist())

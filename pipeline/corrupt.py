@@ -20,14 +20,14 @@ def main(params: Params, options: argparse.Namespace) -> None:
     if not options.setting:
         params.sweep("corrupt", "train")  # each stage `train` knows of one setting
     for setting in params.chosen(options) if options.setting else params.all_settings:
-        images = setting.images()
+        images = setting.prepared.images()
         # Not the first ones: a set may lie in the order of its classes.
         images = images[np.random.default_rng(0).permutation(len(images))[:PREVIEW]]
         chosen, corruption = setting.corrupt, None
         if chosen.band is not None:
             band = band_pass(images.shape[-2:], chosen.edges, units=chosen.units, normalize=chosen.normalize)
             corruption = Corruption(band, chosen.gamma, chosen.filtered)
-        file = setting.artifacts("corrupt") / "corruption.safetensors"
+        file = setting.corruption_file
         if not holds(file, {} if corruption is None else corruption.tensors()):
             save(file, corruption)
         preview = corrupted(images, corruption, generator(0, "preview"))

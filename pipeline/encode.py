@@ -19,7 +19,7 @@ from pipeline.run.console import stage
 from sagd.errors import InputError
 from sagd.formulations.diffusion import Diffusion
 from sagd.formulations.schedule import Schedule
-from sagd.noise import corruption, stored
+from sagd.noise import stored
 from sagd.noise.base import Noise
 from sagd.oracle.suggest import suggest
 from sagd.runtime.distributed import World
@@ -55,8 +55,8 @@ def main(params: Params, options: argparse.Namespace) -> None:
 
 def pixels(setting: Setting) -> Space:
     """Images as they are: their moments, and where they are."""
-    path = setting.prepared / "train.npy"
-    data = statistics(setting.images())
+    path = setting.prepared.array("train")
+    data = statistics(setting.prepared.images())
     return data, {"images": str(path), "shape": list(data["mean"].shape)}, None
 
 
@@ -64,18 +64,17 @@ def encoded(setting: Setting, world: World) -> Space:
     """Latents, stored or probed: their moments, where they are, and their normalisation."""
     choice = setting.encode
     assert choice.path is not None  # or `Encode` has refused
-    path = setting.prepared / "train.npy"
-    images, labels = setting.images(), setting.labels()
+    path = setting.prepared.array("train")
+    images, labels = setting.prepared.images(), setting.prepared.labels()
     with naming("encode", Encode), world.main_first():
         autoencoder = Autoencoder(choice.kind, choice.path, world.device, images.shape[-1])
     place = {"images": str(path), "size": images.shape[-1]}
     place |= {"autoencoder": choice.path, "autoencoder_sha256": autoencoder.sha256}
     if choice.on_the_fly:
-        corrupts = corruption.load(setting.artifacts("corrupt") / "corruption.safetensors")
-        normal, data = latents.probe(images, autoencoder, choice.batch_size, corruption=corrupts)
+        normal, data = latents.probe(images, autoencoder, choice.batch_size, corruption=setting.corruption())
         return data, {**place, "shape": list(data["mean"].shape), "latents": None}, normal
     how = choice.model_dump_json(exclude={"path", "batch_size"})
-    described = [setting.data_sha256(), autoencoder.sha256, how, sources("spaces")]
+    described = [setting.prepared.sha256(), autoencoder.sha256, how, sources("spaces")]
     key = hashlib.sha256("".join(described).encode()).hexdigest()[:32]
     world.check_alike(key)
     folder = scratch() / "latents" / key
@@ -94,7 +93,7 @@ def write(
     setting: Setting, data: Moments, place: dict, normalization: Moments | None, variants: Sequence[Setting]
 ) -> None:
     """The files of a setting."""
-    corrupts = corruption.load(setting.artifacts("corrupt") / "corruption.safetensors")
+    corrupts = setting.corruption()
     if corrupts is not None and place.get("latents"):
         raise InputError(f"{setting.title}: corrupt.band is noise in images; latents need encode.on_the_fly for it")
     if corrupts is not None and setting.encode.kind == "pixel":
@@ -102,17 +101,15 @@ def write(
     if setting.encode.centre:
         place, normalization = place | {"centred": True}, {"mean": data["mean"]}
         data = data | {"mean": torch.zeros_like(data["mean"])}
-    folder = setting.artifacts("encode")
-    found = {"statistics": data} if normalization is None else {"statistics": data, "normalization": normalization}
-    for name, tensors in found.items():
-        if not holds(folder / f"{name}.safetensors", tensors):
-            write_tensors(folder / f"{name}.safetensors", tensors)
-    write_json(folder / "manifest.json", {"kind": setting.encode.kind, **place})
+    for file, tensors in ((setting.statistics_file, data), (setting.normalization_file, normalization)):
+        if tensors is not None and not holds(file, tensors):
+            write_tensors(file, tensors)
+    write_json(setting.manifest_file, {"kind": setting.encode.kind, **place})
     noise = noise_of(setting, data)
     for variant in variants:
         variant.check(noise, tuple(data["mean"].shape))
-    if not holds(folder / "noise.safetensors", noise.tensors()):
-        stored.save(folder / "noise.safetensors", noise)
+    if not holds(setting.noise_file("encode"), noise.tensors()):
+        stored.save(setting.noise_file("encode"), noise)
     description: dict[str, Any] = {"noise": noise.to_dict()}
     if corrupts is not None:
         band, reached = int(corrupts.spectrum.support.sum()), corrupts.reached_by(noise)
@@ -120,9 +117,8 @@ def write(
         if 0 < reached < band:
             said = f"the noise leaves out {band - reached} of the {band} corrupted frequencies and reaches the others"
             print(f"encode: {setting.title}: {said}, so the band is not omitted (noise.grid, noise.low, noise.high)")
-    file = setting.noise.file
-    if file is not None:
-        own = {"operator": setting.noise.operator, "arguments": setting.noise.arguments, "sha256": digest(file)}
+    if (of := setting.noise.file) is not None:
+        own = {"operator": setting.noise.operator, "arguments": setting.noise.arguments, "sha256": digest(of)}
         description["own"] = own
     write_json(setting.report("encode", "json"), description)
 

@@ -13,9 +13,7 @@ from pipeline.study.decided import compared
 from sagd.formulations.diffusion import Diffusion
 from sagd.formulations.schedule import Schedule
 from sagd.metrics.scores import Learnt, score_difference
-from sagd.networks import weights
 from sagd.networks.weights import predictor
-from sagd.noise import stored
 from sagd.noise.randomness import generator
 from sagd.runtime.distributed import World
 from sagd.runtime.files import read_array, write_json
@@ -31,7 +29,7 @@ def main(params: Params, options: argparse.Namespace) -> None:
     alphas = compared("endpoint")
     settings = {alpha: params.setting(name) for name, alpha in alphas.items()}
     plain, device = settings[0.0], World().device
-    x0 = from_uint8(read_array(plain.prepared / "held_out.npy", memory_map=True)[:IMAGES], device)
+    x0 = from_uint8(read_array(plain.prepared.array("held_out"), memory_map=True)[:IMAGES], device)
     white = torch.randn(x0.shape, generator=generator(0, "endpoint")).to(device)
     alpha_bar = plain.train.formulation(tuple(x0.shape[1:])).alpha_bar
     assert alpha_bar is not None  # the study's schedule is discrete
@@ -39,9 +37,8 @@ def main(params: Params, options: argparse.Namespace) -> None:
     sigma = (1 - alpha_bar[list(STEPS)]).sqrt()
 
     def learnt(alpha: float, seed: int) -> Learnt:
-        folder = settings[alpha].artifacts("train")
-        spectrum = stored.load(folder / "noise.safetensors").at(0)
-        return predictor(weights.load(folder / f"seed_{seed}").to(device)), spectrum
+        setting = settings[alpha]
+        return predictor(setting.network(seed).to(device)), setting.forward_noise().at(0)
 
     shaped, seeds = [alpha for alpha in settings if alpha], plain.seeds
     # Each seed is in one pair, so that the effects are independent.

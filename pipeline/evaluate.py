@@ -13,6 +13,7 @@ import torch
 from pipeline.params import Params, Setting
 from pipeline.params.sections import EXTENSIONS
 from pipeline.run.console import stage
+from pipeline.params.setting import at, run_of
 from sagd.errors import InputError
 from sagd.formulations.diffusion import Diffusion
 from sagd.formulations.schedule import Schedule
@@ -23,14 +24,12 @@ from sagd.metrics.features import Extractor, features
 from sagd.metrics.frechet import Moments, chosen_on_half, frechet_distance
 from sagd.metrics.measure import caveats, measure
 from sagd.metrics.rapsd import rapsd
-from sagd.networks import weights
 from sagd.networks.weights import predictor
-from sagd.noise import corruption, stored
 from sagd.noise.corruption import Corruption
 from sagd.noise.grid import radius, ring_means
 from sagd.noise.randomness import generator
 from sagd.runtime.distributed import World
-from sagd.runtime.files import read_json, read_tensors, scratch, shape_of, write_bytes, write_json
+from sagd.runtime.files import scratch, shape_of, write_bytes, write_json
 from sagd.runtime.parallel import blocks
 from sagd.runtime.progress import Bar
 from sagd.spaces.moments import ImageSet, field_distance, statistics
@@ -54,16 +53,16 @@ def evaluate(setting: Setting, made: dict, world: World) -> None:
     """Write the numbers of a setting, and beside them what made them (`Params.made`)."""
     choice = setting.evaluate
     run = setting.run()
-    archive = setting.artifacts("sample") / "samples.npz"
+    archive = setting.samples_file
     *earlier, _ = run["checkpoints"]
     ends = setting.sample.drawn(earlier)
-    held_out, train = setting.images("held_out"), setting.images()
-    n = shape_of(archive, f"seed_{setting.seeds[0]}")[0]
+    held_out, train = setting.prepared.images("held_out"), setting.prepared.images()
+    n = shape_of(archive, run_of(setting.seeds[0]))[0]
     world.check_alike(f"{setting.title} {setting.seeds} {ends}")
     network = extractor(choice.features)
     given = given_moments(choice.reference) if choice.reference else None
     # Where the training images are corrupted, the held-out images are, too, in a second reference.
-    corrupts = corruption.load(setting.artifacts("corrupt") / "corruption.safetensors")
+    corrupts = setting.corruption()
     twice = corrupts is not None and not corrupts.filtered
     found, floors, filtered, pixels, spectra = {}, {}, {}, {}, []
     total = len(held_out) * (1 + twice) + len(setting.seeds) * (n * (1 + (corrupts is not None)) + sum(ends.values()))
@@ -89,12 +88,12 @@ def evaluate(setting: Setting, made: dict, world: World) -> None:
                 filtered[seed] = of(Rows(train, rows, lambda x: to_uint8(corrupts.remove(from_uint8(x))).numpy()))
             if world.main:
                 real = {f"{part}_of_real": value for part, value in _pixels(images, field).items()}
-            for end, count in ends.items():
-                samples = Images(f"{archive}:seed_{seed}{end}")  # on the disk, unpacked
+            for step, count in ends.items():
+                samples = setting.samples(seed, step)
                 if len(samples) != count:
                     raise InputError(f"{archive} holds {len(samples)} samples, not {count}: run the stage sample again")
-                found[f"seed_{seed}{end}"] = of(samples)
-                if world.main and not end:
+                found[seed, step] = of(samples)
+                if world.main and step is None:
                     pixels[seed] = _pixels(samples, field) | real
                     spectra.append(_mean_rapsd(samples)[1])
     if not world.main:
@@ -106,7 +105,7 @@ def evaluate(setting: Setting, made: dict, world: World) -> None:
         values: dict[str, float] = {}
         for prefix, to in references.items():
             distances = measure(
-                found[f"seed_{seed}"], to, network, {"fid", *choice.of_samples},
+                found[seed, None], to, network, {"fid", *choice.of_samples},
                 moments=moments[prefix], seed=seed, replicates=choice.bootstrap, folder=EXTENSIONS / "metrics",
             )  # fmt: skip
             values |= {f"{prefix}{name}": value for name, value in distances.items()}
@@ -116,17 +115,17 @@ def evaluate(setting: Setting, made: dict, world: World) -> None:
         if given is not None:
             floor = Moments.of(floors[seed])
             name = f"reference_{network.metric('fid')}"
-            values[name] = frechet_distance(Moments.of(found[f"seed_{seed}"]), given)
+            values[name] = frechet_distance(Moments.of(found[seed, None]), given)
             values[f"{name}_of_real"] = frechet_distance(floor, given)
         values |= pixels[seed]
         if len(ends) > 1:
-            checkpoints = {end: found[f"seed_{seed}{end}"] for end in ends}
+            checkpoints = {step: found[seed, step] for step in ends}
             if setting.sample.earlier is None:
                 values |= _best(list(checkpoints.values()), moments[""], network.metric("fid"), seed)
-            for end, x in list(checkpoints.items())[1:]:
+            for step, x in list(checkpoints.items())[1:]:
                 distances = measure(x, reference, network, {"fid", "kid"} & set(choice.metrics), moments=moments[""])
                 values |= {
-                    f"{name}{end}": distances[name] for name in map(network.metric, ("fid", "kid")) if name in distances
+                    f"{name}{at(step)}": distances[name] for name in map(network.metric, ("fid", "kid")) if name in distances
                 }
         per_seed.append(values)
 
@@ -162,8 +161,7 @@ def evaluate(setting: Setting, made: dict, world: World) -> None:
 
 def denoising(setting: Setting, held_out: np.ndarray, corrupts: Corruption | None, device: torch.device) -> list[list]:
     """Rows of `denoising_errors` of each seed's networks, on the first held-out images as the networks know images."""
-    trained, encoded = setting.artifacts("train"), setting.artifacts("encode")
-    shape = tuple(read_json(encoded / "manifest.json", shape=list)["shape"])
+    shape = tuple(setting.manifest(shape=list)["shape"])
     alpha_bar = setting.train.formulation(shape).alpha_bar
     assert alpha_bar is not None  # or the door has refused
     diffusion = Diffusion(Schedule(alpha_bar), setting.train.prediction)
@@ -171,8 +169,8 @@ def denoising(setting: Setting, held_out: np.ndarray, corrupts: Corruption | Non
     if corrupts is not None:
         x0 = corrupts(x0, generator(0, "denoising corruption"))
     if setting.encode.centre:
-        x0 = x0 - read_tensors(encoded / "normalization.safetensors")["mean"].to(x0)
-    noise = stored.load(trained / "noise.safetensors")
+        x0 = x0 - setting.mean_image(device)
+    noise = setting.forward_noise()
     radii = ring_means(radius(shape[-2:])).tolist()
     checkpoints = setting.run()["checkpoints"]
     rows: list[list] = []
@@ -180,8 +178,7 @@ def denoising(setting: Setting, held_out: np.ndarray, corrupts: Corruption | Non
     with Bar(f"denoise {setting.title}", len(setting.seeds) * len(checkpoints) * most) as bar:
         for seed in setting.seeds:
             for step in checkpoints:
-                name = f"seed_{seed}" if step == checkpoints[-1] else f"seed_{seed}_step_{step}"
-                network = predictor(weights.load(trained / name).to(device))
+                network = predictor(setting.network(seed, None if step == checkpoints[-1] else step).to(device))
                 before = bar.done
                 errors = denoising_errors(
                     network, diffusion, noise, x0, generator=generator(0, "denoising"), report=bar.update

@@ -11,11 +11,8 @@ from pipeline.params import Params, Setting
 from pipeline.run.console import stage
 from pipeline.sample import sampler_of
 from sagd import export
-from sagd.networks import weights
-from sagd.noise import corruption
 from sagd.operators import from_dict
 from sagd.runtime.files import read_json
-from sagd.spaces import moments
 
 MOST = 100  # names of classes that the card holds
 SECTIONS = ("noise", "corrupt", "encode", "train", "sample")
@@ -23,14 +20,13 @@ SECTIONS = ("noise", "corrupt", "encode", "train", "sample")
 
 def main(params: Params, options: argparse.Namespace) -> None:
     for setting in params.chosen(options):
-        folder, encoded = setting.artifacts("export"), setting.artifacts("encode")
-        data = moments.read(encoded / "statistics.safetensors")
+        folder, data = setting.artifacts("export"), setting.statistics()
         noise = from_dict(read_json(setting.report("encode", "json"))["noise"])
-        corrupts = corruption.load(setting.artifacts("corrupt") / "corruption.safetensors")
+        corrupts = setting.corruption()
         formulation = setting.train.formulation(tuple(data["mean"].shape))
         shutil.rmtree(folder, ignore_errors=True)
         export.save(
-            folder, weights.load(setting.artifacts("train") / f"seed_{setting.seeds[0]}"),
+            folder, setting.network(setting.seeds[0]),
             formulation, noise, sampler_of(setting, formulation, noise, corrupts), data,
             images=setting.encode.kind == "pixel" and not setting.encode.centre, description=card(setting),
         )  # fmt: skip
@@ -38,7 +34,7 @@ def main(params: Params, options: argparse.Namespace) -> None:
 
 def card(setting: Setting) -> str:
     """What is known of a setting: its data, its settings, what was measured."""
-    prepared, measured = read_json(setting.prepared_record), read_json(setting.report("evaluate", "json"))
+    prepared, measured = read_json(setting.prepared.record), read_json(setting.report("evaluate", "json"))
     size = "x".join(map(str, prepared["shape"]))
     settings = {name: _without_folders(getattr(setting, name).model_dump(exclude_unset=True)) for name in SECTIONS}
     rows = []

@@ -11,7 +11,7 @@ from pipeline.run.console import stage
 from pipeline.study.decided import PRIMARY, compared
 from pipeline.study.resampled import distance, log_ratio
 from sagd.runtime.distributed import World
-from sagd.runtime.files import read_tensors, write_json
+from sagd.runtime.files import write_json
 from sagd.runtime.progress import Bar
 
 STEPS = (5, 10, 15, 25, 50)
@@ -26,7 +26,7 @@ def main(params: Params, options: argparse.Namespace) -> None:
     with Bar("flicker", len(over) * len(seeds) * sum(STEPS) * n, unit="steps of images") as bar:
         for name, alpha in over.items():
             setting = params.setting(name)
-            shape = tuple(read_tensors(setting.artifacts("encode") / "statistics.safetensors")["mean"].shape)
+            shape = tuple(setting.statistics()["mean"].shape)
             formulation, plain = setting.train.formulation(shape), setting.sample.settings(clip=False)
             found[alpha] = np.empty((len(seeds), len(STEPS)))
             for k, seed in enumerate(seeds):

@@ -32,12 +32,12 @@ def main(params: Params, options: argparse.Namespace) -> None:
         raise InputError(f"{pictures.source}: {held_out.sum()} of {len(held_out)} images are held out; 2 are needed")
     labels = pictures.labels() if dataset.labels else None  # before the work: there may be none
     channels = dataset.channels or channels_of(dataset.name)
-    content = prepare(pictures, held_out, dataset.size, channels, place)
-    for name, rows in (("labels.npy", ~held_out), ("held_out_labels.npy", held_out)):
+    content = prepare(pictures, held_out, dataset.size, channels, place.folder)
+    for part, rows in (("labels", ~held_out), ("held_out_labels", held_out)):
         if labels is None:
-            (place / name).unlink(missing_ok=True)
+            place.array(part).unlink(missing_ok=True)
         else:
-            write_array(place / name, labels[rows])
+            write_array(place.array(part), labels[rows])
     record = {
         "source": pictures.source,
         "sha256": content,
@@ -47,10 +47,10 @@ def main(params: Params, options: argparse.Namespace) -> None:
         "split_seed": None if given else dataset.split_seed,
         **({} if labels is None else {"classes": int(labels.max()) + 1}),
         **({"class_names": names} if labels is not None and (names := pictures.class_names()) else {}),
-        "arrays_sha256": {file.stem: digest(file) for file in sorted(place.glob("*.npy"))},
+        "arrays_sha256": {file.stem: digest(file) for file in sorted(place.folder.glob("*.npy"))},
         "held_out_indices": "the data set's own" if given else np.flatnonzero(held_out).tolist(),
     }
-    write_json(Path("reports", *place.parts[1:]).with_suffix(".json"), record)
+    write_json(place.record, record)
     print(f"prepare: {record['train']} images to train on, {record['held_out']} held out, {record['shape']}")
 
 

@@ -13,10 +13,9 @@ import torch
 
 from pipeline.params import Params, Setting
 from pipeline.run.console import stage
+from pipeline.params.setting import run_of
 from sagd.errors import InputError
 from sagd.formulations.base import Formulation, Sampler
-from sagd.networks import weights
-from sagd.noise import corruption, stored
 from sagd.noise.base import Noise
 from sagd.noise.corruption import Corruption
 from sagd.previews import save_grid
@@ -27,7 +26,6 @@ from sagd.runtime.files import (
     of_machine,
     read_array,
     read_json,
-    read_tensors,
     scratch,
     set_aside,
     sources,
@@ -37,7 +35,6 @@ from sagd.runtime.files import (
 )
 from sagd.runtime.progress import Bar
 from sagd.sampling import draw_batches
-from sagd.spaces import moments
 from sagd.spaces.pixels import to_uint8
 
 PREVIEW = 60
@@ -55,32 +52,30 @@ def main(params: Params, options: argparse.Namespace) -> None:
 
 def sample(setting: Setting, world: World) -> None:
     choice = setting.sample
-    trained, encoded, folder = (setting.artifacts(stage) for stage in ("train", "encode", "sample"))
-    key = _key(setting, trained, encoded, setting.artifacts("corrupt"))
+    key = _key(setting, *(setting.artifacts(stage) for stage in ("train", "encode", "corrupt")))
     world.check_alike(key)
     place = scratch() / "sample" / key
-    picture, drawn_with = setting.report("sample", "png"), folder / "samples.json"
-    if any(world.most(world.main and _kept(folder / "samples.npz", drawn_with, key))):  # dvc.yaml kept them (persist)
+    picture, archive, drawn_with = setting.report("sample", "png"), setting.samples_file, setting.samples_record
+    if any(world.most(world.main and _kept(archive, drawn_with, key))):  # dvc.yaml kept them (persist)
         if world.main:
-            first = read_array(folder / "samples.npz", member=f"seed_{setting.seeds[0]}")
+            first = read_array(archive, member=run_of(setting.seeds[0]))
             save_grid(picture, first[:PREVIEW], columns=12)
         return
-    noise = stored.load(trained / "noise.safetensors")
-    data = moments.read(encoded / "statistics.safetensors")
+    noise, data = setting.forward_noise(), setting.statistics()
     formulation = setting.train.formulation(tuple(data["mean"].shape))
     decode = decoder_of(setting, world.device)
     *earlier, _ = setting.run()["checkpoints"]
     counts = choice.drawn(earlier)
-    shape = tuple(read_json(setting.prepared_record, shape=list)["shape"])
-    names = {f"seed_{seed}{at}": (seed, n) for seed in setting.seeds for at, n in counts.items()}
-    corrupts = corruption.load(setting.artifacts("corrupt") / "corruption.safetensors")
+    shape = tuple(read_json(setting.prepared.record, shape=list)["shape"])
+    names = {run_of(seed, step): (seed, step, n) for seed in setting.seeds for step, n in counts.items()}
+    corrupts = setting.corruption()
     sampler = sampler_of(setting, formulation, noise, corrupts)
     parts = {}
     with (
         world.holding(place),
-        Bar(f"sample {setting.title}", sum(n for _, n in names.values()), rank=world.rank, size=world.size) as bar,
+        Bar(f"sample {setting.title}", sum(n for *_, n in names.values()), rank=world.rank, size=world.size) as bar,
     ):
-        for name, (seed, n) in names.items():
+        for name, (seed, step, n) in names.items():
             firsts = range(0, n, choice.batch_size)
             parts[name] = [place / f"{name}_{first:07d}.npy" for first in firsts]
             # Each batch is kept as it comes: a process that was killed need not draw it.
@@ -92,7 +87,7 @@ def sample(setting: Setting, world: World) -> None:
             mine = todo[world.rank :: world.size]
             rounds = -(-len(todo) // world.size)
             batches = draw_batches(
-                weights.load(trained / name).to(world.device), formulation, noise, sampler, data,
+                setting.network(seed, step).to(world.device), formulation, noise, sampler, data,
                 [firsts[k] for k in mine], n=n, seed=seed, batch_size=choice.batch_size, decode=decode,
             )  # fmt: skip
             for k, x in zip(mine, batches, strict=True):
@@ -106,9 +101,9 @@ def sample(setting: Setting, world: World) -> None:
         if not world.main:
             return
         drawn_with.unlink(missing_ok=True)
-        _write(folder / "samples.npz", parts, {name: n for name, (_, n) in names.items()})
+        _write(archive, parts, {name: n for name, (*_, n) in names.items()})
         write_json(drawn_with, {"key": key})
-        images = itertools.chain.from_iterable(map(read_array, parts[f"seed_{setting.seeds[0]}"]))
+        images = itertools.chain.from_iterable(map(read_array, parts[run_of(setting.seeds[0])]))
         save_grid(picture, np.stack(list(itertools.islice(images, PREVIEW))), columns=12)
         for part in place.glob("*.npy"):
             part.unlink()
@@ -127,17 +122,16 @@ def sampler_of(setting: Setting, formulation: Formulation, noise: Noise, corrupt
 
 def decoder_of(setting: Setting, device: torch.device) -> Callable[[torch.Tensor], torch.Tensor]:
     """From the space that is trained in to images in [-1, 1]."""
-    folder = setting.artifacts("encode")
-    manifest = read_json(folder / "manifest.json", kind=str)
+    manifest = setting.manifest()
     if manifest["kind"] == "pixel":
         if not manifest.get("centred"):
             return lambda x: x
-        mean = read_tensors(folder / "normalization.safetensors")["mean"].float().to(device)
+        mean = setting.mean_image(device)
         return lambda x: x + mean
     from sagd.spaces.autoencoder import Autoencoder
     from sagd.spaces.latents import decoder
 
-    return decoder(Autoencoder.recorded(manifest, device), folder)
+    return decoder(Autoencoder.recorded(manifest, device), setting.artifacts("encode"))
 
 
 def _kept(archive: Path, drawn_with: Path, key: str) -> bool:

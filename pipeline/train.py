@@ -20,9 +20,10 @@ from pipeline.params import Params, Setting
 from pipeline.run.console import stage
 from pipeline.run.launch import STDERR
 from pipeline.run.timings import record
+from pipeline.params.setting import run_of
 from sagd.errors import InputError
 from sagd.networks import weights
-from sagd.noise import corruption, stored
+from sagd.noise import stored
 from sagd.noise.base import Noise
 from sagd.noise.corruption import Corruption
 from sagd.runtime.distributed import World
@@ -62,9 +63,8 @@ def main(params: Params, options: argparse.Namespace) -> None:
 
 def train_setting(setting: Setting, asked: threading.Event) -> None:
     choice, world = setting.train, World()
-    manifest = read_json(setting.artifacts("encode") / "manifest.json", kind=str, images=str)
-    noise = stored.load(setting.artifacts("encode") / "noise.safetensors")
-    corrupts = corruption.load(setting.artifacts("corrupt") / "corruption.safetensors")
+    manifest = setting.manifest(images=str)
+    noise, corrupts = setting.forward_noise("encode"), setting.corruption()
     key = _key(setting, noise, corrupts, manifest)
     world.check_alike(key)
     run = scratch() / "train" / key
@@ -82,14 +82,14 @@ def train_setting(setting: Setting, asked: threading.Event) -> None:
     with world.holding(run), _listening(asked), Bar(f"train {setting.title}", images, rank=world.rank) as bar:
 
         def snapshot(seed: int, step: int, found: dict[str, torch.Tensor]) -> None:
-            write_tensors(run / f"seed_{seed}_step_{step}.safetensors", found)
+            write_tensors(run / f"{run_of(seed, step)}.safetensors", found)
 
         def one(seed: int) -> Trained:
             network = choice.network(source.shape, source.classes, seed)
             return train(
                 network, source, noise, formulation, recipe,
                 seed=seed, corruption=corrupts, world=world,
-                checkpoint=run / f"seed_{seed}.safetensors", stop=asked.is_set,
+                checkpoint=run / f"{run_of(seed)}.safetensors", stop=asked.is_set,
                 resumed=lambda step: bar.skip(step * choice.batch_size),
                 report=lambda loss: bar.update(choice.batch_size, loss=loss),
                 snapshots=earlier,
@@ -109,16 +109,17 @@ def train_setting(setting: Setting, asked: threading.Event) -> None:
         shutil.rmtree(folder, ignore_errors=True)  # run by hand: networks of other seeds
         for seed, trained in zip(setting.seeds, runs, strict=True):
             network = choice.network(source.shape, source.classes, seed)
-            weights.save(folder / f"seed_{seed}", network, trained.weights)
+            weights.save(setting.network_folder(seed), network, trained.weights)
             for step in earlier:
-                name = f"seed_{seed}_step_{step}"
-                weights.save(folder / name, network, read_tensors(run / f"{name}.safetensors"))
-        stored.save(folder / "noise.safetensors", noise)
-        write_json(folder / "run.json", {"seeds": setting.seeds, "checkpoints": [*earlier, choice.steps]})
+                found = read_tensors(run / f"{run_of(seed, step)}.safetensors")
+                weights.save(setting.network_folder(seed, step), network, found)
+        stored.save(setting.noise_file("train"), noise)
+        write_json(setting.run_file, {"seeds": setting.seeds, "checkpoints": [*earlier, choice.steps]})
         write_bytes(curve, _loss_curve([r.losses for r in runs]))
         record(setting.title, _rate(runs, world), world)
-        for file in sorted(run.glob("*.safetensors"), key=lambda f: "_step_" in f.name):
-            file.unlink()  # the checkpoints first: one that is left goes on, and needs its snapshots
+        for step in (None, *earlier):  # the checkpoints first: one that is left goes on, and needs its snapshots
+            for seed in setting.seeds:
+                (run / f"{run_of(seed, step)}.safetensors").unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -145,11 +146,11 @@ def source_of(setting: Setting, manifest: dict, world: World) -> Pixels | Latent
         return Latents(folder, device, check=world.main)
     images = read_images(manifest["images"])
     in_memory = images.nbytes < IN_MEMORY
-    pixels = Pixels(torch.from_numpy(np.array(images)).to(device) if in_memory else images, setting.labels(), device)
+    pixels = Pixels(torch.from_numpy(np.array(images)).to(device) if in_memory else images, setting.prepared.labels(), device)
     if manifest["kind"] == "pixel":
         if not manifest.get("centred"):
             return pixels
-        mean = read_tensors(setting.artifacts("encode") / "normalization.safetensors")["mean"].float().to(device)
+        mean = setting.mean_image(device)
         return Encoded(pixels, lambda x0: x0 - mean, pixels.shape)
     from sagd.spaces.autoencoder import Autoencoder
     from sagd.spaces.latents import encoder
@@ -162,7 +163,7 @@ def _key(setting: Setting, noise: Noise, corrupts: Corruption | None, manifest: 
     """A hash of all that defines the run: settings, data and code."""
     train = setting.train.model_dump(exclude={"repeats", "snapshots"})
     spectra = [stored.fingerprint(noise.tensors()), corrupts and stored.fingerprint(corrupts.tensors())]
-    data = [setting.data_sha256(), manifest]
+    data = [setting.prepared.sha256(), manifest]
     described = [train, setting.train.snapshots, setting.seeds, spectra, data, sources(*ROOMS), torch.__version__]
     return hashlib.sha256(json.dumps(described).encode()).hexdigest()[:32]
 

@@ -1,7 +1,6 @@
 """params.yaml, read once; the settings that it describes, and where their files are."""
 
 import argparse
-import hashlib
 import json
 import os
 import reprlib
@@ -14,18 +13,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML, YAMLError
 
 from pipeline.params.sections import (
     SECTIONS,
-    Corrupt,
     Dataset,
     Datasets,
-    Encode,
-    Evaluate,
     Grid,
     GridSetting,
     Noise,
@@ -35,13 +30,11 @@ from pipeline.params.sections import (
     Seeded,
     Train,
     keyed,
-    naming,
 )
+from pipeline.params.setting import Prepared, Setting
 from sagd.errors import InputError, plainly, shortened
 from sagd.images import tell
-from sagd.metrics.denoising import DENOISING
-from sagd.noise.base import Noise as AnyNoise
-from sagd.runtime.files import read_array, read_bytes, read_images, read_json, regular
+from sagd.runtime.files import read_json, regular
 
 LARGEST = 4 << 20  # bytes of a file of parameters; the paper's, with 171 settings, has a fortieth of it
 DEEPEST = 16  # mappings and lists inside each other
@@ -58,149 +51,6 @@ ASIDE = {
     "evaluate": {"metrics", "bootstrap"},
 }
 FILES = (Path("params.yaml"), Path("params.json"))  # the second is the paper's study: written by a program, read fast
-
-
-@dataclass(frozen=True)
-class Setting:
-    """One setting of the study: the focus (name None) or an entry of the grid, and where its files are.
-
-    ``absent`` are the sections that it needs and that the file does not have, ``seed`` among them.
-    """
-
-    name: str | None
-    section: Callable[[str], Any]
-    variant: str | None = None
-    group: str | None = None
-    prepared: Path = Path("artifacts", "prepare")
-    profile: str | None = None
-    absent: frozenset[str] = frozenset()
-
-    def has(self, *sections: str) -> bool:
-        """Whether the file has these sections, or they need none: a stage needs only its own."""
-        return self.absent.isdisjoint(sections)
-
-    @property
-    def seeds(self) -> list[int]:
-        return self.section("seeds")
-
-    @property
-    def noise(self) -> Noise:
-        return self.section("noise")
-
-    @property
-    def corrupt(self) -> Corrupt:
-        return self.section("corrupt")
-
-    @property
-    def encode(self) -> Encode:
-        return self.section("encode")
-
-    @property
-    def train(self) -> Train:
-        return self.section("train")
-
-    @property
-    def sample(self) -> Sample:
-        return self.section("sample")
-
-    @property
-    def evaluate(self) -> Evaluate:
-        return self.section("evaluate")
-
-    def check(self, noise: AnyNoise, shape: tuple[int, ...]) -> None:
-        """Raise InputError, before anything is trained, for what could not be sampled; data of a shape (C, H, W)."""
-        if self.train.flip and self.encode.stored and not self.encode.flips:
-            raise InputError(f"{self.title}: train.flip needs the latents of mirrored images: encode.flips")
-        if self.sample.filtered and self.corrupt.band is None:
-            raise InputError(
-                f"{self.title}: sample.filtered takes the corrupted band out; there is none (corrupt.band)"
-            )
-        if self.sample.clip == "on" and self.encode.centre:
-            raise InputError(
-                f"{self.title}: sample.clip is on, which is for images in [-1, 1]; encode.centre moves them"
-            )
-        formulation = self.train.formulation(shape)
-        if self.has("evaluate") and DENOISING in self.evaluate.metrics:
-            if self.encode.kind != "pixel" or formulation.alpha_bar is None or not noise.constant:
-                raise InputError(
-                    f"{self.title}: the metric denoising (evaluate.metrics) is for pixels, schedules of diffusion and "
-                    "constant noise"
-                )
-        try:
-            with naming("sample", Sample):
-                formulation.check(noise, self.sample.settings(clip=self.sample.clip == "on"))
-        except InputError as error:
-            raise InputError(f"{self.title}: {error}") from None
-
-    def data_sha256(self) -> str:
-        """What tells the prepared images from others: a hash of what `prepare` says of them."""
-        return hashlib.sha256(read_bytes(self.prepared_record)).hexdigest()
-
-    @property
-    def prepared_record(self) -> Path:
-        """What `prepare` says of the images."""
-        return Path("reports", *self.prepared.parts[1:]).with_suffix(".json")
-
-    def images(self, part: str = "train") -> np.ndarray:
-        """The images to train on, or those ``held_out``: (N, C, H, W), uint8, memory-mapped."""
-        path = self.prepared / f"{part}.npy"
-        record = read_json(self.prepared_record, shape=list, train=int, held_out=int)
-        images, shape = read_images(path), (record[part], *record["shape"])
-        if images.shape != shape:
-            raise InputError(f"{path} has shape {images.shape}, not {shape}; rerun the stage prepare")
-        return images
-
-    def run(self) -> dict:
-        """What the training wrote down: its ``seeds``, and the ``checkpoints``, steps at which networks were kept."""
-        path = self.artifacts("train") / "run.json"
-        run = read_json(path, seeds=list, checkpoints=list)
-        if (run["seeds"], run["checkpoints"]) != (self.seeds, [*self.train.earlier, self.train.steps]):
-            raise InputError(f"{path} is of another training than {file()} describes: run the stage train again")
-        return run
-
-    def labels(self) -> np.ndarray | None:
-        """Of the training images, (N,), int64; None where `dataset.labels` does not ask for them."""
-        path = self.prepared / "labels.npy"
-        if not path.exists():
-            return None
-        labels, classes = read_array(path, like=(np.int64, 1)), read_json(self.prepared_record, classes=int)["classes"]
-        n = len(self.images())
-        if len(labels) != n or ((labels < 0) | (labels >= classes)).any():
-            raise InputError(
-                f"{path} holds {len(labels)} labels, not {n} from 0 to {classes - 1}; rerun the stage prepare"
-            )
-        return labels
-
-    def artifacts(self, stage: str) -> Path:
-        """The folder of a stage's large files."""
-        if self.name is None:
-            return Path("artifacts", stage)
-        if self.profile is None:
-            return Path("artifacts", "grid", stage, "__".join(self._parts(stage)))
-        return Path("artifacts", self.profile, self._filled_by(stage), self.group or "", *self._parts(stage), stage)
-
-    def report(self, stage: str, ending: str) -> Path:
-        """A small file of a stage, kept in git."""
-        if self.name is None:
-            return Path("reports", f"{stage}.{ending}")
-        if self.profile is None:
-            return Path("reports", "grid", stage, f"{'__'.join(self._parts(stage))}.{ending}")
-        folder = Path("reports", self.profile, self._filled_by(stage), self.group or "", *self._parts(stage))
-        return folder / f"{stage}.{ending}"
-
-    @staticmethod
-    def _filled_by(stage: str) -> str:
-        """The stage of paper/dvc.yaml that a script belongs to: there are too many settings for one stage a script."""
-        return {"corrupt": "encode", "sample": "measure", "evaluate": "measure"}.get(stage, stage)
-
-    def _parts(self, stage: str) -> list[str]:
-        """Variants differ from `sample` on; before it they are one."""
-        name = self.name or "focus"
-        return [name, self.variant] if self.variant and stage in ("sample", "evaluate") else [name]
-
-    @property
-    def title(self) -> str:
-        return f"{self.name}, {self.variant}" if self.variant else self.name or "focus"
 
 
 @dataclass(frozen=True)
@@ -248,9 +98,9 @@ class Params:
         dataset = self.dataset_of(setting)
         return ({"dataset": dataset} if dataset else {}) | {name: setting.section(name) for name in OURS}
 
-    def prepared(self, name: str | None) -> Path:
+    def prepared(self, name: str | None) -> Prepared:
         """Where `prepare` puts a data set."""
-        return Path("artifacts", self.profile or "", "prepare", name or "")
+        return Prepared(Path("artifacts", self.profile or "", "prepare", name or ""))
 
     def section(self, name: str) -> Any:
         """A checked top-level section, such as `dataset`; ``seeds`` are those of a setting that has none of its own."""

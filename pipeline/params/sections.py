@@ -502,10 +502,10 @@ class Sample(Section):
         self.settings(clip=False)
         return self
 
-    def drawn(self, earlier: list[int]) -> dict[str, int]:
-        """Number of samples of each snapshot: "" is the last, "_step_40" one before it."""
+    def drawn(self, earlier: list[int]) -> dict[int | None, int]:
+        """Number of samples of each snapshot: None is the last, 40 that of an earlier step."""
         n = self.n if self.earlier is None else self.earlier
-        return {"": self.n} | {f"_step_{step}": n for step in earlier if n}
+        return {None: self.n} | {step: n for step in earlier if n}
 
     def settings(self, clip: bool) -> Sampler:
         """The sampler of these keys; ``clip`` has been decided."""

@@ -265,9 +265,9 @@ def _time(seconds: float) -> str:
 
 def _data(setting: Setting, dataset: Dataset) -> tuple[str, tuple[int, int]]:
     """How many images there are to train on and to hold out."""
-    if (setting.prepared / "train.npy").exists() and _is_of(_prepared(setting), dataset):
+    if setting.prepared.here and _is_of(_prepared(setting), dataset):
         counts = _counts(_prepared(setting))
-        where = f"prepared in {setting.prepared}"
+        where = f"prepared in {setting.prepared.folder}"
     else:
         pictures = find(dataset.name, dataset.path, dataset.size, fetching=False, folder=EXTENSIONS / "data")
         held_out = dataset.held_out if pictures.held_out is None else int(pictures.held_out.sum())
@@ -292,7 +292,7 @@ def _is_of(record: dict, dataset: Dataset) -> bool:
 
 def _prepared(setting: Setting) -> dict:
     """What `prepare` said of a setting's images."""
-    return read_json(setting.prepared_record)
+    return read_json(setting.prepared.record)
 
 
 def _counts(record: dict) -> tuple[int, int]:

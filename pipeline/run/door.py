@@ -129,10 +129,10 @@ def _check_counts(setting: Setting, prepared: bool) -> None:
     """
     least = max([FEWEST, *(METRICS[name].least for name in setting.evaluate.of_samples if name in METRICS)])
     drawn = setting.sample.drawn(setting.train.earlier)
-    counts = {"sample.n": drawn.pop(""), "sample.earlier": min(drawn.values(), default=least)}
+    counts = {"sample.n": drawn.pop(None), "sample.earlier": min(drawn.values(), default=least)}
     most = 0
-    if prepared and setting.prepared_record.is_file():
-        record = read_json(setting.prepared_record, train=int, held_out=int)
+    if prepared and setting.prepared.record.is_file():
+        record = read_json(setting.prepared.record, train=int, held_out=int)
         counts["the number of held-out images (dataset.held_out)"], most = record["held_out"], record["train"]
     for name, count in counts.items():
         if count < least:
@@ -221,8 +221,7 @@ def disk(setting: Setting, images: Shape, shape: Shape, counts: tuple[int, int],
     choice, runs = setting.train, len(setting.seeds)
     pixels, numbers = torch.Size(images).numel(), sum(counts)
     latents = counts[0] * (1 + setting.encode.flips) * torch.Size(shape).numel() * 2 if setting.encode.stored else 0
-    prepared = (setting.prepared / "train.npy").exists()
-    encoded = (setting.artifacts("encode") / "manifest.json").exists()
+    prepared, encoded = setting.prepared.here, setting.manifest_file.exists()
     network = 0 if _trained(setting) else 4 * parameters
     drawn = 0 if _sampled(setting) else sum(setting.sample.drawn(choice.earlier).values()) * runs * pixels
     here = {"images": 0 if prepared else numbers * pixels, "networks": network * runs * choice.checkpoints}
@@ -234,7 +233,7 @@ def disk(setting: Setting, images: Shape, shape: Shape, counts: tuple[int, int],
     }
     said = []
     elsewhere = "SAGD_SCRATCH names another scratch folder"
-    ours = {"images": [setting.prepared], "networks": [setting.artifacts("train")]}
+    ours = {"images": [setting.prepared.folder], "networks": [setting.artifacts("train")]}
     names = {"images": "prepare", "latents": "latents", "checkpoints": "train", "samples": "sample"}
     begun = {what: [scratch() / name] for what, name in names.items()}
     for place, needs, parts, remedy in (
@@ -262,8 +261,8 @@ def _written(folder: Path) -> int:
 
 
 def _trained(setting: Setting) -> bool:
-    return (setting.artifacts("train") / "run.json").exists()
+    return setting.run_file.exists()
 
 
 def _sampled(setting: Setting) -> bool:
-    return (setting.artifacts("sample") / "samples.json").exists()
+    return setting.samples_record.exists()

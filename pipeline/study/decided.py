@@ -17,6 +17,7 @@ from ruamel.yaml import YAML, YAMLError
 
 from pipeline.params import Params, Setting
 from pipeline.params.sections import Section
+from pipeline.params.setting import at as ending_of
 from pipeline.plan import digits
 from pipeline.study import reading
 from pipeline.study.contrasts import (
@@ -186,7 +187,7 @@ class Results:
         """A measure of a setting at a share of its training, by seed."""
         file = self._report(name, "seeds.json")
         found = read_json(file, seeds=list, per_seed=dict)
-        ending = "" if at == 1 else f"_step_{round(at * self._checkpoints(name)[-1])}"
+        ending = ending_of(None if at == 1 else round(at * self._checkpoints(name)[-1]))
         if measure + ending not in found["per_seed"]:
             raise InputError(f"{name} has no {measure} at {at:g} of its training")
         found = reading.detail(self._setting(name), [measure + ending])

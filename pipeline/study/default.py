@@ -68,7 +68,7 @@ def read() -> Study:
     with reading.of(params.setting(None).report("evaluate", "seeds.json")):
         frechet, kernel = (str(of_seeds["names"][family]) for family in ("fid", "kid"))
     label = kernel if all(f"{kernel}_of_real" in reading.summary(setting) for setting in params.drawn) else frechet
-    record = read_json(params.setting(None).prepared_record)
+    record = read_json(params.setting(None).prepared.record)
     return Study(params, results.table(params, label), label, of_seeds, record)
 
 

@@ -79,7 +79,7 @@ def _made(setting: Setting) -> dict:
         "train": setting.train.model_dump(exclude={"repeats", "snapshots"}),
         "sample": setting.sample.model_dump(),
         "evaluate": setting.evaluate.model_dump(),
-        "data": read_json(setting.prepared_record)["sha256"],
+        "data": read_json(setting.prepared.record)["sha256"],
     }
 
 

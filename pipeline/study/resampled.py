@@ -3,7 +3,6 @@
 import hashlib
 import json
 from collections.abc import Sequence
-from pathlib import Path
 
 import pandas as pd
 import torch
@@ -17,7 +16,6 @@ from sagd.metrics.extractors import extractor
 from sagd.metrics.features import features
 from sagd.metrics.measure import measure
 from sagd.networks import weights
-from sagd.noise import stored
 from sagd.runtime.download import digest
 from sagd.runtime.files import read_array, read_json, read_tensors, scratch, sources, write_json
 from sagd.sampling import draw_batches
@@ -36,9 +34,8 @@ def distance(
     """
     if setting.encode.kind != "pixel" or setting.encode.centre or setting.corrupt.band is not None:
         raise InputError(f"{setting.title} is sampled anew, which is for plain pixels: not corrupted, not centred")
-    trained, reference = setting.artifacts("train"), setting.prepared / "held_out.npy"
-    folder, network = trained / f"seed_{seed}", extractor(setting.evaluate.features)
-    noise, statistics = stored.load(trained / "noise.safetensors"), _statistics(setting)
+    reference, folder = setting.prepared.array("held_out"), setting.network_folder(seed)
+    network, noise, statistics = extractor(setting.evaluate.features), setting.forward_noise(), setting.statistics_file
     described = [
         formulation.to_dict(), repr(sampler), n, seed, setting.sample.batch_size, sources(*ROOMS), torch.__version__,
         network.weights and network.weights.sha256, digest(reference), digest(statistics),
@@ -48,7 +45,7 @@ def distance(
     if kept.exists():
         return read_json(kept)["distance"]
     batches = draw_batches(
-        weights.load(folder).to(device), formulation, noise, sampler, read_tensors(statistics),
+        setting.network(seed).to(device), formulation, noise, sampler, read_tensors(statistics),
         range(0, n, setting.sample.batch_size), n=n, seed=seed, batch_size=setting.sample.batch_size,
     )  # fmt: skip
     drawn = torch.cat([*batches])
@@ -74,7 +71,3 @@ def log_ratio(one: tuple[str, Sequence[float]], other: tuple[str, Sequence[float
     except InputError as error:
         return {"why": str(error)}
     return {"effects": (logs[0] - logs[1]).tolist()}
-
-
-def _statistics(setting: Setting) -> Path:
-    return setting.artifacts("encode") / "statistics.safetensors"

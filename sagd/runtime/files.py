@@ -1,7 +1,9 @@
 """Atomic files: written to a temporary file, flushed to the disk, then renamed."""
 
+import ast
 import contextlib
 import errno
+import functools
 import glob
 import hashlib
 import itertools
@@ -376,6 +378,8 @@ def holds(path: Path | str, tensors: dict[str, Tensor]) -> bool:
 def sources(*places: str) -> str:
     """SHA-256 of the code of some folders, such as ``training``: only the code that began a run may resume it.
 
+    Comments, docstrings and the form of the lines are no part of it.
+
     Parameters
     ----------
     places
@@ -385,8 +389,19 @@ def sources(*places: str) -> str:
     for place in places:
         folder = root / place
         for file in sorted(folder.rglob("*.py")) if folder.is_dir() else [folder.with_suffix(".py")]:
-            found.update(str(file.relative_to(root)).encode() + file.read_bytes())
+            found.update(str(file.relative_to(root)).encode() + _code(file.read_bytes()).encode())
     return found.hexdigest()
+
+
+@functools.cache
+def _code(content: bytes) -> str:
+    """Python without its comments and docstrings."""
+    tree = ast.parse(content)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            if ast.get_docstring(node, clean=False) is not None:
+                node.body = node.body[1:] or [ast.Pass()]
+    return ast.unparse(tree)
 
 
 @contextlib.contextmanager

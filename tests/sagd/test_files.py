@@ -166,3 +166,33 @@ def test_room_on_the_disk_is_taken_without_posix_fallocate(tmp_path, monkeypatch
         file.write(b"head")
         files.allocate(file, (1 << 20) + 3)
     assert (tmp_path / "a").read_bytes() == b"head" + bytes((1 << 20) + 3)
+
+
+CODE = """\
+def step(x):
+    # Why it is halved.
+    return 0.5 * x
+"""
+SAME = '''\
+"""A step."""
+
+def step(x):
+    """Halve it: 0.5 x."""
+    return 0.5*x  # not x
+
+'''
+
+
+def test_words_are_no_part_of_the_code_that_may_resume_a_run(tmp_path, monkeypatch):
+    """Comments, docstrings and blanks may change; code may not."""
+    monkeypatch.setattr(files, "__file__", str(tmp_path / "runtime" / "files.py"))
+    (tmp_path / "room").mkdir()
+
+    def identity(code):
+        (tmp_path / "room" / "step.py").write_text(code)
+        return files.sources("room")
+
+    assert identity(CODE) == identity(SAME)
+    others = (CODE.replace("0.5", "0.25"), CODE.replace("x", "y"), CODE + "\nx = 1\n", SAME.replace("0.5*x", '"0.5*x"'))
+    assert len({identity(code) for code in (CODE, *others)}) == 5
+    assert identity('def f():\n    """Only words."""\n') == identity("def f():\n    pass\n")
