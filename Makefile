@@ -21,23 +21,24 @@ images: env  ## a params.yaml for DATA, a folder or zip file of images of your o
 show: env  ## the experiments in a table: distances, and what was varied
 	@dvc exp show --only-changed --drop '^(artifacts|reports|pipeline|sagd|extensions|notebooks|params.yaml|grid|Created|State|Executor)'
 
-theory: env  ## the theory: networks on MNIST (theory/data) if they are not in the cache, and theory/reports/theory.html
-	@cd theory && dvc repro
+theory: env  ## the theory: networks on MNIST (studies/theory/data) if they are not in the cache, and studies/theory/reports/theory.html
+	@cd studies/theory && dvc repro
 
 PROFILE ?= quick
 JOBS ?= 1
 ONLY ?= .
-paper: env  ## the paper's study in a profile of paper/profiles, JOBS settings at a time, ONLY those whose name matches
-	@python -m pipeline.plan $(PROFILE)
-	@paper/run.sh $(JOBS) '$(ONLY)'
+paper: env  ## the paper's study in a profile of studies/paper/profiles, JOBS settings at a time, ONLY those whose name matches
+	@python -m studies.plan $(PROFILE)
+	@studies/paper/run.sh $(JOBS) '$(ONLY)'
 
 decide: env  ## what two cores can decide of the paper's claims: JOBS settings at a time, ONLY those whose name matches
-	@python -m pipeline.plan decide
-	@paper/run.sh $(JOBS) '$(ONLY)' decide
+	@python -m studies.plan decide
+	@studies/paper/run.sh $(JOBS) '$(ONLY)' decide
 
 docs: env  ## docs/parameters.md, from the schema; the tables of verdicts, from what was measured
 	@python -m pipeline.params.table > docs/parameters.md
-	@cd paper/decide && PYTHONPATH=../.. python -m pipeline.study.summary
+	@python -m studies.claims.history
+	@cd studies/claims && PYTHONPATH=../.. python -m studies.claims.summary
 
 env: $(VENV)/ready  ## the environment alone
 
@@ -49,7 +50,7 @@ $(VENV)/ready: requirements.lock
 	@sed -n '/^uv==/,/[^\\]$$/p' requirements.lock > $(VENV)/uv.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(VENV)/uv.txt
 	@$(BIN)/uv pip sync --quiet --compile-bytecode --python $(BIN)/python --require-hashes requirements.lock
-	@# DVC's hash of a folder of code outside a project, as paper/'s are, has all that lies in it: no byte code, then.
+	@# DVC's hash of a folder of code outside a project, as those of studies/ are, has all that lies in it: no byte code, then.
 	@echo 'import sys; sys.dont_write_bytecode = True' > "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/no_bytecode.pth"
 	@$(BIN)/python -c 'import torch, torchvision'
 	@touch $@
@@ -81,10 +82,10 @@ smoke: env  ## the studies at toy size in a clean clone
 	git -C $(SMOKE) config user.name smoke && git -C $(SMOKE) config user.email smoke@localhost
 	cd $(SMOKE) && SAGD_SCRATCH=$(SMOKE)/scratch dvc exp run --quiet $(addprefix -S ,$(TINY))
 	cd $(SMOKE) && test -s reports/index.html && test -s artifacts/export/model_index.json && dvc metrics show && dvc plots diff --quiet HEAD
-	cd $(SMOKE)/theory && dvc repro --quiet --force --single-item theory
-	cd $(SMOKE)/paper/decide && dvc repro --quiet --force --single-item claims
-	cd $(SMOKE) && python -m pipeline.plan smoke && SAGD_SCRATCH=$(SMOKE)/scratch paper/run.sh 2
-	! grep -q 'measure@' $(SMOKE)/paper/reports/paper.html  # no cell is left that was not run
+	cd $(SMOKE)/studies/theory && dvc repro --quiet --force --single-item theory
+	cd $(SMOKE)/studies/claims && dvc repro --quiet --force --single-item claims
+	cd $(SMOKE) && python -m studies.plan smoke && SAGD_SCRATCH=$(SMOKE)/scratch studies/paper/run.sh 2
+	! grep -q 'measure@' $(SMOKE)/studies/paper/reports/paper.html  # no cell is left that was not run
 	rm -rf $(SMOKE)
 
 lint: env
@@ -102,5 +103,5 @@ lock: env  ## resolve the dependencies anew
 	uv pip compile pyproject.toml --quiet --all-extras --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --output-file requirements.lock
 
 clean:  ## what can be made again; the cache of DVC stays
-	rm -rf $(VENV) artifacts paper/artifacts theory/artifacts .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) artifacts studies/paper/artifacts studies/theory/artifacts .pytest_cache .ruff_cache .mypy_cache
 	find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +

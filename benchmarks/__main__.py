@@ -517,14 +517,14 @@ def commands(runs: int = 5) -> None:
             subprocess.run(["git", "config", key, value], cwd=clone, check=True)
         page = Path(".dvc", "plots", "page.html")
         (clone / page).write_bytes((root / page).read_bytes())
-        for folder in ("", "paper", "theory"):
+        for folder in ("", "studies/paper", "studies/theory"):
             dvc("cache", "dir", "--local", str(root / ".dvc" / "cache"), folder=folder)
         dvc("checkout")
         print(f"\nCommands, seconds: median of {runs} (smallest to largest)")
         for name, arguments, folder, fails in (
             ("dvc repro, nothing to do", ("repro",), "", False),
             ("dvc status", ("status",), "", False),
-            ("dvc status, in paper/", ("status",), "paper", False),
+            ("dvc status, in studies/paper", ("status",), "studies/paper", False),
             ("dvc exp show", ("exp", "show"), "", False),
             ("dvc metrics diff", ("metrics", "diff"), "", False),
             ("dvc params diff", ("params", "diff"), "", False),
@@ -541,9 +541,9 @@ def commands(runs: int = 5) -> None:
         dvc("exp", "run", *(f"-S{k}" for k in tiny))  # the grid, too
         whole = dvc("exp", "run", "-Snoise.alpha=-0.5")
         print(f"  {'dvc exp run of one step and six samples, one run':<64} {whole:6.1f}", flush=True)
-        settings = json.loads((clone / "paper" / "params.json").read_text())["stages"]
+        settings = json.loads((clone / "studies" / "paper" / "params.json").read_text())["stages"]
         names = list(settings)[:runs]
-        idle = sorted(dvc("status", f"train@{name}", f"measure@{name}", folder="paper") for name in names)
+        idle = sorted(dvc("status", f"train@{name}", f"measure@{name}", folder="studies/paper") for name in names)
         what = "DVC for one setting of the paper (dvc status train@X measure@X)"
         print(f"  {what:<64} {idle[len(idle) // 2]:6.1f}  ({idle[0]:.1f} to {idle[-1]:.1f})", flush=True)
 

@@ -12,8 +12,8 @@ import torch
 
 from pipeline.params import Params, Setting
 from pipeline.params.sections import EXTENSIONS
-from pipeline.run.console import stage
 from pipeline.params.setting import at, run_of
+from pipeline.run.console import stage
 from sagd.errors import InputError
 from sagd.formulations.diffusion import Diffusion
 from sagd.formulations.schedule import Schedule
@@ -125,7 +125,9 @@ def evaluate(setting: Setting, made: dict, world: World) -> None:
             for step, x in list(checkpoints.items())[1:]:
                 distances = measure(x, reference, network, {"fid", "kid"} & set(choice.metrics), moments=moments[""])
                 values |= {
-                    f"{name}{at(step)}": distances[name] for name in map(network.metric, ("fid", "kid")) if name in distances
+                    f"{name}{at(step)}": distances[name]
+                    for name in map(network.metric, ("fid", "kid"))
+                    if name in distances
                 }
         per_seed.append(values)
 

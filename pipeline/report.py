@@ -14,7 +14,7 @@ from sagd.errors import InputError
 from sagd.runtime.files import write_bytes
 
 ROOT = Path(__file__).parents[1]
-STYLE = ROOT / "pipeline" / "study" / "page.css"
+STYLE = Path(__file__).parent / "pages" / "page.css"
 # The policy lets the browser load nothing but what is in the page, and run nothing.
 SHELL = """<!DOCTYPE html>
 <html lang="en">

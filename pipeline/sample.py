@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from pipeline.params import Params, Setting
-from pipeline.run.console import stage
 from pipeline.params.setting import run_of
+from pipeline.run.console import stage
 from sagd.errors import InputError
 from sagd.formulations.base import Formulation, Sampler
 from sagd.noise.base import Noise

@@ -17,10 +17,10 @@ import numpy as np
 import torch
 
 from pipeline.params import Params, Setting
+from pipeline.params.setting import run_of
 from pipeline.run.console import stage
 from pipeline.run.launch import STDERR
 from pipeline.run.timings import record
-from pipeline.params.setting import run_of
 from sagd.errors import InputError
 from sagd.networks import weights
 from sagd.noise import stored
@@ -29,7 +29,6 @@ from sagd.noise.corruption import Corruption
 from sagd.runtime.distributed import World
 from sagd.runtime.files import (
     read_images,
-    read_json,
     read_tensors,
     scratch,
     sources,
@@ -117,9 +116,9 @@ def train_setting(setting: Setting, asked: threading.Event) -> None:
         write_json(setting.run_file, {"seeds": setting.seeds, "checkpoints": [*earlier, choice.steps]})
         write_bytes(curve, _loss_curve([r.losses for r in runs]))
         record(setting.title, _rate(runs, world), world)
-        for step in (None, *earlier):  # the checkpoints first: one that is left goes on, and needs its snapshots
+        for at in (None, *earlier):  # the checkpoints first: one that is left goes on, and needs its snapshots
             for seed in setting.seeds:
-                (run / f"{run_of(seed, step)}.safetensors").unlink(missing_ok=True)
+                (run / f"{run_of(seed, at)}.safetensors").unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -146,7 +145,9 @@ def source_of(setting: Setting, manifest: dict, world: World) -> Pixels | Latent
         return Latents(folder, device, check=world.main)
     images = read_images(manifest["images"])
     in_memory = images.nbytes < IN_MEMORY
-    pixels = Pixels(torch.from_numpy(np.array(images)).to(device) if in_memory else images, setting.prepared.labels(), device)
+    pixels = Pixels(
+        torch.from_numpy(np.array(images)).to(device) if in_memory else images, setting.prepared.labels(), device
+    )
     if manifest["kind"] == "pixel":
         if not manifest.get("centred"):
             return pixels

@@ -4,8 +4,8 @@ import argparse
 import re
 import sys
 
-from pipeline.study import reproduced
 from sagd.errors import InputError
+from studies.default import reproduced
 
 
 def main() -> None:

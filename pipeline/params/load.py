@@ -61,7 +61,7 @@ class Params:
 
     @property
     def profile(self) -> str | None:
-        """The name of the profile that the file was made from, if it was (`pipeline.plan`)."""
+        """The name of the profile that the file was made from, if it was (`studies.plan`)."""
         return _parse(Profile, {"profile": self.raw.get("profile")}, "").profile
 
     def dataset(self, name: str | None) -> Dataset:

@@ -608,7 +608,7 @@ class Datasets(Section):
 
 
 class Profile(Section):
-    """The profile that a file was made from, if it was (`pipeline.plan`)."""
+    """The profile that a file was made from, if it was (`studies.plan`)."""
 
     profile: Name | None
 

@@ -93,7 +93,7 @@ class Setting:
     section: Callable[[str], Any]
     variant: str | None = None
     group: str | None = None
-    prepared: Prepared = Prepared(Path("artifacts", "prepare"))  # noqa: RUF009
+    prepared: Prepared = Prepared(Path("artifacts", "prepare"))
     profile: str | None = None
     absent: frozenset[str] = frozenset()
 
@@ -175,7 +175,7 @@ class Setting:
 
     @staticmethod
     def _filled_by(stage: str) -> str:
-        """The stage of paper/dvc.yaml that a script belongs to: there are too many settings for one stage a script."""
+        """Which stage of a large study runs a script: it has too many settings for one stage a script."""
         return {"corrupt": "encode", "sample": "measure", "evaluate": "measure"}.get(stage, stage)
 
     def _parts(self, stage: str) -> list[str]:
@@ -218,7 +218,7 @@ class Setting:
         return self.artifacts("encode") / "manifest.json"
 
     def manifest(self, **kinds: type) -> dict:
-        """What `encode` says of the space that is trained in, and where the data are; the types of keys that it needs."""
+        """What `encode` says of the space that is trained in, and where the data are; with the types of keys."""
         return read_json(self.manifest_file, kind=str, **kinds)
 
     def noise_file(self, stage: str) -> Path:

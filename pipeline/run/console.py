@@ -36,8 +36,10 @@ def stage(
     dry
         Whether it can say beforehand what it needs.
     """
-    name = Path(sys.argv[0]).stem
-    parser = argparse.ArgumentParser(prog=f"python -m pipeline.{name}", description=sys.modules["__main__"].__doc__)
+    name, script = Path(sys.argv[0]).stem, sys.modules["__main__"].__spec__
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {script.name if script else name}", description=sys.modules["__main__"].__doc__
+    )
     if each == "setting":
         which = parser.add_mutually_exclusive_group()
         which.add_argument("--setting", help="a setting or a group of the grid; the focus if not given")

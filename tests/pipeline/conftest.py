@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 
 from pipeline import params as parameters
-from pipeline.study.decided import PRIMARY, Results
+from studies.claims.decided import PRIMARY, Results
 
-STUDY = Path(__file__).parent.parent.parent / "paper" / "decide"
+STUDY = Path(__file__).parent.parent.parent / "studies" / "claims"
 RADII = (0.0, 0.0625, 0.125, 0.3, 0.6)
 
 

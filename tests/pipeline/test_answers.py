@@ -1,14 +1,17 @@
 """What the page of the claims says of an answer."""
 
+import json
+import os
 import re
+import subprocess
 from types import SimpleNamespace
 
 import pytest
 
-from pipeline.study import answers
-from pipeline.study.answers import percent, sentence, stated, told
-from pipeline.study.contrasts import decide, every
-from pipeline.study.decided import Answer, Contrast, Question
+from studies.claims import answers, history
+from studies.claims.answers import percent, sentence, told
+from studies.claims.contrasts import decide, every
+from studies.claims.decided import Answer, Contrast, Question
 
 SAYS = "the distance is smaller than at 0"
 
@@ -63,23 +66,46 @@ def test_one_part_of_the_rings_is_named():
     assert said.startswith("high rings -9.5 % for each 0.25 of alpha")
 
 
-def test_it_is_told_what_had_been_measured_when_a_contrast_was_changed(monkeypatch):
-    folder = "paper/decide/"
-    history = [
-        (
-            "abc 2026-11-25 State what decides",
-            [f"{folder}contrasts.yaml", f"{folder}reports/decide/measure/pilot/x.json"],
-        ),
-        ("def 2026-11-25 Measure the tilt", [f"{folder}reports/decide/measure/tilt/tilt_v_iso/evaluate.json"]),
-        ("ghi 2026-11-26 Change a margin", [f"{folder}contrasts.yaml"]),
+def test_the_page_says_what_had_been_measured_when_a_contrast_was_written(tmp_path, monkeypatch):
+    written = [
+        {"commit": "abc", "date": "2026-11-25", "subject": "State what decides", "measured": []},
+        {"commit": "ghi", "date": "2026-11-26", "subject": "Change a margin", "measured": ["pilot", "tilt"]},
     ]
-    study = SimpleNamespace(settings=[SimpleNamespace(group=g) for g in ("pilot", "tilt", "omission")])
-    monkeypatch.setattr(answers, "_history", lambda: history)
-    told = stated(study)
-    assert "`abc` (2026-11-25), after pilot had been measured: State" in told
+    (tmp_path / "history.json").write_text(json.dumps({"commits": written}))
+    monkeypatch.setattr(answers, "HISTORY", tmp_path / "history.json")
+    told = answers.stated()
+    assert "`abc` (2026-11-25), before anything had been measured: State" in told
     assert "`ghi` (2026-11-26), after pilot, tilt had been measured: Change a margin" in told
-    monkeypatch.setattr(answers, "_history", lambda: [])
-    assert "no git" in stated(study)
+
+
+def test_the_history_is_gits(tmp_path, monkeypatch):
+    """A commit that writes the contrasts is added, with what was measured by then; one that moves them is not."""
+
+    def git(*arguments):
+        place = {"GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_SYSTEM": "/dev/null"}
+        names = ("-c", "user.name=x", "-c", "user.email=x@localhost")
+        subprocess.run(["git", *names, *arguments], cwd=tmp_path, env=os.environ | place, check=True)
+
+    git("init", "--quiet")
+    for folder in ("old", "new"):
+        measured = tmp_path / folder / history.MEASURED / "pilot"
+        if folder == "old":
+            measured.mkdir(parents=True)
+            (tmp_path / "old" / "contrasts.yaml").write_text("one\ntwo\nthree\n")
+        else:
+            git("mv", "old", "new")
+            git("commit", "--quiet", "--message", "Move")
+            (tmp_path / "new" / "contrasts.yaml").write_text("one\ntwo\nfour\n")
+        (measured / f"{folder}.json").write_text("{}")
+        git("add", "--all")
+        git("commit", "--quiet", "--message", f"Write {folder}")
+    (tmp_path / "new" / "history.json").write_text('{"commits": []}')
+    monkeypatch.setattr(history, "HERE", tmp_path / "new")
+    monkeypatch.setattr(history, "HISTORY", tmp_path / "new" / "history.json")
+    history.main()
+    history.main()
+    found = json.loads((tmp_path / "new" / "history.json").read_text())["commits"]
+    assert [(c["subject"], c["measured"]) for c in found] == [("Write old", []), ("Write new", ["pilot"])]
 
 
 def test_a_heading_tells_the_secondary_contrasts_that_came_out():

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from pipeline.study import arithmetic
+from studies.claims import arithmetic
 
 ROOT = Path(__file__).parent.parent.parent
-FID = pd.read_csv(ROOT / "paper" / "published" / "table_f1_fid.csv")
+FID = pd.read_csv(ROOT / "studies" / "paper" / "published" / "table_f1_fid.csv")
 
 
 def test_the_endpoint_score_is_the_datas():
@@ -27,7 +27,7 @@ def test_the_published_row_has_its_errors():
 
 
 def test_the_listing_boosts_the_mean():
-    assert "3.73 at 32x32" in arithmetic.listed_boost()  # paper/paper.md's 3.73
+    assert "3.73 at 32x32" in arithmetic.listed_boost()  # the listing's
 
 
 def test_corruption_without_normalisation_is_weaker():

@@ -6,9 +6,9 @@ import re
 import numpy as np
 import pytest
 
-from pipeline.study import claims
-from pipeline.study.answers import arms, command, heading
-from pipeline.study.decided import answers, written
+from studies.claims import screens as claims
+from studies.claims.answers import arms, command, heading
+from studies.claims.decided import answers, written
 from tests.pipeline.conftest import STUDY
 
 QUESTIONS = ("spectrum", "tilt", "omission", "endpoint", "cost", "tiny", "colored", "flicker")
@@ -81,4 +81,4 @@ def test_a_command_names_what_it_needs_and_no_more(whole):
     assert "'^(tiny_.*|tilt_v_iso)$'" in command(found["tiny"], whole)
     assert "'^(omission_.*)$'" in command(found["omission"], whole)
     assert "dvc repro endpoint" in command(found["endpoint"], whole)
-    assert "ONLY='^(tilt_v_iso)$'`, then `cd paper/decide && dvc repro colored`" in command(found["colored"], whole)
+    assert "ONLY='^(tilt_v_iso)$'`, then `cd studies/claims && dvc repro colored`" in command(found["colored"], whole)

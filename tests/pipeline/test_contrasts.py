@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from pipeline.study.contrasts import (
+from sagd.errors import InputError
+from studies.claims.contrasts import (
     CONTRADICTED,
     EQUIVALENT,
     PART,
@@ -18,7 +19,6 @@ from pipeline.study.contrasts import (
     seeds_needed,
     slope,
 )  # fmt: skip
-from sagd.errors import InputError
 
 CHANCE = 0.012  # three standard errors of a share of 5 % in 4,000 trials
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 import sagd
-from pipeline import cost
 from pipeline import params as parameters
 from pipeline.params.sections import Train
 from sagd.runtime.files import read_json
+from studies.claims import cost
 
 ROOT = Path(__file__).parent.parent.parent
 UNET = {"widths": [8, 8], "layers": 1, "attention": [False, False], "groups": 4}
@@ -49,7 +49,7 @@ def test_both_networks_are_those_of_the_profiles(tmp_path, monkeypatch):
     taken = {}
     monkeypatch.setattr(cost, "stepper", lambda recipe, noise, size, device: taken.setdefault(size, recipe))
     monkeypatch.setattr(cost, "alternated", lambda steps, *_: {"effects": [0.0], "order": [*steps]})
-    shutil.copy(ROOT / "paper/decide/params.json", tmp_path)
+    shutil.copy(ROOT / "studies/claims/params.json", tmp_path)
     monkeypatch.chdir(tmp_path)
     cost.main(parameters.load(), argparse.Namespace())
     assert taken[16].unet.widths == [16, 32] and taken[32].unet.widths == [32, 64, 128, 256]

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from pipeline import params as parameters
-from pipeline.study.resampled import distance
 from sagd.runtime.files import read_array, read_json, read_tensors
+from studies.claims.resampled import distance
 
 pytestmark = pytest.mark.slow
 
@@ -134,7 +134,7 @@ def test_samples_that_are_there_are_not_drawn_again(study):
 
 
 def test_scores_of_two_noises_are_compared_with_those_of_two_seeds(study):
-    lines = (ROOT / "paper/decide/contrasts.yaml").read_text()
+    lines = (ROOT / "studies/claims/contrasts.yaml").read_text()
     over = "{spectrum_m025: -0.25, spectrum_iso: 0.0, spectrum_p025: 0.25}"
     assert over in lines
     (study / "contrasts.yaml").write_text(lines.replace(over, "{try_tilted: -0.25, try_v: 0.0}"))
@@ -150,7 +150,7 @@ def test_scores_of_two_noises_are_compared_with_those_of_two_seeds(study):
 
 def restated(study, **arms):
     """contrasts.yaml with other arms for those that a stage reads."""
-    lines = (ROOT / "paper/decide/contrasts.yaml").read_text()
+    lines = (ROOT / "studies/claims/contrasts.yaml").read_text()
     for before, after in arms.items():
         assert f"{before}: " in lines
         lines = lines.replace(f"{before}: ", f"{after}: ")

@@ -11,13 +11,11 @@ from pydantic import ValidationError
 from ruamel.yaml import YAML
 
 from pipeline import params as parameters
-from pipeline.plan import decided as arms
-from pipeline.study import decided
-from pipeline.study.answers import arms as arms_of
-from pipeline.study.answers import heading, outcome, power, ran, sentence
-from pipeline.study.claims import picture
-from pipeline.study.contrasts import CONTRADICTED, EQUIVALENT, PART, SUPPORTED, UNDECIDED, decide
-from pipeline.study.decided import (
+from studies.claims import decided
+from studies.claims.answers import arms as arms_of
+from studies.claims.answers import heading, outcome, power, ran, sentence
+from studies.claims.contrasts import CONTRADICTED, EQUIVALENT, PART, SUPPORTED, UNDECIDED, decide
+from studies.claims.decided import (
     FAILED,
     NOT_RUN,
     PRIMARY,
@@ -30,10 +28,12 @@ from pipeline.study.decided import (
     settings_of,
     written,
 )
-from pipeline.study.resampled import log_ratio
+from studies.claims.resampled import log_ratio
+from studies.claims.screens import picture
+from studies.plan import decided as arms
 
 ROOT = Path(__file__).parent.parent.parent
-FILE = ROOT / "paper" / "decide" / "contrasts.yaml"
+FILE = ROOT / "studies" / "claims" / "contrasts.yaml"
 
 
 def test_every_setting_that_a_contrast_names_is_an_arm_of_the_study(monkeypatch):
@@ -48,15 +48,15 @@ def test_every_setting_that_a_contrast_names_is_an_arm_of_the_study(monkeypatch)
 
 
 def test_the_committed_parameters_are_those_of_the_contrasts(monkeypatch):
-    from pipeline.plan import parameters as made
+    from studies.plan import parameters as made
 
     monkeypatch.chdir(ROOT)
-    assert json.loads((ROOT / "paper/decide/params.json").read_text()) == made("decide")
+    assert json.loads((ROOT / "studies/claims/params.json").read_text()) == made("decide")
 
 
 def test_networks_that_are_compared_are_trained_alike(monkeypatch):
     """Two arms of a contrast differ in what it is about; not in the number of steps, say."""
-    monkeypatch.chdir(ROOT / "paper" / "decide")
+    monkeypatch.chdir(ROOT / "studies" / "claims")
     settings = {s.name: s for s in parameters.load().settings}
     for question in written(FILE).questions.values():
         for contrast in question.contrasts.values():

@@ -12,8 +12,8 @@ from ruamel.yaml import YAML
 
 from pipeline import corrupt, encode, evaluate, prepare
 from pipeline import params as parameters
+from pipeline.pages import results
 from pipeline.params import sections
-from pipeline.study import results
 from sagd.errors import InputError
 from sagd.images import Images
 from sagd.metrics.extractors import extractor

@@ -13,26 +13,27 @@ import torch
 
 import sagd
 from pipeline import params as parameters
-from pipeline import plan
+from pipeline.pages import earlier
 from pipeline.params.sections import GridSetting, Noise
-from pipeline.study import audits, earlier, published
 from sagd.errors import InputError
 from sagd.previews import save_grid
 from sagd.runtime.download import digest
 from sagd.runtime.files import read_json, write_json
+from studies import plan
+from studies.paper import audits, published
 
 matplotlib.use("Agg")
 AUDIT_ROWS = [row for audit in audits.AUDITS for row in audit.rows]
-PROFILES = sorted(p.stem for p in Path("paper/profiles").glob("*.yaml"))
+PROFILES = sorted(p.stem for p in Path("studies/paper/profiles").glob("*.yaml"))
 
 
 @pytest.fixture
 def in_paper(monkeypatch):
-    monkeypatch.chdir("paper")
+    monkeypatch.chdir("studies/paper")
 
 
 def test_params_are_what_the_plan_makes_of_their_profile():
-    content = read_json("paper/params.json")
+    content = read_json("studies/paper/params.json")
     assert content == json.loads(json.dumps(plan.parameters(content["profile"])))
 
 
@@ -89,7 +90,7 @@ class Asked:
 
 def test_an_unknown_profile_is_told_in_one_line():
     with pytest.raises(
-        InputError, match="no profile 'fast' in paper/profiles; there are decide, gpu, paper, quick, smoke"
+        InputError, match="no profile 'fast' in studies/paper/profiles; there are decide, gpu, paper, quick, smoke"
     ):
         plan.parameters("fast")
 
@@ -423,7 +424,7 @@ def test_a_result_without_a_key_that_has_come_since_had_its_default(some_run):
     assert not some_run.measured(some_run.setting("mnist_iso"))
 
 
-@pytest.mark.parametrize("folder", ["paper", "theory"])
+@pytest.mark.parametrize("folder", ["studies/paper", "studies/theory"])
 def test_what_is_noted_as_earlier_is_of_a_setting_with_shaped_noise(folder, monkeypatch):
     monkeypatch.chdir(folder)
     params = parameters.load()

@@ -17,13 +17,15 @@ from PIL import Image
 import sagd
 from pipeline import params as parameters
 from pipeline import report, verify
-from pipeline.study import captions, default, findings, pages, reproduced, results, verdicts
+from pipeline.pages import blocks, results, verdicts
 from sagd.errors import InputError
 from sagd.runtime.files import read_json, write_json
+from studies.default import captions, findings, reproduced
+from studies.default import tables as default
 
 NOTEBOOKS = sorted(Path("notebooks").resolve().glob("*.ipynb"))
 PAGES = {  # the folder of each notebook's page
-    "report": "reports", "paper": "paper/reports", "theory": "theory/reports", "claims": "paper/decide/reports",
+    "report": "reports", **{name: f"studies/{name}/reports" for name in ("paper", "theory", "claims")},
 }  # fmt: skip
 
 
@@ -479,7 +481,7 @@ def test_the_report_is_the_same_on_every_machine_and_at_every_run(tmp_path, monk
             assert word not in page
     assert made[0] == made[1]
     links = [link for link in re.findall(r'<a[^>]*href="([^"#]+)"', page) if "://" not in link]
-    assert "timings.json" in links and "../theory/reports/theory.html" in links
+    assert "timings.json" in links and "../studies/theory/reports/theory.html" in links
 
 
 def test_a_cell_that_fails_is_told_in_one_line(tmp_path, monkeypatch):
@@ -502,17 +504,17 @@ def test_a_figure_is_kept_with_the_same_bytes_at_every_run(tmp_path, monkeypatch
     for _ in range(2):
         figure, axes = pyplot.subplots()
         axes.plot([0, 1], [1, 0])
-        shown = pages.keep(figure, "line", "A <b>line</b>", 'It "falls"', svg=True)
+        shown = blocks.keep(figure, "line", "A <b>line</b>", 'It "falls"', svg=True)
         assert "<figcaption>A <b>line</b></figcaption>" in shown.data
         assert 'alt="It &quot;falls&quot;"' in shown.data and not pyplot.fignum_exists(figure.number)
-        made.append([(pages.FIGURES / f"line.{kind}").read_bytes() for kind in ("png", "svg")])
+        made.append([(blocks.FIGURES / f"line.{kind}").read_bytes() for kind in ("png", "svg")])
     assert made[0] == made[1]
 
 
 def test_a_table_of_sentences_is_aligned_to_the_left():
     told = pd.DataFrame({"claim": ["<b>"], "n": [1]})
-    assert "left" in pages.table(told, text=True).data and "left" not in pages.table(told).data
-    assert "&lt;b&gt;" in pages.table(told).data
+    assert "left" in blocks.table(told, text=True).data and "left" not in blocks.table(told).data
+    assert "&lt;b&gt;" in blocks.table(told).data
 
 
 def test_a_notebook_runs_on_this_interpreter_and_ends_in_silence(tmp_path, monkeypatch, capfd):

@@ -12,7 +12,7 @@ from ruamel.yaml import YAML
 
 from pipeline import corrupt, encode, evaluate, sample, train
 from pipeline import params as parameters
-from pipeline.study import results
+from pipeline.pages import results
 from sagd.errors import InputError
 from sagd.formulations.base import Sampler
 from sagd.images import Images

@@ -9,11 +9,12 @@ import torch
 from matplotlib import pyplot
 
 import sagd
-from pipeline.study import start, theory
-from pipeline.study.verdicts import interval
+from pipeline.pages.verdicts import interval
 from sagd.figures.theory import start_study, toy
 from sagd.oracle import Suggestion
 from sagd.runtime.files import write_tensors
+from studies.theory import curves as theory
+from studies.theory import start
 
 matplotlib.use("Agg")
 SCHEDULE = sagd.Schedule.linear(100, beta_end=0.2)

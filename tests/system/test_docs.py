@@ -141,14 +141,14 @@ def check_params(content, folder, monkeypatch):
 
 
 def stages(folder, code):
-    """The stages of a folder's dvc.yaml; below paper/, those of the profile that the block asks for."""
-    from pipeline import plan
+    """The stages of a folder's dvc.yaml; below studies/paper, those of the profile that the block asks for."""
+    from studies import plan
 
     found = YAML(typ="safe").load((folder / "dvc.yaml").read_text())["stages"]
-    if folder.name not in ("paper", plan.DECIDE):
+    if folder.name not in ("paper", "claims"):
         return set(found)
-    profile = re.search(r"pipeline\.plan (\w+)", code)
-    content = plan.parameters(plan.DECIDE if folder.name == plan.DECIDE else profile[1] if profile else "quick")
+    profile = re.search(r"studies\.plan (\w+)", code)
+    content = plan.parameters(plan.DECIDE if folder.name == "claims" else profile[1] if profile else "quick")
     cells = {f"{stage}@{name}" for stage in ("train", "measure") for name in content["stages"]}
     cells |= {f"prepare@{name}" for name in content["datasets"]} | {f"encode@{name}" for name in content["groups"]}
     return {name for name, stage in found.items() if "foreach" not in stage} | cells
@@ -240,9 +240,9 @@ def test_numbers_are_those_of_the_committed_report():
 @pytest.mark.parametrize("page", [README, ROOT / "docs" / "results.md"], ids=lambda page: page.name)
 def test_the_verdicts_are_those_of_what_was_measured(page, monkeypatch):
     """If this fails: make docs."""
-    from pipeline.study.summary import with_tables
+    from studies.claims.summary import with_tables
 
-    monkeypatch.chdir(ROOT / "paper" / "decide")
+    monkeypatch.chdir(ROOT / "studies" / "claims")
     assert with_tables(page.read_text()) == page.read_text()
     table = page.read_text().partition("<!-- verdicts: ")[2].partition("<!-- end of verdicts -->")[0]
     assert len(re.findall(r"\| (?:supported|holds in part|contradicted|equivalent|undecided|not run)\b", table)) >= 8
@@ -251,9 +251,9 @@ def test_the_verdicts_are_those_of_what_was_measured(page, monkeypatch):
 def test_advice_quotes_what_was_measured(monkeypatch):
     """Each percentage with an interval that docs/results.md quotes is that of a contrast."""
     from pipeline import params
-    from pipeline.study import answers, decided
+    from studies.claims import answers, decided
 
-    monkeypatch.chdir(ROOT / "paper" / "decide")
+    monkeypatch.chdir(ROOT / "studies" / "claims")
     found = decided.answers(decided.Results(params.load()), decided.written())
     said = "; ".join(answers.told(a) for its in found.values() for a in its.values())
     text = " ".join((ROOT / "docs" / "results.md").read_text().split())
@@ -264,10 +264,10 @@ def test_advice_quotes_what_was_measured(monkeypatch):
 def test_the_command_and_the_stage_quote_what_was_measured(monkeypatch):
     """What `sagd suggest` says of its advice, and where `noise.alpha: auto` warns, is what the contrasts found."""
     from pipeline import encode, params
-    from pipeline.study import answers, decided
     from sagd.cli.suggest import MEASURED
+    from studies.claims import answers, decided
 
-    monkeypatch.chdir(ROOT / "paper" / "decide")
+    monkeypatch.chdir(ROOT / "studies" / "claims")
     found = decided.answers(decided.Results(params.load()), decided.written())
     right, slope = found["tilt"]["right_start"], found["spectrum"]["distance"]
     assert (right.verdict, slope.verdict) == ("equivalent", "supported") and slope.decision.mean < 0

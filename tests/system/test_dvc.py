@@ -15,7 +15,7 @@ from dvc.repo import Repo
 from ruamel.yaml import YAML
 
 ROOT = Path(__file__).parents[2]
-STUDIES = ("dvc.yaml", "theory/dvc.yaml", "paper/dvc.yaml", "paper/decide/dvc.yaml")
+STUDIES = ("dvc.yaml", "studies/theory/dvc.yaml", "studies/paper/dvc.yaml", "studies/claims/dvc.yaml")
 # What no number depends on; and the schema, of which a stage depends on the values (and on the folder itself).
 PLUMBING = ("sagd/errors.py", "sagd/runtime", "sagd/__init__.py", "pipeline/run", "pipeline/__init__.py")
 
@@ -42,7 +42,7 @@ def imports(module):
             names = {node.module, *(f"{node.module}.{name.name}" for name in node.names)}
         else:
             continue
-        found |= {n for n in names if n.split(".")[0] in ("sagd", "pipeline") and file_of(n).is_file()}
+        found |= {n for n in names if n.split(".")[0] in ("sagd", "pipeline", "studies") and file_of(n).is_file()}
     return found
 
 
@@ -70,14 +70,24 @@ def covered(module, folder, deps):
 def test_a_stage_depends_on_the_rooms_that_its_script_imports(file, name):
     stage, folder = dict(stages(file))[name], (ROOT / file).parent
     commands = stage["cmd"] if isinstance(stage["cmd"], list) else [stage["cmd"]]
-    scripts = [re.search(r"python -m (pipeline\.\w+)", command)[1] for command in commands]
+    scripts = [re.search(r"python -m ((?:pipeline|studies)\.[\w.]+)", command)[1] for command in commands]
     missing = {m for m in needed(scripts) if not covered(m, folder, stage["deps"])}
     assert missing == set()
 
 
+@pytest.mark.parametrize("file", STUDIES)
+def test_a_study_depends_on_no_others_code(file):
+    """Of the studies' folder: on its own files, and on what writes the parameters of two of them."""
+    folder = (ROOT / file).parent
+    own = folder if folder != ROOT else ROOT / "studies" / "default"
+    deps = {(folder / d).resolve() for _, stage in stages(file) for d in stage["deps"] if "${" not in d}
+    code = {d for d in deps if ROOT / "studies" in d.parents and (d.suffix == ".py" or any(d.glob("*.py")))}
+    assert code and {d for d in code if own not in (d, *d.parents)} <= {ROOT / "studies" / "plan.py"}
+
+
 @pytest.mark.parametrize("page", ["report", "paper", "theory", "claims"])
 def test_a_page_depends_on_what_its_notebook_imports(page):
-    folder = {"report": "", "paper": "paper/", "theory": "theory/", "claims": "paper/decide/"}[page]
+    folder = {"report": "", "paper": "studies/paper/", "theory": "studies/theory/", "claims": "studies/claims/"}[page]
     file = f"{folder}dvc.yaml"
     stage, folder = dict(stages(file))[page], (ROOT / file).parent
     cells = json.loads((ROOT / "notebooks" / f"{page}.ipynb").read_text())["cells"]
@@ -88,7 +98,9 @@ def test_a_page_depends_on_what_its_notebook_imports(page):
             names |= {n.name for n in node.names}
         elif isinstance(node, ast.ImportFrom):
             names |= {node.module, *(f"{node.module}.{n.name}" for n in node.names)}
-    modules = {n for n in names if n.split(".")[0] in ("sagd", "pipeline") and file_of(n).is_file()} - {"sagd"}
+    modules = {n for n in names if n.split(".")[0] in ("sagd", "pipeline", "studies") and file_of(n).is_file()} - {
+        "sagd"
+    }
     missing = {m for m in needed(modules) if not covered(m, folder, stage["deps"])}
     assert missing == set()
 
@@ -112,15 +124,16 @@ def test_rooms_import_only_from_rooms_below():
             target = other.split(".")[1] if "." in other else "__init__"
             if target in place and place[target] > place[room]:
                 wrong.add((str(rel), other))
-            if other.startswith("pipeline") or (target == "__init__" and room != "cli"):
+            if other.startswith(("pipeline", "studies")) or (target == "__init__" and room != "cli"):
                 wrong.add((str(rel), other))
     assert wrong == set()
 
 
 def test_no_stage_imports_another_stage():
     scripts = {f"pipeline.{p.stem}" for p in (ROOT / "pipeline").glob("[a-z]*.py")}
-    # The first renders all pages, the second is no stage, and an exported network is sampled as its stage samples it.
-    shared = {"pipeline.report", "pipeline.plan", "pipeline.sample"}
+    scripts |= {m for file in STUDIES for _, stage in stages(file) for m in re.findall(r"studies\.[\w.]+", str(stage))}
+    # The first renders all pages, and an exported network is sampled as its stage samples it.
+    shared = {"pipeline.report", "pipeline.sample"}
     wrong = {(s, other) for s in scripts for other in imports(s) & (scripts - shared) if other != s}
     assert wrong == set()
 
@@ -199,7 +212,12 @@ EDITS = {
     "sagd/operators/power_law.py": {"corrupt", "encode", "export", "report"},  # it trains nothing
     "sagd/figures/study.py": {"report"},
     "notebooks/report.ipynb": {"report"},
-    "pipeline/study/results.py": {"report"},
+    "pipeline/pages/results.py": {"report"},
+    "studies/default/findings.py": {"report"},
+    "studies/claims/decided.py": set(),
+    "studies/paper/published.py": set(),
+    "studies/theory/curves.py": set(),
+    "studies/plan.py": set(),
     "sagd/metrics/kernel.py": {"evaluate", "grid_evaluate"},
     "sagd/metrics/extractors/dinov2_vitb14.py": {"evaluate", "grid_evaluate"},
     "sagd/training/loop.py": {"train", "grid_train"},
@@ -273,7 +291,7 @@ def test_what_was_trained_or_sampled_before_is_taken_from_the_cache(name, tmp_pa
 
 
 def test_the_environment_writes_no_byte_code():
-    """It would be part of the hashes of paper/'s and theory/'s dependencies, which lie outside those projects."""
+    """It would be part of the hashes of the dependencies of studies, which lie outside those projects."""
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
     said = subprocess.run(
         [sys.executable, "-c", "import sys; print(sys.dont_write_bytecode)"],

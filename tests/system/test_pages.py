@@ -12,11 +12,11 @@ from PIL import Image
 from playwright.sync_api import sync_playwright
 
 from pipeline import report
-from pipeline.study import pages
+from pipeline.pages import blocks
 
 ROOT = Path(__file__).parents[2]
 PAGES = [
-    "reports/index.html", "paper/reports/paper.html", "paper/decide/reports/claims.html", "theory/reports/theory.html",
+    "reports/index.html", *(f"studies/{name}/reports/{name}.html" for name in ("paper", "claims", "theory")),
     "reports/explore.html",
 ]  # fmt: skip
 WINDOWS = [(width, scheme) for width in (390, 1280) for scheme in ("light", "dark")]
@@ -111,10 +111,10 @@ def small(tmp_path_factory):
         Image.new("L", (1200, 300)).save(folder / f"{name}.png")
     wide = pd.DataFrame([["some words and <b>"] * 20], index=pd.Index(["x"], name="y")).add_prefix("a long title ")
     shown = [
-        pages.picture(folder / "a.png", "Black.", 'a "black" picture'),
-        pages.picture(folder / "b.png", "Black, too.", "another black picture"),
-        pages.table(wide, index=True),
-        pages.folded("<i>", "<script>fetch('http://outside.invalid')</script>", wide, unfolded=False),
+        blocks.picture(folder / "a.png", "Black.", 'a "black" picture'),
+        blocks.picture(folder / "b.png", "Black, too.", "another black picture"),
+        blocks.table(wide, index=True),
+        blocks.folded("<i>", "<script>fetch('http://outside.invalid')</script>", wide, unfolded=False),
     ]
     outputs = [nbformat.v4.new_output("display_data", {"text/html": one.data}) for one in shown]
     cells = [

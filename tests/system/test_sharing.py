@@ -82,7 +82,7 @@ def you(tmp_path_factory):
     (clone / "notebooks" / "report.ipynb").write_text(json.dumps(notebook))
     you.folder = clone
     you.run("git init --quiet --initial-branch main && git add --all && git commit --quiet --message tree && dvc repro")
-    you.run("python -m pipeline.plan smoke && cd paper && dvc repro prepare@mnist && cd ..")
+    you.run("python -m studies.plan smoke && cd studies/paper && dvc repro prepare@mnist && cd ../..")
     return you
 
 

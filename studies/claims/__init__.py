@@ -1,0 +1,1 @@
+"""The paper's claims, decided by contrasts that were written down before."""

@@ -1,0 +1,1 @@
+"""The paper's study: its published numbers beside ours."""

@@ -1,0 +1,1 @@
+"""The theory, and a test of the start of sampling."""
