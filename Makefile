@@ -14,6 +14,7 @@ repro: env  ## the default study, from data to reports/index.html
 verify: env  ## this run's numbers beside the committed ones: identical, within the standard error, or different
 	@python -m pipeline.verify
 
+DATA ?= $(error DATA is missing: make images DATA=/data/pictures)
 SIZE ?= 64
 images: env  ## a params.yaml for DATA, a folder or zip file of images of your own: make images DATA=/data/pictures SIZE=64
 	@python -m pipeline.new "$(DATA)" --size $(SIZE) $(if $(FOR),--for $(FOR)) $(if $(YES),--yes)

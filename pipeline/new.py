@@ -187,6 +187,10 @@ def main(arguments: list[str] | None = None) -> None:
 def write(options: argparse.Namespace) -> None:
     if not 8 <= options.size <= 1024:
         raise InputError(f"--size is {options.size}; allowed: 8 to 1024")
+    if not options.path.strip():  # which would be the folder of the study
+        raise InputError(
+            "no folder is named: make images DATA=/data/pictures, or python -m pipeline.new /data/pictures"
+        )
     path = Path(options.path).expanduser().absolute()
     pictures = find("folder", str(path), options.size)
     count = len(pictures.names)

@@ -23,7 +23,6 @@ from pipeline.params.sections import (
     Datasets,
     Grid,
     GridSetting,
-    Noise,
     Profile,
     Sample,
     Section,
@@ -139,7 +138,7 @@ class Params:
             study = self.section(which)
             return _parse(SECTIONS[which], study.model_dump() | changes, f"{GRID}.{name}.{which}") if changes else study
 
-        for which in OURS:
+        for which in ("train", "sample"):
             if which in self.raw and getattr(s, which):  # refused at once, as the rest of the grid is
                 section(which)
         absent = self._absent - set(ITS_OWN)
@@ -228,8 +227,7 @@ def _with_sample(setting: Setting, sample: Sample) -> Callable[[str], Any]:
 
 
 def _made(name: str, part: Section) -> dict[str, Any]:
-    aside = part.unused if isinstance(part, Noise) else ASIDE.get(name)
-    return part.model_dump(mode="json", exclude=aside)
+    return part.model_dump(mode="json", exclude=ASIDE.get(name, set()) | part.unused)
 
 
 def _same(name: str, part: Section, recorded: dict) -> bool:

@@ -114,6 +114,11 @@ class Section(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
+    @property
+    def unused(self) -> set[str]:
+        """Keys that have no meaning beside the others, and make no difference."""
+        return set()
+
     def __hash__(self) -> int:
         """Of lists, too."""
         return hash(self.model_dump_json())

@@ -35,7 +35,7 @@ from studies.claims.contrasts import (
 )
 from studies.plan import digits
 
-FILE = Path(__file__).with_name("contrasts.yaml")
+FILE = Path("contrasts.yaml")  # in the study's folder, where its stages run
 PRIMARY = "kd_classifier"
 NOT_RUN, FAILED = "not run", "could not be computed"
 RECORDING = ("colored", "cost", "endpoint", "flicker")  # stages that write effects of their own

@@ -22,11 +22,11 @@ STUDY = """
 dataset: {name: mnist_5k, size: 16, channels: 3, held_out: 100, labels: true}
 encode: {kind: rae, path: random}
 evaluate: {features: efficientnet_lite0}
+seed: 0
+train: {steps: 1000, batch_size: 8, micro_batch_size: 4, lr: 0.001, snapshots: 2, repeats: 3,
+        schedule: flow, prediction: velocity, dit: {patch: 1, widths: [16, 32], depths: [1, 1], heads: [2, 2]}}
+sample: {n: 20, steps: 4, sampler: euler, clip: "off"}
 grid:
-  seeds: [0, 1, 2]
-  train: {steps: 1000, batch_size: 8, micro_batch_size: 4, lr: 0.001, snapshots: 2,
-          schedule: flow, prediction: velocity, dit: {patch: 1, widths: [16, 32], depths: [1, 1], heads: [2, 2]}}
-  sample: {n: 20, steps: 4, sampler: euler, clip: "off"}
   settings:
     good: {noise: {operator: power_law, alpha: -0.04}}
     stored: {noise: {}, encode: {flips: true}}

@@ -57,7 +57,8 @@ STAGES = (
 def run(folder, stage):
     name, *arguments = stage.split()
     places = {"PYTHONPATH": str(ROOT), "SAGD_SCRATCH": str(folder / "scratch"), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", f"pipeline.{name}", *arguments]
+    module = f"studies.claims.{name}" if name in ("colored", "endpoint", "flicker") else f"pipeline.{name}"
+    command = [sys.executable, "-m", module, *arguments]
     return subprocess.run(command, cwd=folder, env=os.environ | places, capture_output=True, text=True)
 
 

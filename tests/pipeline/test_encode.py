@@ -20,19 +20,16 @@ dataset: {name: cifar10, size: 8, channels: 3, held_out: 20}
 noise: {operator: isotropic}
 corrupt: {}
 encode: {kind: vae, path: random, on_the_fly: true}
-train: &train
+train:
   schedule: flow
   prediction: velocity
   steps: 4
   batch_size: 4
   lr: 0.001
   unet: {widths: [8], layers: 1, attention: [false], groups: 4}
-sample: &sample {n: 6, steps: 2, sampler: euler, clip: "off"}
+sample: {n: 6, steps: 2, sampler: euler, clip: "off"}
 evaluate: {features: efficientnet_lite0, metrics: [fid], bootstrap: 2}
 grid:
-  seeds: [0]
-  train: *train
-  sample: *sample
   settings:
     clean: {noise: {operator: isotropic}}
     noisy: {noise: {operator: isotropic}, corrupt: {band: [0.2, 1.0], gamma: 2.0}}

@@ -83,6 +83,7 @@ def test_it_asks_before_it_replaces_a_file(folder, monkeypatch, capsys):
     [
         (["nowhere"], r"path is .*nowhere; the data set folder needs the path of an existing folder or zip file"),
         (["dogs"], r"dogs has 15 images; 20 or more are needed"),
+        ([""], r"no folder is named: make images DATA=/data/pictures, or python -m pipeline\.new /data/pictures"),
         ([".", "--size", "4"], r"--size is 4; allowed: 8 to 1024"),
     ],
 )

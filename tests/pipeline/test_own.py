@@ -34,9 +34,6 @@ train: {steps: 4, batch_size: 4, lr: 0.001, unet: {widths: [8], layers: 1, atten
 sample: {n: 6, steps: 2}
 evaluate: {features: efficientnet_lite0, metrics: ["gap.py:gap"], bootstrap: 2}
 grid:
-  seeds: [0]
-  train: {steps: 1, batch_size: 1, lr: 0.1, unet: {widths: [8], layers: 1, attention: [false], groups: 4}}
-  sample: {n: 6, steps: 2}
   settings: {}
 """
 

@@ -77,7 +77,7 @@ def test_every_profile_is_valid_and_its_stages_fill_every_setting(profile, tmp_p
             for script, filled_by in FILLED_BY.items():
                 place = Path("artifacts", profile, filled_by, stage["place"])
                 assert place in setting.artifacts(script).parents
-            assert setting.prepared == Path("artifacts", profile, "prepare", stage["dataset"])
+            assert setting.prepared.folder == Path("artifacts", profile, "prepare", stage["dataset"])
 
 
 FILLED_BY = {"corrupt": "encode", "encode": "encode", "train": "train", "sample": "measure", "evaluate": "measure"}
@@ -99,7 +99,7 @@ def test_an_unknown_profile_is_told_in_one_line():
 def test_a_profile_that_is_none_is_told_in_one_line(content, tmp_path, monkeypatch):
     (tmp_path / "profiles").mkdir()
     (tmp_path / "profiles" / "mine.yaml").write_text(content)
-    monkeypatch.setattr(plan, "FOLDER", tmp_path)
+    monkeypatch.setattr(plan, "PAPER", tmp_path)
     with pytest.raises(InputError, match=r"mine\.yaml: it must be a mapping, with stage and grid") as failure:
         plan.parameters("mine")
     assert "\n" not in str(failure.value)

@@ -36,9 +36,6 @@ train:
 sample: {n: 20, steps: 3, sampler: euler, batch_size: 6, clip: "off"}
 evaluate: {features: efficientnet_lite0, bootstrap: 2}
 grid:
-  seeds: [0]
-  train: {steps: 1, batch_size: 1, lr: 0.1, unet: {widths: [8], layers: 1, attention: [false], groups: 4}}
-  sample: {n: 1, steps: 1}
   settings: {}
 """
 

@@ -100,9 +100,6 @@ train:
 sample: {n: 8, steps: 2, sampler: euler}
 evaluate: {features: coarse, metrics: [brightness], bootstrap: 2}
 grid:
-  seeds: [0]
-  train: {steps: 3, batch_size: 4, lr: 0.001, unet: {widths: [8, 8], layers: 1, attention: [false, false], groups: 4}}
-  sample: {n: 8, steps: 2}
   settings: {}
 """
 
