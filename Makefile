@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: repro images verify theory paper decide show docs env test test-fast wheel smoke soak bench lint lock clean
+.PHONY: repro images verify theory paper decide show docs env environment test test-fast wheel smoke soak bench lint lock clean
 
 repro: env  ## the default study, from data to reports/index.html
 	@dvc repro
@@ -41,10 +41,13 @@ docs: env  ## docs/parameters.md, from the schema; the tables of verdicts, from 
 	@python -m studies.claims.history
 	@cd studies/claims && PYTHONPATH=../.. python -m studies.claims.summary
 
-env: $(VENV)/ready  ## the environment alone
+# A link to the environment of another clone is used, where that is of the same requirements.lock.
+env:  ## the environment alone
+	@cmp -s requirements.lock $(VENV)/ready || $(MAKE) --no-print-directory environment
 
 # uv installs in seconds what takes pip minutes; pip fetches uv itself, by the same lock.
-$(VENV)/ready: requirements.lock
+environment:
+	@test ! -L $(VENV) || { echo "$(VENV) is a link to an environment of another requirements.lock; remove the link" >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"Python 3.11 or newer is needed; {sys.executable} is {sys.version.split()[0]} (make PYTHON=python3.12 names another)")'
 	@echo "Making $(VENV) from requirements.lock"
 	@$(PYTHON) -m venv --clear $(VENV)
@@ -54,7 +57,7 @@ $(VENV)/ready: requirements.lock
 	@# DVC's hash of a folder of code outside a project, as those of studies/ are, has all that lies in it: no byte code, then.
 	@echo 'import sys; sys.dont_write_bytecode = True' > "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/no_bytecode.pth"
 	@$(BIN)/python -c 'import torch, torchvision'
-	@touch $@
+	@cp requirements.lock $(VENV)/ready
 
 # A worker a core, and a thread a worker: networks are small in tests.
 PYTEST := OMP_NUM_THREADS=1 python -m pytest -q -n auto --dist worksteal
