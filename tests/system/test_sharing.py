@@ -19,7 +19,9 @@ ROOT = Path(__file__).parents[2]
 # A block says in its first line who runs it.
 BLOCK = re.compile(r"^```shell\n# (?P<who>you|your colleague)\b.*\n(?P<code>(?s:.*?))^```$", re.M)
 # An environment for `make` and `source`: that of the tests is on PATH.
-PRELUDE = 'make() { mkdir -p .venv/bin && touch .venv/bin/activate && cp requirements.lock .venv/ready && command make "$@"; }\n'
+PRELUDE = (
+    'make() { mkdir -p .venv/bin; touch .venv/bin/activate; cp requirements.lock .venv/ready; command make "$@"; }\n'
+)
 
 
 class Person:
