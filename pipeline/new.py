@@ -139,7 +139,7 @@ def chosen(count: int, size: int, grey: bool, gpu: bool) -> dict[str, Any]:
         widths, attention = [16, 32, 64, 64, 64][:levels], [False] * levels
         found |= {"steps": 1000, "lr": 0.003, "warmup": 100, "ema": 0.99, "layers": 1, "groups": 8}
     found |= {"widths": widths, "attention": str(attention).lower()}
-    n = min(2000 if gpu else 500, count - held_out)
+    n = min(2000 if gpu else 200, count - held_out)
     return found | {"n": n, "drawn_at_once": min(250 if gpu else 50, n)}
 
 

@@ -79,6 +79,15 @@ def test_a_stage_depends_on_the_rooms_that_its_script_imports(file, name):
     assert missing == set()
 
 
+@pytest.mark.parametrize("file", STUDIES[1:])
+def test_a_study_shares_the_cache_of_the_root(file):
+    """And puts no .dvc between the two: DVC would take what holds it for a project of its own, and skip it."""
+    place = (ROOT / file).parent / ".dvc"
+    cache = re.search(r"^ *dir = (.+)$", (place / "config").read_text(), re.M)[1]
+    assert (place / cache).resolve() == ROOT / ".dvc" / "cache"
+    assert not (ROOT / "studies" / ".dvc").exists()
+
+
 @pytest.mark.parametrize("file", STUDIES)
 def test_a_study_depends_on_no_others_code(file):
     """Of the studies' folder: on its own files, and on what writes the parameters of two of them."""
