@@ -21,7 +21,7 @@ from sagd.data import find
 from sagd.data.pictures import Pictures
 from sagd.errors import InputError, shortened
 from sagd.runtime.distributed import World
-from sagd.runtime.files import write_bytes
+from sagd.runtime.files import check_output, write_bytes
 
 FEWEST = 20  # images: some to train on, some to compare with
 LOOKED_AT = 200  # images, for their sizes and colours
@@ -191,6 +191,10 @@ def write(options: argparse.Namespace) -> None:
         raise InputError(
             "no folder is named: make images DATA=/data/pictures, or python -m pipeline.new /data/pictures"
         )
+    there = FILE.exists() and not options.yes
+    if there and not sys.stdin.isatty():
+        raise InputError(f"{FILE} is there; --yes replaces it")
+    check_output("what is written", FILE)
     path = Path(options.path).expanduser().absolute()
     pictures = find("folder", str(path), options.size)
     count = len(pictures.names)
@@ -208,11 +212,8 @@ def write(options: argparse.Namespace) -> None:
         values, minutes = timed(values)
         how_long = f"about {minutes:.0f} minutes on this machine, if it does nothing else"
     text, _ = params_of(values)
-    if FILE.exists() and not options.yes:
-        if not sys.stdin.isatty():
-            raise InputError(f"{FILE} is there; --yes replaces it")
-        if input(f"{FILE} is there. Replace it? [y/N] ").strip().lower() not in ("y", "yes"):
-            raise InputError(f"{FILE} is as it was")
+    if there and input(f"{FILE} is there. Replace it? [y/N] ").strip().lower() not in ("y", "yes"):
+        raise InputError(f"{FILE} is as it was")
     write_bytes(FILE, text.encode())
     print(f"{FILE} is written: white noise and alpha 0.06, two seeds each, {values['steps']:,} steps of training.")
     print(f"Next: dvc repro ({how_long}), then open reports/index.html")

@@ -108,8 +108,8 @@ class ColoredNoise(Keeps):
 
     def save(self, path: Path | str) -> None:
         """Write it, as JSON."""
-        content = {"size": list(self.size), "log_snr": self.log_snr.tolist(), "gamma": self.gamma.tolist()}
-        write_json(path, content | {"strength": self.strength, "divider": self.divider})
+        content = {"size": [int(n) for n in self.size], "log_snr": self.log_snr.tolist(), "gamma": self.gamma.tolist()}
+        write_json(path, content | {"strength": float(self.strength), "divider": float(self.divider)})
 
     @classmethod
     def load(cls, path: Path | str) -> "ColoredNoise":
@@ -162,7 +162,7 @@ def calibrate(
     check_whole("batch_size", batch_size, 1)
     if start.ndim != 4 or not len(start):
         raise InputError(f"start has the shape {tuple(start.shape)}; it must be (N, C, H, W), N 1 or more")
-    if labels is not None and tuple(getattr(labels, "shape", ())) != (len(start),):
+    if labels is not None and not (isinstance(labels, Tensor) and tuple(labels.shape) == (len(start),)):
         said = (
             f"have the shape {tuple(labels.shape)}" if isinstance(labels, Tensor) else f"are a {type(labels).__name__}"
         )

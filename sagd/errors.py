@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 from collections.abc import Iterator, Sequence
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
@@ -198,10 +199,11 @@ def check_values(name: str, x: Tensor, **bounds: float) -> None:
         check_number(f"an entry of {name}", value, **bounds)
 
 
-def check_path(name: str, text: str) -> str:
+def check_path(name: str, text: str | os.PathLike) -> str:
     """Refuse a text that names no file, such as that of a variable which is not set: as a path it would be ``.``."""
-    if not text.strip():
-        raise InputError(f"{name} is {text!r}; it must name a file or a folder ('.' is this one)")
+    text = os.fsdecode(text) if isinstance(text, str | os.PathLike) else text
+    if not isinstance(text, str) or not text.strip():
+        raise InputError(f"{name} is {shortened(repr(text), 60)}; it must name a file or a folder ('.' is this one)")
     return text
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from sagd.errors import InputError, shortened
-from sagd.formulations.base import Formulation, Sampler
+from sagd.formulations.base import Formulation, Sampler, moments_of
 from sagd.formulations.schedule import SCHEDULES, Schedule
 from sagd.networks import weights
 from sagd.noise import stored
@@ -94,12 +94,13 @@ def save(
         A formulation that no lines could be written for, such as colored steps, whose noise is not this one; another
         network than those of `sagd.networks`; what does not fit together. Then nothing is written.
     """
-    kind, shape = type(network).__name__, tuple(data["mean"].shape)
+    folder, (mean, power) = Path(folder), moments_of(data)
+    kind, shape = type(network).__name__, tuple(mean.shape)
     if kind not in COMPONENTS:
         raise InputError(f"the network is a {kind}; it must be one of {', '.join(COMPONENTS)}")
     formulation.check(noise, sampler)
-    if len(shape) != 3 or data["power"].shape != shape or shape[-len(noise.size) :] != noise.size:
-        said = f"mean {shape}, power {tuple(data['power'].shape)}"
+    if len(shape) != 3 or power.shape != shape or shape[-len(noise.size) :] != noise.size:
+        said = f"mean {shape}, power {tuple(power.shape)}"
         raise InputError(f"data has {said}; they must be (C, H, W), with noise of {noise.size}")
     channels = weights.described(network)["in_channels"]
     if channels != shape[0]:
@@ -109,6 +110,8 @@ def save(
     place, component = COMPONENTS[kind]
     config = scheduler(formulation, noise, sampler) if images else None
     how = _how(place, weights.classes_of(network), config, formulation, noise, sampler, shape)
+    for file in _of_an_earlier_export(folder):
+        file.unlink(missing_ok=True)
     weights.save(folder / place, network)
     stored.save(folder / "noise.safetensors", noise)
     if sampler.start == "marginal":
@@ -122,6 +125,13 @@ def save(
         index = {"_class_name": "SAGDPipeline", **nothing, place: component, "scheduler": shaped}
         write_json(folder / "model_index.json", index)
     write_bytes(folder / "README.md", _card(place, config, how, noise, description).encode())
+
+
+def _of_an_earlier_export(folder: Path) -> list[Path]:
+    """Files that not every export writes: what is left of another one would be taken for this one's."""
+    found = [folder / place / file for place, _ in COMPONENTS.values() for file in (weights.CONFIG, weights.WEIGHTS)]
+    names = ("statistics.safetensors", "schedule.safetensors", "scheduler/scheduler_config.json", "model_index.json")
+    return found + [folder / name for name in names]
 
 
 def scheduler(formulation: Formulation, noise: Noise, sampler: Sampler) -> dict[str, Any] | None:

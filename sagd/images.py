@@ -500,6 +500,8 @@ class Images:
     def __init__(self, source: "str | Path | np.ndarray | Rows"):
         self.name = "array" if isinstance(source, np.ndarray | Rows) else check_path("source", str(source))
         self._source: Files | np.ndarray | Rows
+        if isinstance(source, np.ma.MaskedArray):
+            raise InputError("the array is masked, and what is behind the mask would be read; fill it: array.filled(0)")
         if isinstance(source, np.ndarray | Rows):
             self._source = source
         elif array := of_arrays(self.name):
@@ -554,8 +556,8 @@ class Images:
     def _eight_bits(self, block: np.ndarray, rows: slice) -> np.ndarray:
         if block.ndim == 3:
             block = block[:, None]
-        if block.dtype == np.uint8:
-            return block
+        if block.dtype == np.uint8 or not block.size:
+            return block.astype(np.uint8, copy=False)
         low, high = float(block.min()), float(block.max())
         if not math.isfinite(high - low):
             bad = next(k for k, image in enumerate(block) if not np.isfinite(image).all())

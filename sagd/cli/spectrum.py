@@ -7,6 +7,7 @@ the step at which white noise drowns the band; with --samples, also the bands in
 
 import argparse
 import math
+import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
@@ -18,6 +19,7 @@ from sagd.cli import path, place
 from sagd.data.load import load
 from sagd.errors import InputError, needs
 from sagd.formulations.schedule import Schedule
+from sagd.images import tell
 from sagd.metrics.rapsd import Exponent, compare, exponent, jackknife
 from sagd.noise.grid import band_masks, band_means, radius, ring_means
 from sagd.oracle.drowning import Band, band_table
@@ -125,6 +127,8 @@ def run(options: argparse.Namespace) -> str | dict:
             f"{names[0]} has images of {height}x{width}, {names[1]} of {other_height}x{other_width}; "
             "--size brings pictures to one size"
         )
+    if options.samples and os.path.realpath(options.samples) == os.path.realpath(options.data):
+        tell(f"spectrum: {options.samples} is compared with itself")
     data, *others = [measure(name, images) for name, images in zip(names, opened, strict=True)]
     samples = others[0] if others else None
     fit, table = exponent(data.power), band_table(data.power)

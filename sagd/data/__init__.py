@@ -15,7 +15,7 @@ __all__ = ["SOURCES", "channels_of", "find"]
 SOURCES: Registry[Source] = Registry(__name__, Source, "data set")
 
 
-def find(name: str, path: str | None, size: int, fetching: bool = True, folder: Path = Path()) -> Pictures:
+def find(name: str, path: str | Path | None, size: int, fetching: bool = True, folder: Path = Path()) -> Pictures:
     """Open a data set.
 
     Parameters
@@ -39,7 +39,7 @@ def find(name: str, path: str | None, size: int, fetching: bool = True, folder: 
         Unknown name, files that are missing or broken, a mistake in your own reader; in one line.
     """
     if path is not None:
-        check_path("path", path)
+        path = check_path("path", path)
     if ":" in name:
         return read_own(name, path, size, folder)
     source = replace(SOURCES[name], fetching=fetching)

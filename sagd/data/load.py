@@ -5,14 +5,12 @@ from pathlib import Path
 import numpy as np
 
 from sagd.data import channels_of, find
-from sagd.data.prepare import square
-from sagd.errors import InputError, check_path, plainly
+from sagd.data.prepare import LARGEST, square
+from sagd.errors import InputError, check_path, check_whole
 from sagd.images import Dropped, Files, Images, of_arrays
 
-LARGEST = 4096  # pixels, to which pictures are resized
 
-
-def read(name: str, path: str | None, size: int, channels: int | None = None) -> np.ndarray:
+def read(name: str, path: str | Path | None, size: int, channels: int | None = None) -> np.ndarray:
     """A whole data set in memory, (N, C, size, size), uint8, with the same pixels as `prepare` writes.
 
     Parameters
@@ -22,7 +20,8 @@ def read(name: str, path: str | None, size: int, channels: int | None = None) ->
     channels
         1 or 3; by default those of `sagd.data.channels_of`.
     """
-    pictures, channels = find(name, path, size), channels or channels_of(name)
+    check_whole("size", size, 2, LARGEST)
+    pictures, channels = find(name, path, size), channels_of(name) if channels is None else channels
     dropped, images = Dropped(pictures.source), []
     for k, label in enumerate(pictures.names):
         picture = pictures.at(k)[1]
@@ -52,7 +51,7 @@ class _Resized:
         return square(picture, 3, self._size)
 
 
-def load(source: str, size: int | None = None) -> np.ndarray | Images | _Resized:
+def load(source: str | Path, size: int | None = None) -> np.ndarray | Images | _Resized:
     """Open any set of images for analysis.
 
     Parameters
@@ -69,9 +68,9 @@ def load(source: str, size: int | None = None) -> np.ndarray | Images | _Resized
     array, Images or alike
         Has ``len()``, and slices of it are (n, C, H, W), uint8. Digits are read at once, files at each slice.
     """
-    if size is not None and not 2 <= size <= LARGEST:
-        raise InputError(f"size is {size}; it must be 2 to {plainly(LARGEST)}")
-    if check_path("source", source) == "mnist_5k":
+    if size is not None:
+        check_whole("size", size, 2, LARGEST)
+    if (source := check_path("source", source)) == "mnist_5k":
         return read(source, None, size or 28)
     path = Path(source).absolute()
     for root in (path, path.parent) if path.name == "MNIST" else (path,):

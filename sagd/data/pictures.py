@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,11 +51,13 @@ class Pictures:
     def class_names(self) -> list[str]:
         """What each label stands for, such as the name of a sub-folder; empty if they are the labels themselves."""
         names = [] if self.classes is None else np.unique(np.asarray(self.classes)).tolist()
-        names = [f"{name:g}" if isinstance(name, Real) else _text(name) for name in names]
+        names = [_text(name) for name in names]
         return [] if names == [str(k) for k in range(len(names))] else names
 
 
 def _text(name: object) -> str:
+    if isinstance(name, float) and name.is_integer():
+        return str(int(name))
     return name.decode(errors="backslashreplace") if isinstance(name, bytes) else str(name)
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sagd.data.pictures import Pictures
-from sagd.errors import InputError, amount
+from sagd.errors import InputError, amount, check_whole, shortened
 from sagd.images import Dropped, pillow, tell
 from sagd.runtime.files import allocate, locked, read_array, scratch, sources, write_bytes, writing
 from sagd.runtime.parallel import blocks
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 BLOCK = 1024  # images
+LARGEST = 4096  # pixels, to which pictures are resized
 
 
 def prepare(pictures: Pictures, held_out: np.ndarray, size: int, channels: int, folder: Path) -> str:
@@ -163,12 +164,15 @@ def square(picture: "Image", channels: int, size: int) -> np.ndarray:
     channels
         1 (grey) or 3 (RGB).
     size
-        Resolution to resize to (bilinear, antialiased), at least 2.
+        Resolution to resize to (bilinear, antialiased), from 2 to `LARGEST`.
 
     Returns
     -------
     (C, size, size), uint8
     """
+    check_whole("size", size, 2, LARGEST)
+    if channels not in (1, 3):
+        raise InputError(f"channels is {shortened(repr(channels), 60)}; it must be 1 (grey) or 3 (RGB)")
     bilinear = pillow().Resampling.BILINEAR
     if between := {"LAB": "RGB", "La": "LA"}.get(picture.mode):  # of which Pillow makes no grey at once
         picture = picture.convert(between)
@@ -181,6 +185,8 @@ def square(picture: "Image", channels: int, size: int) -> np.ndarray:
 
 def split(n: int, held_out: int, seed: int) -> np.ndarray:
     """Draw which images are held out, (N,), bool, from a seed of its own, so that every study holds out the same."""
+    check_whole("held_out", held_out)
+    check_whole("seed", seed, 0)
     if not 2 <= held_out <= n - 2:
         allowed = f"allowed are 2 to {n - 2}" if n >= 4 else "4 or more are needed"
         raise InputError(f"held_out is {held_out}; the data set has {n} images: {allowed}")

@@ -209,6 +209,7 @@ def trained_on(noise: Noise, x0: Tensor, project: bool) -> Tensor:
     target. eps lies on the support, so with x0 projected all that is made of the two is. At full support this is x0.
     Without ``project`` it is x0, too: the loss as the paper writes it (eq. 26), for comparison.
     """
+    check_flag("project", project)
     return noise.project(x0) if project else x0
 
 
@@ -254,6 +255,24 @@ def check_formulation(formulation: Formulation) -> None:
     if not hasattr(formulation, "draw_times"):
         said = shortened(repr(formulation), 60)
         raise InputError(f"formulation is {said}; it must be one, such as sagd.Diffusion(sagd.Schedule.linear())")
+
+
+def check_discrete(formulation: Formulation) -> None:
+    """Refuse what has no discrete schedule, such as `Flow` and `EDM`, where one is needed."""
+    check_formulation(formulation)
+    if formulation.alpha_bar is None or not hasattr(formulation, "schedule"):
+        raise InputError(f"formulation is a {type(formulation).__name__}; it must be a Diffusion, in discrete steps")
+
+
+def check_start(x: Tensor, gradients: bool) -> None:
+    """Refuse what no sampler starts from: whole numbers, in which what it adds would be lost."""
+    check_floating("x", x)
+    check_flag("gradients", gradients)
+
+
+def settings_of(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a formulation of this name, with NumPy's numbers as Python's: ready for JSON."""
+    return {"formulation": name, **{key: v.item() if hasattr(v, "item") else v for key, v in values.items()}}
 
 
 def moments_of(data: Mapping[str, Tensor] | None) -> tuple[Tensor, Tensor]:

@@ -17,6 +17,7 @@ from torch import Tensor
 from sagd.errors import (
     InputError,
     check_alike,
+    check_flag,
     check_floating,
     check_number,
     check_same,
@@ -32,6 +33,7 @@ from sagd.formulations.base import (
     White,
     check_example,
     check_kinds,
+    check_start,
     moments_of,
     predicted,
     trained_on,
@@ -255,6 +257,7 @@ class Diffusion:
             Whether to keep the graph of all steps, so that gradients can be taken through the sampler.
         """
         self.check(noise, sampler)
+        check_start(x, gradients)
         with torch.set_grad_enabled(gradients and torch.is_grad_enabled()):
             for t, t_prev in pairwise([*self.timesteps(sampler), -1]):
                 x = self.step(predict, noise, x, t, t_prev, sampler, white=white)
@@ -297,6 +300,7 @@ def ddim_step(
         Steps out of range, tensors of other shapes than xt's, eta outside of [0, 1], no noise where it is needed.
     """
     check_number("eta", eta, least=0, most=1)
+    check_flag("clip", clip)
     alpha_bar, alpha_bar_prev = schedule.alpha_bars(t, t_prev)
     check_alike("eps", eps, "xt", xt, grows=False)
     x0 = schedule.x0_from_eps(xt, t, eps) if x0 is None else x0
@@ -324,6 +328,7 @@ def ddpm_step(
 
     The parameters are those of `ddim_step`; no noise is added in the step to clean data.
     """
+    check_flag("clip", clip)
     ends = schedule.alpha_bars(t, t_prev)
     x0 = schedule.x0_from_eps(xt, t, eps) if x0 is None else x0
     if clip:

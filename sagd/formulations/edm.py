@@ -22,12 +22,14 @@ from sagd.formulations.base import (
     White,
     builder,
     check_example,
+    check_start,
     integrate,
     like,
     predicted,
+    settings_of,
     trained_on,
 )
-from sagd.noise.base import Noise
+from sagd.noise.base import Noise, check_spectrum
 from sagd.noise.randomness import place
 from sagd.noise.spectrum import Spectrum
 
@@ -62,7 +64,7 @@ class EDM(Continuous):
 
     def to_dict(self) -> dict:
         """What tells one from another, ready for JSON."""
-        return {"formulation": "edm", **asdict(self)}
+        return settings_of("edm", asdict(self))
 
     def draw_times(self, n: int, *, generator: torch.Generator, device: torch.device | str = "cpu") -> Tensor:
         """Noise levels sigma of n training examples, (n,), float32."""
@@ -110,11 +112,13 @@ class EDM(Continuous):
 
     def score_from_denoised(self, spectrum: Spectrum, x: Tensor, sigma: Tensor, denoised: Tensor) -> Tensor:
         """score = Sigma_w^+ (D - x) / sigma^2 (eq. 28); the projected score where the support is partial."""
+        check_spectrum(spectrum)
         check_alike("denoised", denoised, "x", x)
         return spectrum.inverse(denoised - x) / _like(sigma, x).square()
 
     def denoised_from_score(self, spectrum: Spectrum, x: Tensor, sigma: Tensor, score: Tensor) -> Tensor:
         """D = x + sigma^2 Sigma_w score (eq. 28)."""
+        check_spectrum(spectrum)
         check_alike("score", score, "x", x)
         return x + _like(sigma, x).square() * spectrum.covariance(score)
 
@@ -150,6 +154,7 @@ class EDM(Continuous):
             Whether to keep the graph of all steps.
         """
         self.check(noise, sampler)
+        check_start(x, gradients)
         levels = self.visited(sampler.steps)
 
         def slope(x: Tensor, sigma: float) -> Tensor:

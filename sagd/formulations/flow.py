@@ -24,12 +24,14 @@ from sagd.formulations.base import (
     White,
     check_batch,
     check_example,
+    check_start,
     integrate,
     like,
     predicted,
+    settings_of,
     trained_on,
 )
-from sagd.noise.base import Noise
+from sagd.noise.base import Noise, check_spectrum
 from sagd.noise.randomness import place
 from sagd.noise.spectrum import Spectrum
 
@@ -76,7 +78,7 @@ class Flow(Continuous):
 
     def to_dict(self) -> dict:
         """What tells one from another, ready for JSON."""
-        return {"formulation": "flow", **asdict(self)}
+        return settings_of("flow", asdict(self))
 
     def draw_times(self, n: int, *, generator: torch.Generator, device: torch.device | str = "cpu") -> Tensor:
         """Times of n training examples, (n,), float32, in [0, 1]."""
@@ -117,11 +119,13 @@ class Flow(Continuous):
 
     def score_from_velocity(self, spectrum: Spectrum, xt: Tensor, t: Tensor, velocity: Tensor) -> Tensor:
         """score = -(1 / t) Sigma_w^+ eps (eq. 9, sigma_t = t > 0); the projected score where the support is partial."""
+        check_spectrum(spectrum)
         _, eps = self.x0_and_eps(xt, t, velocity)
         return -spectrum.inverse(eps) / self._like(t, xt, above=0)
 
     def velocity_from_score(self, spectrum: Spectrum, xt: Tensor, t: Tensor, score: Tensor) -> Tensor:
         """v = (eps - x_t) / (1 - t) with eps = -t Sigma_w score: the inverse on the support, for t < 1."""
+        check_spectrum(spectrum)
         check_alike("score", score, "xt", xt)
         t = self._like(t, xt, below=1)
         return (-t * spectrum.covariance(score) - spectrum.project(xt)) / (1 - t)
@@ -156,6 +160,7 @@ class Flow(Continuous):
             Whether to keep the graph of all steps.
         """
         self.check(noise, sampler)
+        check_start(x, gradients)
 
         def velocity(x: Tensor, t: float) -> Tensor:
             times = torch.full((len(x),), EMBEDDED * t, device=x.device, dtype=torch.float32)

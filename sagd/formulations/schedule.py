@@ -8,7 +8,7 @@ from torch import Tensor
 
 from sagd.errors import InputError, check_alike, check_number, check_times, check_whole, one_of, plainly, whole
 from sagd.formulations.base import MOST, check_batch
-from sagd.noise.base import check_alpha_bar
+from sagd.noise.base import check_alpha_bar, check_spectrum
 from sagd.noise.devices import Keeps
 from sagd.noise.spectrum import Spectrum
 
@@ -158,12 +158,14 @@ class Schedule(Keeps):
 
         Steps are from 0, as clean data have none. Of a `Varying` spectrum, give the one `at` t.
         """
+        check_spectrum(spectrum)
         check_times("t", t, len(eps), whole=True, least=0)
         _, sigma = self.signal_and_sigma(t, eps)
         return -spectrum.inverse(eps) / sigma
 
     def eps_from_score(self, spectrum: Spectrum, t: Tensor | int, score: Tensor) -> Tensor:
         """eps = -sigma_t Sigma_w score, the inverse of eq. 9 on the support."""
+        check_spectrum(spectrum)
         _, sigma = self.signal_and_sigma(t, score)
         return -sigma * spectrum.covariance(score)
 

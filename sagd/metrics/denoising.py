@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sagd.errors import InputError, check_floating, check_number, check_whole, shortened
-from sagd.formulations.base import Predict, predicted
+from sagd.formulations.base import Predict, check_discrete, predicted
 from sagd.formulations.diffusion import Diffusion
 from sagd.noise.base import Noise, check_noise
 from sagd.noise.devices import double
@@ -62,6 +62,7 @@ def denoising_errors(
         Varying noise, or fewer than two images; ratios that are not above 0; data or a network's output that are not
         finite.
     """
+    check_discrete(diffusion)
     check_noise(noise)
     check_floating("x0", x0)
     if not noise.constant or len(x0) < 2:

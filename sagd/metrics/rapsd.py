@@ -100,6 +100,8 @@ def exponent(power: Tensor, up_to: float = 0.5) -> Exponent:
     means, r = ring_means(power.cpu().double().reshape(-1, *size).mean(0)), radius(size)
     used = (ring_means(r) > 0) & (ring_means(r) <= up_to) & (means > 0)
     count = int(used.sum())
+    if not means.any():
+        raise InputError("the power is 0 at every frequency, as that of images that are all alike; it has no exponent")
     if count < 3:
         raise InputError(
             f"an exponent needs power in 3 rings of frequencies; images of {size[0]}x{size[1]} have {count}"

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from sagd.errors import InputError, check_floating, check_whole, whole
-from sagd.formulations.base import Predict, predicted
+from sagd.formulations.base import Predict, check_discrete, predicted
 from sagd.formulations.diffusion import Diffusion
+from sagd.noise.base import check_spectrum
 from sagd.noise.devices import double
 from sagd.noise.spectrum import Spectrum
 from sagd.runtime.parallel import blocks
@@ -39,6 +40,9 @@ def score_difference(
     check_floating("x0", x0)
     check_floating("white", white)
     check_whole("batch_size", batch_size, 1)
+    check_discrete(diffusion)
+    for _, spectrum in (one, other):
+        check_spectrum(spectrum)
     t = whole("t", t, 0, len(diffusion.schedule) - 1)
     if not len(x0) or x0.shape != white.shape:
         raise InputError(

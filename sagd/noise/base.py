@@ -105,6 +105,13 @@ def check_noise(noise: Noise, name: str = "the noise") -> None:
         raise InputError(f"{name} is a {type(noise).__name__}; it must be a Spectrum, such as sagd.power_law gives")
 
 
+def check_spectrum(noise: Noise, name: str = "spectrum") -> None:
+    """Refuse what is no noise, and noise that varies with t, where one spectrum is needed."""
+    check_noise(noise, name)
+    if not noise.constant:
+        raise InputError(f"{name} varies with t; give the spectrum of one step, its .at(t)")
+
+
 def check_alpha_bar(values: Tensor) -> Tensor:
     """The alpha_bar of a discrete schedule as (T,), float64, on the CPU; InputError unless it falls, in [0, 1)."""
     kept = float64("alpha_bar", values).clone()  # the caller may write into theirs

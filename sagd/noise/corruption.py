@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from sagd.errors import InputError, check_flag, check_floating, check_number
-from sagd.noise.base import Noise, check_noise
+from sagd.noise.base import Noise, check_spectrum
 from sagd.noise.devices import double
 from sagd.noise.grid import check_moments
 from sagd.noise.randomness import check_rows
@@ -35,7 +35,7 @@ class Corruption:
     filtered: bool = False
 
     def __post_init__(self) -> None:
-        check_noise(self.spectrum, "spectrum")
+        check_spectrum(self.spectrum)
         check_number("gamma", self.gamma, least=0)
         check_flag("filtered", self.filtered)
 

@@ -43,7 +43,7 @@ def power_law(
     if dc == "lowest":
         r = torch.where(r == 0, r[r > 0].min(), r)
     weight = (r + FLOOR) ** alpha
-    if not torch.isfinite(weight.square()).all() or not weight.square().mean() > 0:
+    if not torch.isfinite(weight.square()).all() or not (weight > 0).all():
         raise InputError(f"alpha is {alpha}; the weight over- or underflows")
     recipe = {"operator": "power_law", "size": size, "alpha": alpha, "grid": grid, "dc": dc}
     return normalized(weight, normalize, recipe)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from sagd.errors import InputError, shortened
-from sagd.formulations.base import Sampler
+from sagd.formulations.base import Sampler, check_discrete
 from sagd.formulations.diffusion import Diffusion
 from sagd.noise.grid import Grid
 from sagd.noise.spectrum import Normalize
@@ -38,7 +38,9 @@ class Suggestion:
     curve: dict[float, dict[str, float]]
 
     def error(self, alpha: float) -> float:
-        """The squared distance at an alpha: its parts together."""
+        """The squared distance at an alpha that was tried: its parts together."""
+        if alpha not in self.curve:
+            raise InputError(f"alpha {alpha!r} is none of the {len(self.curve)} that were tried")
         return sum(self.curve[alpha].values())
 
     @property
@@ -103,6 +105,7 @@ def suggest(
     """
     if not isinstance(alphas, Collection) or isinstance(alphas, str) or not len(alphas):
         raise InputError(f"alphas is {shortened(repr(alphas), 60)}; it must be one or more numbers")
+    check_discrete(diffusion)
     field = gaussian_field(mean, power)
     if not power.sum() > 1e-24 * mean.square().sum():  # else what there is comes of rounding
         raise InputError("the images are all alike, or there is but one: they have no power at any frequency")

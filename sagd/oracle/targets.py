@@ -12,11 +12,11 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from sagd.errors import InputError, check_floating, check_number, check_whole, one_of, whole
-from sagd.formulations.base import EMBEDDED, Predict, Sampler
+from sagd.errors import InputError, check_flag, check_floating, check_number, check_whole, one_of, whole
+from sagd.formulations.base import EMBEDDED, Predict, Sampler, check_discrete
 from sagd.formulations.diffusion import Diffusion
 from sagd.formulations.schedule import PREDICTIONS, Schedule
-from sagd.noise.base import Noise, check_noise
+from sagd.noise.base import Noise, check_noise, check_spectrum
 from sagd.noise.devices import Keeps, double, has_float64
 from sagd.noise.grid import mirror
 from sagd.noise.randomness import place
@@ -93,6 +93,7 @@ class Mixture(Keeps):
         there without noise. It computes on the device of x_t.
         """
         one_of("prediction", prediction, PREDICTIONS)
+        check_flag("project", project)
 
         def predict(xt: Tensor, t: Time) -> Tensor:
             if isinstance(t, Tensor):
@@ -113,6 +114,8 @@ class Mixture(Keeps):
 
     def velocity(self, spectrum: Spectrum, project: bool = True) -> Predict:
         """The exact velocity E[eps - x0 | x_t] for `Flow`, t > 0, in the place of a network; ``project`` as above."""
+        check_spectrum(spectrum)
+        check_flag("project", project)
 
         def predict(xt: Tensor, t: Time) -> Tensor:
             now = t.double() / EMBEDDED if isinstance(t, Tensor) else t / EMBEDDED
@@ -129,6 +132,8 @@ class Mixture(Keeps):
         ``project`` as above: whether x tells anything there.
         """
         check_number("sigma", sigma, above=0)
+        check_spectrum(spectrum)
+        check_flag("project", project)
         self._check(spectrum, x)
         if not has_float64(x.device):
             return self.denoised(x.cpu(), sigma, spectrum, project).to(x)
@@ -294,6 +299,7 @@ def drawn(field: Mixture, diffusion: Diffusion, noise: Noise, sampler: Sampler) 
     InputError
         Noise that is not Gaussian, a target of several components, a sampler that clips or does not go with the noise.
     """
+    check_discrete(diffusion)
     diffusion.check(noise, sampler)
     if not noise.gaussian:
         raise InputError("normalize=sample is no Gaussian noise: what a sampler draws with it is not known exactly")

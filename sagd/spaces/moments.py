@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sagd.errors import InputError, check_same, check_uint8, check_whole
+from sagd.errors import InputError, check_same, check_uint8, whole
 from sagd.noise.devices import double
 from sagd.noise.grid import check_moments
 from sagd.runtime.files import read_tensors
@@ -49,10 +49,10 @@ def statistics(
     """
     if not len(images):
         raise InputError("there are no images")
-    check_uint8("images", images[:1])
-    if block is not None:
-        check_whole("block", block, 1)
-    size = block or max(1, min(1024, 2**20 // math.prod(images[:1].shape[1:])))
+    if block is None:
+        check_uint8("images", first := images[:1])
+        block = max(1, min(1024, 2**20 // math.prod(first.shape[1:])))
+    size = whole("block", block, 1)
     blocks = range(0, len(images), size)
 
     def pixels(start: int) -> Tensor:

@@ -119,7 +119,8 @@ def train(
     noises = [fingerprint(noise.tensors()), fingerprint(corruption.tensors()) if corruption else None]
     seen = fingerprint({"first batch": read(source, recipe, seed, 0).cpu()})  # enough to tell one data set from another
     data = [len(source), *source.shape, seen]
-    describe = json.dumps([asdict(recipe), seed, use_bf16, *data, described(network), formulation.to_dict(), *noises])
+    what = [asdict(recipe), seed, use_bf16, *data, described(network), formulation.to_dict(), *noises]
+    describe = json.dumps(what, default=lambda number: number.item())  # a recipe may hold NumPy's numbers
     state = State(parameters, averaged, optimising, losses, describe, world)
     started = state.resume(checkpoint)
     if started:
@@ -203,7 +204,7 @@ def _check_kinds(
             said = type(value).__name__ if isinstance(value, Tensor | nn.Module) else repr(value)
             raise InputError(f"{name} is {shortened(said, 60)}; it must be {such}")
     for step in snapshots:
-        check_whole("an entry of snapshots", step)
+        check_whole("an entry of snapshots", step, 1, recipe.steps)
     channels = getattr(network, "config", {}).get("in_channels", source.shape[0])
     if channels != source.shape[0]:
         raise InputError(f"the network takes {channels} channels; the data have {source.shape[0]}")

@@ -77,12 +77,12 @@ BAD = {
         ["{}/data.npy", "--size", "8"],
         "is an array of 16x16 images; only pictures can be resized to 8",
     ),
-    "size": (["mnist_5k", "--size", "1"], "size is 1; it must be 2 to 4,096"),
-    "vast": (["mnist_5k", "--size", "100000"], "size is 100000; it must be 2 to 4,096"),
+    "size": (["mnist_5k", "--size", "1"], "size is 1; it must be a whole number from 2 to 4096"),
+    "vast": (["mnist_5k", "--size", "100000"], "size is 100000; it must be a whole number from 2 to 4096"),
     "sizes": (["mnist_5k", "--samples", "{}/data.npy"], "mnist_5k has images of 28x28, .*data.npy of 16x16; --size"),
     "plot": (["{}/data.npy", "--plot", "spectrum.pdf"], "--plot is spectrum.pdf; it must end in .png"),
     "few": (["{}/few.npy"], "few.npy has 2 images; a standard error needs 3 or more"),
-    "no variance": (["{}/same.npy"], "needs power in 3 rings .*images of 16x16 have 0"),
+    "no variance": (["{}/same.npy"], "the power is 0 at every frequency"),
 }
 
 

@@ -41,7 +41,7 @@ def test_the_interval_of_the_exponent_covers_it_19_times_in_20(generator):
 def test_an_exponent_needs_three_rings_with_power():
     with pytest.raises(InputError, match="images of 4x4 have 1"):
         rapsd.exponent(torch.ones(4, 4))
-    with pytest.raises(InputError, match="images of 16x16 have 0"):
+    with pytest.raises(InputError, match="the power is 0 at every frequency"):
         rapsd.exponent(torch.zeros(16, 16))
 
 
